@@ -1,0 +1,46 @@
+"""Gemma 3 text models on MLX, with capture of activations at every layer."""
+
+# First: it has to load before anything imports mlx.core.
+from gemma_mlx.blas import BLAS
+from gemma_mlx.capture import Activations
+from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
+from gemma_mlx.config import GemmaConfig
+from gemma_mlx.errors import CheckpointError, RequestError
+from gemma_mlx.generation import (
+    Generation,
+    Positions,
+    Request,
+    encode_prompts,
+    generate,
+    logits,
+    plan_batches,
+    run_batch,
+)
+from gemma_mlx.loading import Gemma, device_name, load, load_checkpoint
+from gemma_mlx.sampling import Sampling
+from gemma_mlx.sites import SITES, Site
+
+__all__ = [
+    "BLAS",
+    "SITES",
+    "Activations",
+    "Checkpoint",
+    "CheckpointError",
+    "Gemma",
+    "GemmaConfig",
+    "Generation",
+    "Positions",
+    "Request",
+    "RequestError",
+    "Sampling",
+    "Site",
+    "device_name",
+    "encode_prompts",
+    "find_checkpoint",
+    "generate",
+    "load",
+    "load_checkpoint",
+    "logits",
+    "plan_batches",
+    "run_batch",
+]

@@ -1,0 +1,174 @@
+"""Where a checkpoint's files are, what is in them, and whether they are whole. No model here."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from gemma_mlx.config import GemmaConfig, read_json
+from gemma_mlx.errors import CheckpointError
+
+_FILES = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model")
+_INDEX = "model.safetensors.index.json"
+_TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder in Hugging Face format. Nothing is read before it is asked for."""
+
+    path: Path
+
+    @cached_property
+    def config(self) -> GemmaConfig:
+        return GemmaConfig.from_file(self.path / "config.json")
+
+    @cached_property
+    def eos_token_ids(self) -> frozenset[int]:
+        """End tokens of config.json and generation_config.json together: published
+        instruction-tuned checkpoints name the end of a turn in only one of them."""
+        ids = set(self.config.eos_token_ids)
+        path = self.path / "generation_config.json"
+        if path.exists():
+            stated = read_json(path).get("eos_token_id", [])
+            ids.update(stated if isinstance(stated, list) else [stated])
+        return frozenset(ids)
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return (self.path / "tokenizer.json").exists() or (self.path / "tokenizer.model").exists()
+
+    def weight_files(self) -> list[Path]:
+        """The safetensors files, each shown to be complete by its header.
+
+        Raises:
+            CheckpointError: no weights, a file named by the index that isn't there, or a file
+                that is truncated or not safetensors.
+        """
+        index = self.path / _INDEX
+        if index.exists():
+            weight_map = read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
+                raise CheckpointError(f"{index}: no weight_map")
+            names = sorted({str(name) for name in weight_map.values()})
+        else:
+            names = sorted(path.name for path in self.path.glob("*.safetensors"))
+            if not names:
+                raise CheckpointError(
+                    f"{self.path}: no *.safetensors file; PyTorch .bin and GGUF checkpoints "
+                    "are not read"
+                )
+        files = [self.path / name for name in names]
+        for file in files:
+            if Path(file.name) != file.relative_to(self.path):
+                raise CheckpointError(f"{index}: {file.name} lies outside the checkpoint")
+            if not file.exists():
+                raise CheckpointError(f"{index}: names {file.name}, which is missing")
+            try:
+                with safe_open(file, framework="numpy"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{file}: damaged or truncated ({error})") from None
+        return files
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over config, generation config, weights, tokenizer files and chat template."""
+        digest = hashlib.sha256()
+        names = ["config.json", "generation_config.json", *_TOKENIZER_FILES]
+        files = [self.path / name for name in names] + self.weight_files()
+        for file in files:
+            if file.exists():
+                content = _sha256(file)
+                digest.update(f"{file.name}\0{content}\n".encode())
+        return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_checkpoint(
+    path_or_repo: str | os.PathLike[str], *, revision: str | None = None, config_only: bool = False
+) -> Checkpoint:
+    """The checkpoint in a local folder, or of a Hugging Face repository `owner/name`.
+
+    A repository's files come from the hub's local cache or are downloaded into it
+    (`HF_HUB_OFFLINE`, `HF_HOME` and the user's token are honoured); with `config_only` just its
+    config.json.
+
+    Raises:
+        CheckpointError: no such folder or repository, no access to it, or no network.
+    """
+    name = os.fspath(path_or_repo)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Checkpoint(path.resolve())
+    if path.exists():
+        raise CheckpointError(f"{name}: a checkpoint is a folder with config.json, not a file")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise CheckpointError(
+            f"{name}: no such folder, and not a Hugging Face repository (owner/name) either"
+        )
+    return Checkpoint(_download(name, revision, config_only))
+
+
+def _download(repo: str, revision: str | None, config_only: bool) -> Path:
+    # Imported here: a local checkpoint needs no hub client, and it is slow to import.
+    from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    at = f"{repo} at revision {revision}" if revision else repo
+    try:
+        if config_only:
+            return Path(hf_hub_download(repo, "config.json", revision=revision)).parent
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(_FILES)))
+    except hub.GatedRepoError:
+        raise CheckpointError(
+            f"{at}: a gated repository; accept its licence on its page at the hub, then log in "
+            "with `hf auth login`"
+        ) from None
+    except hub.RevisionNotFoundError:
+        raise CheckpointError(f"{repo}: has no revision {revision!r}") from None
+    except (hub.RepositoryNotFoundError, hub.HFValidationError):
+        raise CheckpointError(
+            f"{at}: neither a local folder nor a repository on the Hugging Face hub"
+        ) from None
+    except hub.EntryNotFoundError as error:
+        if isinstance(error, hub.LocalEntryNotFoundError):
+            raise _unreachable(at) from None
+        raise CheckpointError(f"{at}: the repository has no config.json") from None
+    except (hub.HfHubHTTPError, OSError) as error:
+        raise _unreachable(at, error) from None
+
+
+def _unreachable(at: str, error: Exception | None = None) -> CheckpointError:
+    why = f" ({type(error).__name__})" if error else ""
+    return CheckpointError(
+        f"{at}: not a local folder, not in the local hub cache, and the Hugging Face hub can't "
+        f"be reached{why}; check the spelling, the network and HF_HUB_OFFLINE"
+    )
+
+
+def tensor_shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a safetensors file, from its header."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            yield name, tuple(entry["shape"])

@@ -1,0 +1,187 @@
+"""Load a Gemma checkpoint, accounting for every tensor of its files and of the model."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
+from gemma_mlx.config import GemmaConfig, Quantization
+from gemma_mlx.errors import CheckpointError
+from gemma_mlx.model import GemmaModel, Hook
+from gemma_mlx.tokenizer import GemmaTokenizer
+
+#: Dtypes that activations are computed in. float16 is not among them: Gemma's residual stream
+#: outgrows its largest value, 65,504.
+COMPUTE_DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+
+# Text towers of the multimodal checkpoints, as transformers 4, transformers 5 and MLX write them.
+_PREFIXES = (
+    ("model.language_model.", "model."),
+    ("language_model.model.", "model."),
+    ("language_model.lm_head.", "lm_head."),
+)
+_UNNEEDED_PREFIXES = (
+    "vision_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
+)
+_UNNEEDED_SUFFIXES = (".rotary_emb.inv_freq",)
+
+
+@dataclass(frozen=True)
+class Gemma:
+    """A loaded checkpoint.
+
+    `interventions` are hooks that `gemma_mlx.intervention` puts in and takes out again; every
+    forward pass of `generate` and `logits` goes through them.
+    """
+
+    model: GemmaModel
+    tokenizer: GemmaTokenizer | None
+    config: GemmaConfig
+    fingerprint: str
+    eos_token_ids: frozenset[int]
+    dtype: str
+    interventions: list[Hook] = field(default_factory=list)
+
+
+def device_name() -> str:
+    """ "cpu" or "gpu": where MLX computes."""
+    return "gpu" if mx.default_device().type == mx.gpu else "cpu"
+
+
+def load(
+    path_or_repo: str | os.PathLike[str], *, revision: str | None = None, dtype: str | None = None
+) -> Gemma:
+    """Load a Gemma 3 (or Gemma 2) text model from a folder or a Hugging Face repository.
+
+    Args:
+        path_or_repo: a folder in Hugging Face or MLX format, or `owner/name` on the hub.
+        revision: branch, tag or commit of a hub repository.
+        dtype: compute dtype, "float32" or "bfloat16". By default float32 on a CPU device and
+            the checkpoint's own on a GPU (float32 for a float16 checkpoint).
+
+    Raises:
+        CheckpointError: anything missing, damaged, superfluous or unsupported, named.
+    """
+    return load_checkpoint(find_checkpoint(path_or_repo, revision=revision), dtype=dtype)
+
+
+def load_checkpoint(checkpoint: Checkpoint, *, dtype: str | None = None) -> Gemma:
+    """`load` for a checkpoint that was found already."""
+    config = checkpoint.config
+    weights = _read_weights(checkpoint)
+    name = dtype or default_dtype(weights.values())
+    if name not in COMPUTE_DTYPES:
+        raise CheckpointError(
+            f"dtype {name!r} is not supported: activations are computed in "
+            f"{' or '.join(COMPUTE_DTYPES)} (float16 overflows in Gemma's residual stream)"
+        )
+    model = GemmaModel(config)
+    if config.quantization is not None:
+        _quantize(model, config.quantization, weights)
+    _check_shapes(model, weights, checkpoint)
+    weights = {key: _cast(value, COMPUTE_DTYPES[name]) for key, value in weights.items()}
+    _check_finite(weights, checkpoint)
+    model.load_weights(list(weights.items()), strict=True)
+    model.eval()
+    tokenizer = None
+    if checkpoint.has_tokenizer:
+        tokenizer = GemmaTokenizer(
+            checkpoint.path, bos_token_id=config.bos_token_id, vocab_size=config.vocab_size
+        )
+    return Gemma(model, tokenizer, config, checkpoint.fingerprint, checkpoint.eos_token_ids, name)
+
+
+def default_dtype(weights: Iterable[mx.array]) -> str:
+    """The compute dtype for weights of these dtypes on MLX's default device."""
+    if device_name() == "cpu":
+        return "float32"
+    floating = {w.dtype for w in weights if mx.issubdtype(w.dtype, mx.floating)}
+    return "bfloat16" if floating == {mx.bfloat16} else "float32"
+
+
+def _read_weights(checkpoint: Checkpoint) -> dict[str, mx.array]:
+    weights: dict[str, mx.array] = {}
+    for file in checkpoint.weight_files():
+        for key, value in mx.load(str(file)).items():  # type: ignore[union-attr]
+            name = _our_name(key)
+            if name is None:
+                continue
+            if name in weights:
+                raise CheckpointError(f"{file}: tensor {key} occurs twice in the checkpoint")
+            weights[name] = value
+    if checkpoint.config.tie_word_embeddings:
+        _drop_tied_head(weights, checkpoint)
+    return weights
+
+
+def _our_name(key: str) -> str | None:
+    """The model's name of a checkpoint tensor; None where the text model doesn't need it."""
+    if key.startswith(_UNNEEDED_PREFIXES) or key.endswith(_UNNEEDED_SUFFIXES):
+        return None
+    for prefix, ours in _PREFIXES:
+        if key.startswith(prefix):
+            return ours + key.removeprefix(prefix)
+    return key
+
+
+def _drop_tied_head(weights: dict[str, mx.array], checkpoint: Checkpoint) -> None:
+    """A tied head may be written out; it must then be the embedding."""
+    for part in ("weight", "scales", "biases"):
+        head = weights.pop(f"lm_head.{part}", None)
+        embedding = weights.get(f"model.embed_tokens.{part}")
+        if head is not None and (embedding is None or not mx.array_equal(head, embedding).item()):
+            raise CheckpointError(
+                f"{checkpoint.path}: tie_word_embeddings is true, but lm_head.{part} differs "
+                f"from model.embed_tokens.{part}"
+            )
+
+
+def _quantize(model: GemmaModel, quantization: Quantization, weights: dict[str, mx.array]) -> None:
+    default = {"group_size": quantization.group_size, "bits": quantization.bits}
+    overrides = {
+        _our_name(f"{path}.weight"): {"group_size": size, "bits": bits} if bits else False
+        for path, size, bits in quantization.overrides
+    }
+
+    def how(path: str, module: nn.Module) -> bool | dict[str, int]:
+        if not hasattr(module, "to_quantized") or f"{path}.scales" not in weights:
+            return False
+        return overrides.get(f"{path}.weight", default)
+
+    nn.quantize(model, **default, class_predicate=how)
+
+
+def _check_shapes(model: GemmaModel, weights: dict[str, mx.array], checkpoint: Checkpoint) -> None:
+    expected: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    missing = sorted(expected.keys() - weights.keys())
+    unknown = sorted(weights.keys() - expected.keys())
+    wrong = [
+        f"{key} is {weights[key].shape}, config.json asks for {expected[key].shape}"
+        for key in sorted(expected.keys() & weights.keys())
+        if weights[key].shape != expected[key].shape
+    ]
+    for what, found in (
+        ("missing tensor", missing),
+        ("unexpected tensor", unknown),
+        ("wrong shape:", wrong),
+    ):
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise CheckpointError(f"{checkpoint.path}: {what} {found[0]}{more}")
+
+
+def _cast(value: mx.array, dtype: mx.Dtype) -> mx.array:
+    return value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) else value
+
+
+def _check_finite(weights: dict[str, mx.array], checkpoint: Checkpoint) -> None:
+    for key, value in weights.items():
+        if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
+            raise CheckpointError(f"{checkpoint.path}: tensor {key} holds NaN or infinity")

@@ -1,0 +1,207 @@
+"""The Gemma 3 text model (Gemma Team 2025, arXiv:2503.19786) as MLX modules.
+
+Module and parameter names are those of the Hugging Face checkpoints. Every block calls `hook` at
+every site (see `gemma_mlx.sites`); what the hook returns is what the model goes on with, so that
+capture and intervention are the same mechanism.
+"""
+
+import math
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from gemma_mlx.cache import BatchCache, LayerCache
+from gemma_mlx.config import GemmaConfig, Rope
+
+#: Called as hook(site name, layer, array); returns the array to go on with. Arrays are
+#: (batch, tokens, width); for "attn_pattern" (batch, heads, tokens, keys).
+Hook = Callable[[str, int, mx.array], mx.array]
+
+
+def no_hook(site: str, layer: int, x: mx.array) -> mx.array:
+    """The hook of a plain forward pass."""
+    return x
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with Gemma's scale of 1 + weight."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = mx.zeros((width,))
+        self.eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.rms_norm(x, 1.0 + self.weight, self.eps)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GemmaConfig):
+        super().__init__()
+        hidden, intermediate = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.up_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.down_proj = nn.Linear(intermediate, hidden, bias=False)
+
+    def __call__(self, x: mx.array, layer: int, hook: Hook) -> mx.array:
+        gated = nn.gelu_approx(self.gate_proj(x)) * self.up_proj(x)
+        return self.down_proj(hook("mlp_post", layer, gated))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GemmaConfig, rope: Rope):
+        super().__init__()
+        hidden, width, bias = config.hidden_size, config.head_dim, config.attention_bias
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.q_proj = nn.Linear(hidden, self.heads * width, bias=bias)
+        self.k_proj = nn.Linear(hidden, self.kv_heads * width, bias=bias)
+        self.v_proj = nn.Linear(hidden, self.kv_heads * width, bias=bias)
+        self.o_proj = nn.Linear(self.heads * width, hidden, bias=bias)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(width, config.rms_norm_eps)
+            self.k_norm = RMSNorm(width, config.rms_norm_eps)
+        self.qk_norm = config.qk_norm
+        self.head_dim = width
+        self.scale = config.query_pre_attn_scalar**-0.5
+        self.softcap = config.attn_logit_softcapping
+        self.base, self.position_scale = rope.base, 1.0 / rope.factor
+
+    def __call__(
+        self, x: mx.array, cache: LayerCache, layer: int, hook: Hook, pattern: bool
+    ) -> mx.array:
+        batch, length, _ = x.shape
+
+        def heads(y: mx.array, count: int) -> mx.array:
+            return y.reshape(batch, length, count, self.head_dim).transpose(0, 2, 1, 3)
+
+        q = heads(self.q_proj(x), self.heads)
+        k = heads(self.k_proj(x), self.kv_heads)
+        v = heads(self.v_proj(x), self.kv_heads)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = self._rotate(q, cache.positions), self._rotate(k, cache.positions)
+        k, v, mask = cache.update(k, v)
+        if pattern or self.softcap is not None:
+            mixed = self._explicit(q, k, v, mask, cache, layer, hook)
+        else:
+            mixed = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
+        return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1))
+
+    def _rotate(self, x: mx.array, offset: mx.array | int) -> mx.array:
+        return mx.fast.rope(
+            x,
+            self.head_dim,
+            traditional=False,
+            base=self.base,
+            scale=self.position_scale,
+            offset=offset,
+        )
+
+    def _explicit(
+        self,
+        q: mx.array,
+        k: mx.array,
+        v: mx.array,
+        mask: mx.array | str | None,
+        cache: LayerCache,
+        layer: int,
+        hook: Hook,
+    ) -> mx.array:
+        """Attention with its weights in hand: for soft caps and for `attn_pattern`."""
+        repeats = self.heads // self.kv_heads
+        if repeats > 1:
+            k, v = mx.repeat(k, repeats, axis=1), mx.repeat(v, repeats, axis=1)
+        scores = (q * self.scale) @ k.swapaxes(-1, -2)
+        if self.softcap is not None:
+            scores = mx.tanh(scores / self.softcap) * self.softcap
+        if isinstance(mask, str):
+            mask = cache.causal(q.shape[2])
+        if mask is not None:
+            scores = mx.where(mask, scores, mx.array(-math.inf, scores.dtype))
+        weights = mx.softmax(scores, axis=-1, precise=True)
+        # The ring of a sliding layer is not in the order of the tokens; the capture is.
+        order = cache.order(k.shape[2])
+        if order is None:
+            return hook("attn_pattern", layer, weights) @ v
+        return hook("attn_pattern", layer, weights[..., order]) @ v[:, :, order]
+
+
+class Block(nn.Module):
+    def __init__(self, config: GemmaConfig, layer: int):
+        super().__init__()
+        sliding = config.layer_types[layer] == "sliding_attention"
+        self.self_attn = Attention(config, config.local_rope if sliding else config.global_rope)
+        self.mlp = MLP(config)
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        self.input_layernorm = RMSNorm(hidden, eps)
+        self.post_attention_layernorm = RMSNorm(hidden, eps)
+        self.pre_feedforward_layernorm = RMSNorm(hidden, eps)
+        self.post_feedforward_layernorm = RMSNorm(hidden, eps)
+
+    def __call__(
+        self, x: mx.array, cache: LayerCache, layer: int, hook: Hook, pattern: bool
+    ) -> mx.array:
+        x = hook("resid_pre", layer, x)
+        attended = self.self_attn(self.input_layernorm(x), cache, layer, hook, pattern)
+        attended = hook("attn_out", layer, attended)
+        x = hook("resid_mid", layer, x + self.post_attention_layernorm(attended))
+        mlp = hook("mlp_out", layer, self.mlp(self.pre_feedforward_layernorm(x), layer, hook))
+        mlp = hook("mlp_out_normed", layer, self.post_feedforward_layernorm(mlp))
+        return hook("resid_post", layer, x + mlp)
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks and final norm; `model` in the checkpoints' key names."""
+
+    def __init__(self, config: GemmaConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = [Block(config, layer) for layer in range(config.num_hidden_layers)]
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class GemmaModel(nn.Module):
+    """Gemma 3 (or Gemma 2) for causal language modelling over text tokens.
+
+    Calling it with token ids (batch, tokens), int32, gives the final-normed hidden states
+    (batch, tokens, hidden) in the weights' dtype; `logits` turns hidden states into float32
+    logits (…, vocab). Without a cache the rows are taken as whole, unpadded sequences.
+    """
+
+    def __init__(self, config: GemmaConfig):
+        super().__init__()
+        self.model = Decoder(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.config = config
+
+    def __call__(
+        self,
+        tokens: mx.array,
+        cache: BatchCache | None = None,
+        hook: Hook = no_hook,
+        *,
+        pattern: bool = False,
+    ) -> mx.array:
+        """`pattern=True` takes the explicit attention, which calls the hook at `attn_pattern`."""
+        batch, length = tokens.shape
+        if cache is None:
+            cache = BatchCache(self.config, padding=[0] * batch, capacity=length)
+        x = self.model.embed_tokens(tokens)
+        # transformers rounds √hidden to the compute dtype, and so do we.
+        x = x * mx.array(self.config.hidden_size**0.5, dtype=x.dtype)
+        cache.advance(length)
+        for layer, block in enumerate(self.model.layers):
+            x = block(x, cache.layers[layer], layer, hook, pattern)
+        return self.model.norm(x)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        if self.config.tie_word_embeddings:
+            logits = self.model.embed_tokens.as_linear(hidden)
+        else:
+            logits = self.lm_head(hidden)
+        cap = self.config.final_logit_softcapping
+        if cap is not None:
+            logits = mx.tanh(logits / cap) * cap
+        return logits.astype(mx.float32)

@@ -1,0 +1,100 @@
+"""Choosing the next token, each row from random numbers of its own.
+
+Order, as in transformers: repetition penalty, temperature, top-k, top-p, min-p.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from gemma_mlx.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw tokens.
+
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 are
+    off. The penalty (Keskar et al. 2019, arXiv:1909.05858) divides positive and multiplies
+    negative logits of every token already in the row, prompt included. `min_p` (Nguyen et al.
+    2024, arXiv:2407.01082) is relative to the most likely token's probability.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, good, wanted in (
+            ("temperature", self.temperature >= 0, "0 (greedy) or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "0 (off) or more"),
+            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0 (1 is off)"),
+        ):
+            if not good:
+                raise RequestError(f"{name} must be {wanted}, not {getattr(self, name)}")
+
+
+class Sampler:
+    """Draws one token per row and step for one batch.
+
+    Row r uses only `seeds[r]`, so what it draws doesn't depend on the rest of the batch.
+    """
+
+    def __init__(
+        self, sampling: Sampling, prompts: Sequence[Sequence[int]], seeds: Sequence[int], vocab: int
+    ):
+        self._how = sampling
+        self._step = 0
+        self._seen: mx.array | None = None
+        if sampling.repetition_penalty != 1.0:
+            seen = np.zeros((len(prompts), vocab), dtype=bool)
+            for row, tokens in enumerate(prompts):
+                seen[row, list(tokens)] = True
+            self._seen = mx.array(seen)
+        self._vocab = mx.arange(vocab)
+        if sampling.temperature > 0:
+            self._keys = mx.stack([mx.random.key(seed) for seed in seeds])
+
+    def __call__(self, logits: mx.array) -> mx.array:
+        """Next tokens (batch,), int32, from float32 logits (batch, vocab)."""
+        if self._seen is not None:
+            penalty = self._how.repetition_penalty
+            penalised = mx.where(logits > 0, logits / penalty, logits * penalty)
+            logits = mx.where(self._seen, penalised, logits)
+        if self._how.temperature == 0:
+            tokens = mx.argmax(logits, axis=-1)
+        else:
+            keys = mx.vmap(lambda key: mx.random.split(key, 2))(self._keys)
+            self._keys = keys[:, 0]
+            logits = self._truncate(logits / self._how.temperature)
+            tokens = mx.vmap(lambda key, row: mx.random.categorical(row, key=key))(
+                keys[:, 1], logits
+            )
+        if self._seen is not None:
+            self._seen = self._seen | (self._vocab[None] == tokens[:, None])
+        return tokens.astype(mx.int32)
+
+    def _truncate(self, logits: mx.array) -> mx.array:
+        how = self._how
+        low = mx.array(-mx.inf, logits.dtype)
+        if 0 < how.top_k < logits.shape[-1]:
+            kth = mx.sort(logits, axis=-1)[:, -how.top_k, None]
+            logits = mx.where(logits < kth, low, logits)
+        if how.top_p < 1:
+            order = mx.argsort(-logits, axis=-1)
+            sorted_p = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
+            before = mx.cumsum(sorted_p, axis=-1) - sorted_p
+            kept = mx.put_along_axis(
+                mx.zeros_like(before), order, (before < how.top_p).astype(before.dtype), axis=-1
+            )
+            logits = mx.where(kept > 0, logits, low)
+        if how.min_p > 0:
+            p = mx.softmax(logits, axis=-1)
+            logits = mx.where(p < how.min_p * p.max(axis=-1, keepdims=True), low, logits)
+        return logits

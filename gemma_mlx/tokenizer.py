@@ -1,0 +1,115 @@
+"""Prompts to token ids and back, with exactly one BOS and no control token from a prompt's text."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gemma_mlx.errors import CheckpointError
+
+# Stands for the prompt while the chat template is rendered; private use, in no one's prompt.
+_PLACE = "\ue000prompt\ue001"
+
+
+class GemmaTokenizer:
+    """The checkpoint's own tokenizer (`transformers`) behind two calls: `encode` and `decode`."""
+
+    def __init__(self, path: Path, *, bos_token_id: int, vocab_size: int):
+        # transformers says on import that it has no PyTorch, which nobody here needs to know.
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(path), trust_remote_code=False, local_files_only=True
+            )
+        except Exception as error:
+            # transformers raises whatever its parsers raise; the folder's name is what helps.
+            reason = str(error).strip().splitlines()[0][:200]
+            raise CheckpointError(f"{path}: the tokenizer can't be loaded ({reason})") from error
+        self._path = path
+        self._bos = bos_token_id
+        self._embedded = vocab_size
+        self._frame: tuple[str, str] | None = None
+        added = self._tokenizer.added_tokens_decoder.values()
+        self._control = [str(token) for token in added if token.special]
+        # Added tokens may lie beyond the embedding: Gemma 3 1B has one for images, never used.
+        if self._tokenizer.vocab_size > vocab_size:
+            raise CheckpointError(
+                f"{path}: the tokenizer has {self._tokenizer.vocab_size} tokens, "
+                f"the embedding {vocab_size}"
+            )
+
+    @property
+    def chat_template(self) -> str | None:
+        return self._tokenizer.chat_template
+
+    def encode(self, prompt: str, *, chat: bool = True) -> list[int]:
+        """Token ids of a prompt, beginning with one BOS.
+
+        With `chat`, the prompt is one user turn of the checkpoint's chat template, followed by
+        the opening of the model's turn. Control tokens spelled out inside the prompt are text.
+
+        Raises:
+            CheckpointError: no chat template, or one that doesn't hold the prompt exactly once
+                behind exactly one BOS.
+        """
+        if not chat:
+            return [self._bos, *self._ids(prompt, control=False)]
+        if self._frame is None:
+            self._frame = self._render_frame()
+        before, after = self._frame
+        text = prompt.strip()
+        if not any(token in text for token in self._control):
+            return self._ids(before + text + after, control=True)
+        # Piece by piece, so that only the template's control tokens are control tokens.
+        return [
+            *self._ids(before, control=True),
+            *self._ids(text, control=False),
+            *self._ids(after, control=True),
+        ]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of generated tokens, without control tokens."""
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
+    def _ids(self, text: str, *, control: bool) -> list[int]:
+        backend = self._tokenizer.backend_tokenizer
+        backend.encode_special_tokens = not control
+        try:
+            ids = backend.encode(text, add_special_tokens=False).ids
+        finally:
+            backend.encode_special_tokens = False
+        if ids and max(ids) >= self._embedded:
+            raise CheckpointError(
+                f"{self._path}: token id {max(ids)} is outside the embedding of {self._embedded}"
+            )
+        return ids
+
+    def _render_frame(self) -> tuple[str, str]:
+        """What the chat template puts before and after the prompt."""
+        if not self._tokenizer.chat_template:
+            raise CheckpointError(
+                f"{self._path}: the tokenizer has no chat template; "
+                "for a base model turn the template off (chat=False)"
+            )
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": _PLACE}], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:
+            # Templates are programs in the checkpoint; any failure of theirs is the checkpoint's.
+            raise CheckpointError(f"{self._path}: the chat template fails ({error})") from error
+        parts = rendered.split(_PLACE)
+        if len(parts) != 2:
+            raise CheckpointError(
+                f"{self._path}: the chat template holds the prompt {len(parts) - 1} times, not once"
+            )
+        before, after = parts
+        ids = self._ids(before, control=True) + self._ids(after, control=True)
+        if ids[:1] != [self._bos] or ids.count(self._bos) != 1:
+            raise CheckpointError(
+                f"{self._path}: the chat template must begin with one BOS (id {self._bos}) "
+                f"and has {ids.count(self._bos)}"
+            )
+        return before, after
