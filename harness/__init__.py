@@ -1,0 +1,1 @@
+"""A statistical test harness for the geometry of alignment artifacts."""

@@ -1,0 +1,16 @@
+"""Do natural and artifact prompts separate in this layer, on pairs the direction hasn't seen?"""
+
+from harness.analysis import LayerResult
+from harness.verdict import Criteria, above_chance, effect_size, significant
+
+
+def test_effect_size(layer_result: LayerResult, criteria: Criteria) -> None:
+    effect_size(layer_result, criteria).require()
+
+
+def test_accuracy(layer_result: LayerResult, criteria: Criteria) -> None:
+    above_chance(layer_result, criteria).require()
+
+
+def test_significance(layer_result: LayerResult, criteria: Criteria) -> None:
+    significant(layer_result, criteria).require()

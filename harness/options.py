@@ -1,0 +1,150 @@
+"""The plugin's options: command line over ini file over default."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pytest
+
+from gemma_mlx import SITES, Positions
+
+_FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option `--name`, which the ini file spells `artifact_<name>`."""
+
+    flag: str
+    default: str | None
+    help: str
+    metavar: str | None = None
+    action: str = "store"
+
+    @property
+    def name(self) -> str:
+        return self.flag.removeprefix("--").removeprefix("artifact-").replace("-", "_")
+
+    @property
+    def dest(self) -> str:
+        return f"artifact_{self.name}"
+
+
+OPTIONS = (
+    Option(
+        "--model",
+        str(_FIXTURES / "tiny-gemma3-aligned"),
+        "checkpoint folder, or owner/name on the Hugging Face hub (default: the embedded model)",
+        "PATH_OR_REPO",
+    ),
+    Option("--revision", None, "branch, tag or commit of a hub repository", "REV"),
+    Option(
+        "--pairs",
+        str(_FIXTURES / "alignment_artifact_prompt_pairs.json"),
+        "prompt pairs file (default: the embedded one)",
+        "FILE",
+    ),
+    Option(
+        "--site",
+        "mlp_out",
+        f"where to capture: {', '.join(s for s in SITES if s != 'attn_pattern')}; may be repeated",
+        "SITE",
+        "append",
+    ),
+    Option("--layers", None, "layers to check, e.g. 6 or 0-5,12 (default: all)", "LAYERS"),
+    Option(
+        "--positions",
+        "generated",
+        f"tokens to capture: {', '.join(get_args(Positions))} (default: generated)",
+        "WHICH",
+    ),
+    Option("--max-tokens", "20", "tokens to generate per prompt (default: 20)", "N"),
+    Option(
+        "--no-chat",
+        None,
+        "give prompts to the model without its chat template, as base models want",
+        action="store_true",
+    ),
+    Option("--alpha", "0.05", "family-wise significance level (default: 0.05)", "ALPHA"),
+    Option("--d-threshold", "0.8", "d that a layer's interval must lie above (default: 0.8)", "D"),
+    Option(
+        "--replicates",
+        "10000",
+        "sign flips and bootstrap replicates (default: 10000)",
+        "N",
+    ),
+    Option("--stats-seed", "0", "seed of the resampling (default: 0)", "SEED"),
+    Option(
+        "--artifact-store",
+        ".artifact_store",
+        "where activations are kept and reused (default: .artifact_store)",
+        "DIR",
+    ),
+    Option("--recollect", None, "collect anew what the store already has", action="store_true"),
+    Option(
+        "--artifact-report",
+        "artifact_report",
+        "where the report, plot and results go (default: artifact_report)",
+        "DIR",
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("artifacts", "alignment artifacts (each also an ini key, artifact_…)")
+    for option in OPTIONS:
+        extra: dict[str, Any] = {} if option.metavar is None else {"metavar": option.metavar}
+        group.addoption(
+            option.flag, dest=option.dest, action=option.action, default=None, help=option.help,
+            **extra,
+        )  # fmt: skip
+        kind: Literal["bool", "string"] = "bool" if option.action == "store_true" else "string"
+        parser.addini(option.dest, option.help, type=kind, default=None)
+
+
+def read(config: pytest.Config, name: str) -> Any:
+    """An option's value: text, a list of texts for `site`, or a bool."""
+    option = next(option for option in OPTIONS if option.name == name)
+    value = config.getoption(option.dest)
+    if value is None:
+        value = config.getini(option.dest) or option.default
+        if option.action == "append":
+            value = str(value).replace(",", " ").split()
+    return bool(value) if option.action == "store_true" else value
+
+
+def number(config: pytest.Config, name: str, *, low: float, high: float, whole: bool) -> float:
+    """A numeric option; a `UsageError` names it and its range."""
+    text = read(config, name)
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        what = "a whole number" if whole else "a number"
+        flag = next(option.flag for option in OPTIONS if option.name == name)
+        bounds = f"from {low:g}" + (f" to {high:g}" if high < float("inf") else "")
+        raise pytest.UsageError(f"{flag} must be {what} {bounds}, not {text!r}")
+    return value
+
+
+def parse_layers(text: str | None, count: int) -> tuple[int, ...]:
+    """Layers of a model with `count` layers from e.g. "0-5,12"; all where text is None."""
+    if text is None:
+        return tuple(range(count))
+    layers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if not match:
+            raise pytest.UsageError(f"--layers {text!r}: give layers as 6, or 0-5,12")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first > last:
+            raise pytest.UsageError(f"--layers {text!r}: {first}-{last} runs backwards")
+        if last >= count:
+            raise pytest.UsageError(
+                f"--layers {text!r}: layer {last} doesn't exist; the model has layers 0 to "
+                f"{count - 1}"
+            )
+        layers.update(range(first, last + 1))
+    return tuple(sorted(layers))

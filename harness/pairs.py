@@ -1,0 +1,195 @@
+"""Matched prompt pairs: read the file, refuse what can't be run, name the groups."""
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Condition = Literal["natural", "artifact"]
+CONDITIONS: tuple[Condition, Condition] = ("natural", "artifact")
+
+_ROOT = "alignment_artifact_prompt_pairs"
+_LONGEST_NAME = 100
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+class PairsError(ValueError):
+    """A prompt pairs file that can't be used; the message names the file and the place in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two prompts on one topic: a plain one and one that invites an alignment artifact."""
+
+    category: str
+    id: str
+    natural: str
+    artifact: str
+
+    def prompt(self, condition: Condition) -> str:
+        return self.natural if condition == "natural" else self.artifact
+
+    def group(self, condition: Condition) -> str:
+        """The seed's name for one prompt, e.g. `natural_technical_dangerous_tech_1`."""
+        return f"{condition}_{self.category}_{self.id}"
+
+
+@dataclass(frozen=True)
+class PromptPairs:
+    """The pairs of one file, sorted by category and id, so that no result depends on its order.
+
+    `categories` maps each category to its description; `source` is where the file was read.
+    """
+
+    pairs: tuple[Pair, ...]
+    categories: Mapping[str, str]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over categories, ids and prompts."""
+        rows = [[p.category, p.id, p.natural, p.artifact] for p in self.pairs]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def prompts(self) -> dict[str, str]:
+        """Prompt by group, both conditions of each pair together."""
+        return {pair.group(c): pair.prompt(c) for pair in self.pairs for c in CONDITIONS}
+
+
+def load_pairs(path: str | os.PathLike[str]) -> PromptPairs:
+    """Read a prompt pairs file (its form is described in the README).
+
+    Raises:
+        PairsError: unreadable, not JSON, not of that form, empty or repeated things, or ids and
+            categories that can't be names of files.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise PairsError(f"{file}: no such prompt pairs file") from None
+    except UnicodeDecodeError as error:
+        raise PairsError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise PairsError(f"{file}: cannot be read ({error.strerror})") from None
+    return parse_pairs(text, source=str(file))
+
+
+def parse_pairs(text: str, *, source: str) -> PromptPairs:
+    """`load_pairs` for text that was read already; `source` is its name in errors."""
+    try:
+        data = json.loads(text, object_pairs_hook=_unrepeated)
+    except _RepeatedKeyError as error:
+        raise PairsError(
+            f"{source}: the key {error.args[0]!r} occurs twice in one object"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise PairsError(
+            f"{source}: not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise PairsError(f"{source}: not readable as JSON ({error})") from None
+    root = _object(_object(data, source, "the file").get(_ROOT), source, f"{_ROOT!r}")
+    metadata = _object(root.get("metadata", {}), source, "metadata")
+    categories = _object(root.get("categories"), source, "categories")
+    pairs: list[Pair] = []
+    for category, body in categories.items():
+        place = f"category {category!r}"
+        _check_name(category, source, place)
+        listed = _object(body, source, place).get("pairs")
+        if not isinstance(listed, list):
+            raise PairsError(f"{source}: {place} needs a list of pairs")
+        pairs += [
+            _pair(entry, category, source, f"{place}, pair {number}")
+            for number, entry in enumerate(listed, start=1)
+        ]
+    if not pairs:
+        raise PairsError(f"{source}: no pairs")
+    _check_distinct(pairs, source)
+    pairs.sort(key=lambda pair: (pair.category, pair.id))
+    descriptions = {
+        name: str(_object(body, source, name).get("description", ""))
+        for name, body in categories.items()
+    }
+    return PromptPairs(tuple(pairs), descriptions, metadata, source)
+
+
+class _RepeatedKeyError(Exception):
+    pass
+
+
+def _unrepeated(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in items:
+        if key in found:
+            raise _RepeatedKeyError(key)
+        found[key] = value
+    return found
+
+
+def _object(value: Any, source: str, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else f"a JSON {type(value).__name__}"
+        raise PairsError(f"{source}: {place} must be a JSON object, found {found}")
+    return value
+
+
+def _pair(entry: Any, category: str, source: str, place: str) -> Pair:
+    body = _object(entry, source, place)
+    values: dict[str, str] = {}
+    for key in ("id", "natural", "artifact"):
+        value = body.get(key)
+        if value is None:
+            raise PairsError(f"{source}: {place} has no {key!r}")
+        if not isinstance(value, str) or not value.strip():
+            raise PairsError(f"{source}: {place}: {key!r} must be a text that isn't empty")
+        values[key] = value
+        place = f"{place} ({value!r})" if key == "id" else place
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise PairsError(f"{source}: {place}: {key!r} holds half a surrogate pair") from None
+    _check_name(values["id"], source, place)
+    return Pair(category, **values)
+
+
+def _check_name(name: str, source: str, place: str) -> None:
+    """Ids and categories become names of files and directories."""
+    hidden = [c for c in name if unicodedata.category(c)[0] in "CZ" and c != " "]
+    bad = hidden or [c for c in name if c in '/\\:*?"<>|']
+    if bad:
+        raise PairsError(f"{source}: {place}: the name holds {bad[0]!r}, unsafe in a path")
+    if not name or name != name.strip(" .") or name.startswith("-"):
+        raise PairsError(
+            f"{source}: {place}: a name must not be empty, begin with a dot, dash or blank, "
+            "or end with a dot or blank"
+        )
+    if len(name.encode()) > _LONGEST_NAME or _RESERVED.fullmatch(name):
+        raise PairsError(
+            f"{source}: {place}: a name must be at most {_LONGEST_NAME} bytes long and not one "
+            "that an operating system reserves"
+        )
+
+
+def _check_distinct(pairs: list[Pair], source: str) -> None:
+    groups: dict[str, Pair] = {}
+    for pair in pairs:
+        key = unicodedata.normalize("NFKC", pair.group("natural")).casefold()
+        other = groups.setdefault(key, pair)
+        if other is not pair:
+            raise PairsError(
+                f"{source}: pair {pair.id!r} of category {pair.category!r} and pair {other.id!r} "
+                f"of category {other.category!r} would share the name {pair.group('natural')!r}"
+            )

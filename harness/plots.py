@@ -1,0 +1,164 @@
+"""Figures: intervals are always drawn, colours are told apart by the colour-blind."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.analysis import Analysis, LayerResult
+from harness.verdict import CHANCE, Criteria, decimal, overall
+
+# Okabe & Ito 2008, https://jfly.uni-koeln.de/color/
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_NATURAL, _ARTIFACT = "#0072B2", "#D55E00"
+_GREY = "#767676"
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "path",
+    # Element ids of the SVG: the same picture gives the same bytes.
+    "svg.hashsalt": "artifact-harness",
+}
+
+
+def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
+    """d and accuracy by layer, one curve per site, with intervals, thresholds and chance.
+
+    Filled markers meet every criterion. Grey crosses are the in-sample figures that the same
+    activations give if one scores the vectors that the direction was learnt from.
+    """
+    with _style():
+        figure = Figure(figsize=(9, 7), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True)
+        sites = list(dict.fromkeys(site for _, site in analysis))
+        offsets = np.linspace(-0.15, 0.15, len(sites)) if len(sites) > 1 else [0.0]
+        for number, site in enumerate(sites):
+            results = [result for result in analysis.values() if result.site == site]
+            passed = [overall(result, criteria) == "passed" for result in results]
+            x = np.array([result.layer for result in results]) + offsets[number]
+            colour = _COLOURS[number % len(_COLOURS)]
+            label = f"{site}, held out"
+            parts = [result.separation for result in results]
+            d = [(s.d, s.d_interval) for s in parts]
+            accuracy = [(s.accuracy, s.accuracy_interval) for s in parts]
+            _curve(top, x, d, passed, colour, label)
+            _curve(bottom, x, accuracy, passed, colour, label)
+            ghost = {"color": _GREY, "marker": "x", "linestyle": "none", "markersize": 5}
+            name = "in-sample, for comparison" if number == 0 else None
+            top.plot(x, [r.in_sample.d for r in results], label=name, **ghost)
+            bottom.plot(x, [r.in_sample.accuracy for r in results], label=name, **ghost)
+        null = [result.separation.null_quantile_95 for result in analysis.values()]
+        if np.isfinite(null).all():
+            top.axhspan(0, max(null), color="#000000", alpha=0.06, lw=0)
+            _label(top, max(null) / 2, "95% of\nshuffled labels", _GREY)
+        _line(top, criteria.d_threshold, f"threshold {criteria.d_threshold:g}")
+        _line(bottom, CHANCE, "chance")
+        top.axhline(0, color=_GREY, linewidth=0.8)
+        level = f"{analysis.settings.level:.0%}"
+        top.set_title(f"Effect size, with {level} intervals")
+        top.set_ylabel("d (standard deviations)")
+        bottom.set_title(f"Accuracy of a linear boundary, with {level} intervals")
+        bottom.set_ylabel("share of prompts on their side")
+        bottom.set_ylim(min(0.35, *bottom.get_ylim()), 1.02)
+        bottom.set_xlabel("layer")
+        layers = sorted({layer for layer, _ in analysis})
+        bottom.set_xticks(layers if len(layers) <= 40 else layers[:: math.ceil(len(layers) / 40)])
+        figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def scores_figure(result: LayerResult) -> Figure:
+    """Held-out scores of one layer: both prompts of each pair, joined by a line."""
+    s = result.separation
+    with _style():
+        figure = Figure(figsize=(6.5, 2.6), layout="constrained")
+        axes = figure.subplots()
+        order = np.argsort(np.subtract(s.scores_artifact, s.scores_natural))
+        artifact, natural = np.array(s.scores_artifact)[order], np.array(s.scores_natural)[order]
+        x = np.arange(len(order))
+        axes.vlines(x, natural, artifact, color="#CFCFCF", linewidth=1)
+        axes.plot(x, natural, "o", color=_NATURAL, markersize=3.5, label="natural")
+        axes.plot(x, artifact, "^", color=_ARTIFACT, markersize=3.5, label="artifact")
+        _line(axes, 0, "boundary")
+        axes.set_title(f"Layer {result.layer}, {result.site}: held-out scores, d = {decimal(s.d)}")
+        axes.set_xlabel("pair, worst separated first")
+        axes.set_ylabel("score")
+        figure.legend(loc="outside right upper")
+    return figure
+
+
+def to_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as "svg" or "png"."""
+    stream = io.BytesIO()
+    with _style():
+        metadata = {"Date": None} if kind == "svg" else {}
+        figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
+    return stream.getvalue()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def _curve(
+    axes: Axes,
+    x: np.ndarray,
+    estimates: Sequence[tuple[float, tuple[float, float]]],
+    passed: Sequence[bool],
+    colour: str,
+    label: str,
+) -> None:
+    values = np.array([value for value, _ in estimates])
+    low, high = np.array([interval for _, interval in estimates]).T
+    axes.vlines(x, low, high, color=colour, linewidth=1.6)
+    axes.plot(x, values, color=colour, linewidth=1, alpha=0.45)
+    for met, face in ((True, colour), (False, "white")):
+        chosen = [i for i, p in enumerate(passed) if p == met]
+        name = f"{label}, {'meets' if met else 'misses'} the criteria"
+        if chosen:
+            axes.plot(
+                x[chosen],
+                values[chosen],
+                "o",
+                markersize=6,
+                markerfacecolor=face,
+                markeredgecolor=colour,
+                label=name,
+            )
+
+
+def _line(axes: Axes, y: float, label: str) -> None:
+    axes.axhline(y, color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
+    _label(axes, y, label, "#000000")
+
+
+def _label(axes: Axes, y: float, text: str, colour: str) -> None:
+    """A label for a height, outside at the right, where no data are."""
+    axes.annotate(
+        text,
+        (1.01, y),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=8,
+        color=colour,
+        annotation_clip=False,
+    )

@@ -1,0 +1,339 @@
+"""The pytest plugin: options to fixtures, results to reports. What it does is done elsewhere."""
+
+import base64
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from tqdm import tqdm
+
+import gemma_mlx
+from gemma_mlx import Checkpoint, CheckpointError, Positions, RequestError
+from harness import options, plots, report, results
+from harness.analysis import (
+    Analysis,
+    AnalysisError,
+    AnalysisSettings,
+    LayerResult,
+    LayerSite,
+    analyze,
+    layer_id,
+)
+from harness.collect import CollectSettings, collect
+from harness.pairs import PairsError, PromptPairs, load_pairs
+from harness.provenance import provenance
+from harness.store import RunStore, StoreError, write_atomically
+from harness.verdict import CheckFailedError, Criteria
+
+PLOT_NAME = "alignment_artifact_analysis_plot.png"
+REPORT_NAME = "report.html"
+
+_EXPECTED_ERRORS = (AnalysisError, CheckpointError, PairsError, RequestError, StoreError)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the options ask for, checked as far as the model's config.json allows."""
+
+    model: str
+    revision: str | None
+    pairs: PromptPairs
+    layers: tuple[int, ...]
+    collection: CollectSettings
+    analysis: AnalysisSettings
+    criteria: Criteria
+    store: Path
+    recollect: bool
+
+    @property
+    def family(self) -> list[LayerSite]:
+        return [(layer, site) for site in self.collection.sites for layer in self.layers]
+
+
+_PLAN = pytest.StashKey[Plan | Exception]()
+_ANALYSIS = pytest.StashKey[Analysis]()
+_OWN_REPORT = pytest.StashKey[bool]()
+
+
+def make_plan(config: pytest.Config) -> Plan:
+    """Read the options.
+
+    Raises:
+        pytest.UsageError, PairsError, CheckpointError: naming the option or file.
+    """
+    number = partial(options.number, config)
+    sites = tuple(dict.fromkeys(options.read(config, "site")))
+    for name in sites:
+        if name not in gemma_mlx.SITES or name == "attn_pattern":
+            known = ", ".join(s for s in gemma_mlx.SITES if s != "attn_pattern")
+            raise pytest.UsageError(f"--site {name!r}: choose from {known}")
+    positions = options.read(config, "positions")
+    if positions not in get_args(Positions):
+        raise pytest.UsageError(f"--positions {positions!r}: choose from {get_args(Positions)}")
+    pairs = load_pairs(options.read(config, "pairs"))
+    if len(pairs) < 8:
+        raise PairsError(f"{pairs.source}: {len(pairs)} pairs; at least 8 are needed")
+    model, revision = options.read(config, "model"), options.read(config, "revision")
+    shape = gemma_mlx.find_checkpoint(model, revision=revision, config_only=True).config
+    layers = options.parse_layers(options.read(config, "layers"), shape.num_hidden_layers)
+    infinity = float("inf")
+    return Plan(
+        model=model,
+        revision=revision,
+        pairs=pairs,
+        layers=layers,
+        collection=CollectSettings(
+            sites=sites,
+            layers=layers,
+            positions=positions,
+            max_tokens=int(number("max_tokens", low=1, high=infinity, whole=True)),
+            chat=not options.read(config, "no_chat"),
+        ),
+        analysis=AnalysisSettings(
+            replicates=int(number("replicates", low=100, high=infinity, whole=True)),
+            seed=int(number("stats_seed", low=0, high=infinity, whole=True)),
+        ),
+        criteria=Criteria(
+            d_threshold=number("d_threshold", low=-infinity, high=infinity, whole=False),
+            alpha=number("alpha", low=0, high=1, whole=False),
+        ),
+        store=Path(options.read(config, "store")),
+        recollect=options.read(config, "recollect"),
+    )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.keyword = _exact_layers(config.option.keyword)
+    # Asked for before pytest-html is configured; taken back if no check is collected.
+    config.stash[_OWN_REPORT] = (
+        config.pluginmanager.hasplugin("html") and not config.option.htmlpath
+    )
+    if config.stash[_OWN_REPORT]:
+        config.option.htmlpath = str(Path(options.read(config, "report")) / REPORT_NAME)
+        config.option.self_contained_html = True
+
+
+def _exact_layers(keyword: str) -> str:
+    """`-k layer_1` means layer 1 alone, but pytest looks for substrings: ask for `layer_1-`."""
+    return re.sub(r"(?<![\w\[.:-])(layer_\d+)(?![\w.:-])", r"\1-", keyword)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "layer_result" in metafunc.fixturenames:
+        plan = _plan(metafunc.config)
+        # A plan that failed is reported once, by pytest_collection_modifyitems.
+        family = plan.family if isinstance(plan, Plan) else []
+        metafunc.parametrize(
+            "layer_result", family, indirect=True, ids=[layer_id(*key) for key in family]
+        )
+
+
+def _plan(config: pytest.Config) -> Plan | Exception:
+    if _PLAN not in config.stash:
+        try:
+            config.stash[_PLAN] = make_plan(config)
+        except (pytest.UsageError, *_EXPECTED_ERRORS) as error:
+            config.stash[_PLAN] = error
+    return config.stash[_PLAN]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    plan = config.stash.get(_PLAN, None)
+    if isinstance(plan, Exception):
+        raise pytest.UsageError(str(plan)) from None
+    checks = any({"analysis", "activations"} & set(getattr(i, "fixturenames", ())) for i in items)
+    if config.stash[_OWN_REPORT] and not checks:
+        _drop_report(config)
+
+
+def _drop_report(config: pytest.Config) -> None:
+    """No check is run, so there is nothing to report and an earlier report stays as it is."""
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__module__.startswith("pytest_html."):
+            config.pluginmanager.unregister(plugin)
+    folder = Path(options.read(config, "report"))
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+@pytest.fixture(scope="session")
+def artifact_plan(pytestconfig: pytest.Config) -> Plan:
+    """The options of this run."""
+    plan = _plan(pytestconfig)
+    if isinstance(plan, Exception):
+        pytest.exit(str(plan), returncode=pytest.ExitCode.USAGE_ERROR)
+    return plan
+
+
+@pytest.fixture(scope="session")
+def criteria(artifact_plan: Plan) -> Criteria:
+    """What a layer has to meet."""
+    return artifact_plan.criteria
+
+
+@pytest.fixture(scope="session")
+def prompt_pairs(artifact_plan: Plan) -> PromptPairs:
+    """The pairs of `--pairs`."""
+    return artifact_plan.pairs
+
+
+@pytest.fixture(scope="session")
+def checkpoint(artifact_plan: Plan) -> Checkpoint:
+    """The files of `--model`; nothing of them is loaded."""
+    return _or_exit(
+        lambda: gemma_mlx.find_checkpoint(artifact_plan.model, revision=artifact_plan.revision)
+    )
+
+
+@pytest.fixture(scope="session")
+def gemma(checkpoint: Checkpoint) -> gemma_mlx.Gemma:
+    """The loaded model, for checks that need to run it."""
+    return _or_exit(lambda: gemma_mlx.load_checkpoint(checkpoint))
+
+
+@pytest.fixture(scope="session")
+def activations(artifact_plan: Plan, checkpoint: Checkpoint) -> RunStore:
+    """The run's activations: from the store, or collected into it now."""
+    return _or_exit(
+        lambda: collect(
+            checkpoint,
+            artifact_plan.pairs,
+            artifact_plan.collection,
+            artifact_plan.store,
+            again=artifact_plan.recollect,
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def analysis(
+    artifact_plan: Plan, checkpoint: Checkpoint, activations: RunStore, pytestconfig: pytest.Config
+) -> Analysis:
+    """Results by (layer, site) for the run's whole family, whatever is selected."""
+    progress: Callable[[Iterable[int]], Iterable[int]] = partial(
+        tqdm, desc="resampling", unit="layer", disable=None, leave=False
+    )
+    found = _or_exit(
+        lambda: analyze(
+            activations,
+            artifact_plan.pairs,
+            layers=artifact_plan.layers,
+            sites=artifact_plan.collection.sites,
+            settings=artifact_plan.analysis,
+            provenance=provenance(
+                artifact_plan.model,
+                artifact_plan.revision,
+                checkpoint,
+                artifact_plan.pairs,
+                artifact_plan.collection,
+                artifact_plan.analysis,
+                activations.key,
+            ),
+            progress=progress,
+        )
+    )
+    pytestconfig.stash[_ANALYSIS] = found
+    return found
+
+
+@pytest.fixture
+def layer_result(
+    request: pytest.FixtureRequest, analysis: Analysis, criteria: Criteria
+) -> LayerResult:
+    """One layer at one site; a test that takes it runs once for each of the run's family."""
+    result = analysis[request.param]
+    for name in ("d", "d_interval", "accuracy", "accuracy_interval", "p_adjusted", "n_pairs"):
+        request.node.user_properties.append((name, getattr(result.separation, name)))
+    return result
+
+
+def _or_exit(work: Callable[[], Any]) -> Any:
+    """Input that can't be used ends the run with one line, as a wrong option does."""
+    try:
+        return work()
+    except _EXPECTED_ERRORS as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    outcome = yield
+    if call.excinfo is not None and call.excinfo.errisinstance(CheckFailedError):
+        # The explanation says it all; the check's source says nothing more.
+        outcome.longrepr = call.excinfo.getrepr(style="value")
+        if item.config.pluginmanager.hasplugin("html"):
+            outcome.extras = [*getattr(outcome, "extras", []), *_figures(item)]
+    return outcome
+
+
+def _figures(item: pytest.Item) -> list[Any]:
+    """The held-out scores of the layer that an item checks."""
+    from pytest_html import extras
+
+    result = getattr(item, "funcargs", {}).get("layer_result")
+    if result is None:
+        return []
+    picture = plots.to_bytes(plots.scores_figure(result), "svg")
+    return [extras.svg(base64.b64encode(picture).decode(), name=f"held-out scores, {result.id}")]
+
+
+def _finished(config: pytest.Config) -> tuple[Analysis, Criteria] | None:
+    """The run's results, if any check needed them."""
+    plan = config.stash.get(_PLAN, None)
+    if _ANALYSIS not in config.stash or not isinstance(plan, Plan):
+        return None
+    return config.stash[_ANALYSIS], plan.criteria
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_report_title(report: Any) -> None:
+    report.title = "Alignment artifacts"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
+    analysis, plan = (
+        session.config.stash.get(_ANALYSIS, None),
+        session.config.stash.get(_PLAN, None),
+    )
+    if analysis is not None and isinstance(plan, Plan):
+        prefix.append(report.summary_html(analysis, plan.criteria))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    found = _finished(config)
+    if found is None:
+        return
+    folder = Path(options.read(config, "report"))
+    results.write_results(folder / results.FILE_NAME, *found)
+    figure = plots.separation_figure(*found)
+    write_atomically(folder / PLOT_NAME, plots.to_bytes(figure, "png"))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    found = _finished(config)
+    if found is None:
+        return
+    terminalreporter.section("alignment artifacts")
+    colours = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+    header, *rows = report.terminal_table(*found)
+    terminalreporter.line(header[0], bold=True)
+    for line, outcome in rows:
+        terminalreporter.line(line, **{colours[outcome]: True})
+    terminalreporter.line("")
+    terminalreporter.line(report.headline(*found))
+    terminalreporter.line(f"report, plot and results: {options.read(config, 'report')}/")

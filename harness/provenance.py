@@ -1,0 +1,64 @@
+"""Where a result comes from: enough to run it again and to know what to compare it with."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gemma_mlx
+from gemma_mlx import Checkpoint
+from harness.analysis import AnalysisSettings
+from harness.collect import CollectSettings
+from harness.pairs import PromptPairs
+
+_PACKAGES = ("mlx", "numpy", "scipy", "transformers", "safetensors")
+
+
+def provenance(
+    model: str,
+    revision: str | None,
+    checkpoint: Checkpoint,
+    pairs: PromptPairs,
+    collected: CollectSettings,
+    analysed: AnalysisSettings,
+    run_key: str,
+) -> Mapping[str, Any]:
+    """JSON-ready facts about a run: model, pairs, settings, versions, machine, date (UTC)."""
+    return {
+        "model": model,
+        "revision": revision,
+        "model_fingerprint": checkpoint.fingerprint,
+        "pairs_file": Path(pairs.source).name,
+        "pairs_version": pairs.metadata.get("version"),
+        "pairs_fingerprint": pairs.fingerprint,
+        "run_key": run_key,
+        "collection": asdict(collected),
+        "analysis": asdict(analysed),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "blas": gemma_mlx.BLAS,
+        "device": gemma_mlx.device_name(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "git_commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """Commit of this harness; None where it doesn't run from a git checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

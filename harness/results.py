@@ -1,0 +1,70 @@
+"""The results file, `alignment_artifact_analysis_results.json`."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.analysis import Analysis
+from harness.store import write_atomically
+from harness.verdict import CRITERIA, Criteria, overall
+
+#: Version of the file's schema; raised when a field changes its meaning or goes away.
+SCHEMA_VERSION = 1
+FILE_NAME = "alignment_artifact_analysis_results.json"
+
+
+def to_json(analysis: Analysis, criteria: Criteria) -> dict[str, Any]:
+    """The results as JSON values: NaN becomes null, infinities the strings "inf" and "-inf"."""
+    layers = [
+        {
+            "id": result.id,
+            "layer": result.layer,
+            "site": result.site,
+            "verdict": overall(result, criteria),
+            "criteria": {name: asdict(judge(result, criteria)) for name, judge in CRITERIA.items()},
+            "held_out": asdict(result.separation),
+            "in_sample": asdict(result.in_sample),
+        }
+        for result in analysis.values()
+    ]
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "provenance": analysis.provenance,
+        "criteria": asdict(criteria),
+        "pairs": {
+            "scored": [f"{pair.category}/{pair.id}" for pair in analysis.scored],
+            "dropped": [
+                {"pair": f"{d.pair.category}/{d.pair.id}", "reason": d.reason}
+                for d in analysis.dropped
+            ],
+            "merged_duplicates": analysis.merged,
+        },
+        "layers": layers,
+        "responses": [
+            {
+                "pair": f"{r.pair.category}/{r.pair.id}",
+                "natural": {"prompt": r.pair.natural, **asdict(r.natural)},
+                "artifact": {"prompt": r.pair.artifact, **asdict(r.artifact)},
+            }
+            for r in analysis.responses
+        ],
+    }
+    return _plain(content)
+
+
+def write_results(path: Path, analysis: Analysis, criteria: Criteria) -> None:
+    text = json.dumps(to_json(analysis, criteria), indent=1, allow_nan=False, ensure_ascii=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

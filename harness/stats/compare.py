@@ -1,0 +1,184 @@
+"""The same pairs measured twice: two versions, a model and its base, a model and a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from harness.stats.arrays import Layers, matched_layers, usable_pairs
+from harness.stats.estimates import hedges_correction, standardized_difference
+from harness.stats.intervals import Expansion, Interval, analytic_interval, expand
+from harness.stats.kernels import Scale, kernels
+from harness.stats.resample import Flipper
+
+Verdict = Literal["equivalent", "changed", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Change of one layer's d from A to B.
+
+    Attributes
+    ----------
+    difference, interval, se
+        d_B − d_A, its interval at ``level`` and standard error.
+    equivalence_interval
+        Interval at 2·level − 1 (90% for 95%), which two one-sided tests compare to the margin.
+    p_value, p_adjusted
+        Two-sided, of no difference; and adjusted over the layers of the call (Holm 1979).
+    verdict
+        ``"equivalent"`` if the equivalence interval lies inside ±margin, else ``"changed"`` if
+        the interval excludes zero, else ``"inconclusive"``.
+    detectable
+        Whether the interval excludes zero, whatever the verdict: a change can be real and yet
+        within the margin.
+    d_a, d_b
+        The two separations.
+    margin
+        Largest change that counts as none.
+    n_pairs
+        Distinct pairs used.
+    """
+
+    difference: float
+    interval: Interval
+    se: float
+    equivalence_interval: Interval
+    p_value: float
+    p_adjusted: float
+    verdict: Verdict
+    detectable: bool
+    d_a: float
+    d_b: float
+    margin: float
+    n_pairs: int
+
+    def __str__(self) -> str:
+        within = ", detectable, but within the margin" if self.detectable else ""
+        return (
+            f"{self.verdict}{within if self.verdict == 'equivalent' else ''}: "
+            f"d {self.d_a:.2f} → {self.d_b:.2f}, difference {self.difference:+.2f} "
+            f"[{self.interval[0]:+.2f}, {self.interval[1]:+.2f}], margin ±{self.margin:g}"
+        )
+
+
+def compare(
+    artifact_a: Layers,
+    natural_a: Layers,
+    artifact_b: Layers,
+    natural_b: Layers,
+    *,
+    margin: float = 0.5,
+    level: float = 0.95,
+    scale: Scale = "sd",
+    collapse_duplicates: bool = True,
+) -> list[Comparison]:
+    """Compare d between two measurements of the same pairs, layer by layer.
+
+    Pairing removes what the pairs themselves contribute: the variance is that of the difference
+    of the two expansions. Equivalence is judged by two one-sided tests (Schuirmann 1987).
+
+    Parameters
+    ----------
+    artifact_a, natural_a, artifact_b, natural_b
+        As :func:`separation` takes them. Row i is the same pair in all four; A and B may differ
+        in width. If one side has a single layer (a baseline made of text) it is compared with
+        every layer of the other.
+    margin
+        Largest |change of d| that counts as none.
+    level
+        Nominal coverage of ``interval``.
+    scale, collapse_duplicates
+        As in :func:`separation`; duplicates are decided on both versions together.
+
+    Raises
+    ------
+    ValueError
+        Shapes, numbers of pairs or of layers do not match; non-finite values; fewer than 8
+        distinct pairs; ``margin`` not positive; ``level`` not between 0.5 and 1.
+    """
+    if not 0.5 < level < 1:
+        raise ValueError(f"level must lie between 0.5 and 1, for example 0.95, not {level}")
+    if not margin > 0:
+        raise ValueError(f"margin must be positive, not {margin}")
+    a = matched_layers(artifact_a, natural_a, "_a")
+    b = matched_layers(artifact_b, natural_b, "_b")
+    if len(a[0][0]) != len(b[0][0]):
+        raise ValueError(
+            f"artifact_a and artifact_b must hold the same pairs: {len(a[0][0])} and {len(b[0][0])}"
+        )
+    if len(a) != len(b) and 1 not in (len(a), len(b)):
+        raise ValueError(
+            "artifact_a and artifact_b must have the same number of layers, or one of them a "
+            f"single one: {len(a)} and {len(b)}"
+        )
+    conditions = (artifact_a, natural_a, artifact_b, natural_b)
+    pairs = usable_pairs(*conditions, collapse_duplicates=collapse_duplicates)
+    n, depth = len(pairs), max(len(a), len(b))
+    measured_a, measured_b = (
+        [_measure(layer, pairs, scale) for layer in version] * (depth // len(version))
+        for version in (a, b)
+    )
+    correction = hedges_correction(n)
+    d_a, d_b = (
+        correction * np.array([d_s for d_s, _ in measured]) for measured in (measured_a, measured_b)
+    )
+    difference = d_b - d_a
+    se = correction * np.sqrt(
+        [(y - x).variance for (_, x), (_, y) in zip(measured_a, measured_b, strict=True)]
+    )
+    # Identical versions have neither a difference nor an error.
+    ratio = np.divide(np.abs(difference), se, out=np.zeros(depth), where=difference != 0)
+    p = 2 * stdtr(n - 1, -ratio)
+    p_adjusted = holm(p)
+    results = []
+    for index in range(depth):
+        estimate, error = float(difference[index]), float(se[index])
+        interval = analytic_interval(estimate, error, n, level)
+        equivalence = analytic_interval(estimate, error, n, 2 * level - 1)
+        detectable = interval[0] > 0 or interval[1] < 0
+        verdict: Verdict = "changed" if detectable else "inconclusive"
+        if -margin < equivalence[0] and equivalence[1] < margin:
+            verdict = "equivalent"
+        results.append(
+            Comparison(
+                difference=estimate,
+                interval=interval,
+                se=error,
+                equivalence_interval=equivalence,
+                p_value=float(p[index]),
+                p_adjusted=float(p_adjusted[index]),
+                verdict=verdict,
+                detectable=detectable,
+                d_a=float(d_a[index]),
+                d_b=float(d_b[index]),
+                margin=margin,
+                n_pairs=n,
+            )
+        )
+    return results
+
+
+def _measure(
+    layer: tuple[NDArray[np.floating], NDArray[np.floating]],
+    pairs: NDArray[np.intp],
+    scale: Scale,
+) -> tuple[float, Expansion]:
+    """d_s of one layer of one version, and its expansion."""
+    layer_kernels = kernels(*(arm[pairs] for arm in layer), scale=scale)
+    held = Flipper(layer_kernels).observed()
+    d_s = float(standardized_difference(held.difference, held.midpoint))
+    return d_s, expand(held, layer_kernels.gram)
+
+
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Family-wise p-values by Holm's step-down Bonferroni."""
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order])
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted

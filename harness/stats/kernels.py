@@ -1,0 +1,145 @@
+"""Leave-one-pair-out directions, reduced to three pair × pair kernels per layer.
+
+For pair i the direction is w_i = Σ_{j≠i} δ_j / s²_{−i}: the sum of the other pairs' differences,
+each dimension divided by its variance over the other pairs' prompts. Every held-out score is a
+sum of kernel entries, so once the kernels are there no replicate touches the hidden dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.stats.arrays import FloatArray
+
+Scale = Literal["sd", "raw"]
+
+DEAD_SD = 1e-6  # relative to the median dimension
+CANCELLATION = 1e-3  # a variance from sums keeps 1e-12 relative accuracy above this share
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Inner products from which all held-out scores are summed.
+
+    Rows are scored pairs, columns are the pairs a direction is learnt from. A pair never scores
+    itself, so its own entries are zero.
+
+    Attributes
+    ----------
+    difference
+        ``(n, n)``: Σ_h δ_ih δ_jh / s²_{−i,h}, zero diagonal.
+    midpoint
+        ``(n, n)``: Σ_h m_ih δ_jh / s²_{−i,h}, zero diagonal; m is a pair's mean relative to
+        the mean over all pairs.
+    gram
+        ``(n, n)``: Σ_h δ_ih δ_jh / s²_h, with the variance over all prompts.
+    """
+
+    difference: FloatArray
+    midpoint: FloatArray
+    gram: FloatArray
+
+    @property
+    def n_pairs(self) -> int:
+        return len(self.gram)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Inverse variances, ``(n, hidden)`` without each pair and ``(hidden,)`` with all."""
+
+    fold: FloatArray
+    overall: FloatArray
+
+
+def halves(
+    artifact: NDArray[np.floating], natural: NDArray[np.floating]
+) -> tuple[FloatArray, FloatArray]:
+    """Pair differences δ, and pair means relative to the median prompt; ``(n, hidden)`` each."""
+    a = np.asarray(artifact, dtype=np.float64)
+    b = np.asarray(natural, dtype=np.float64)
+    # Unlike the mean, the median makes constant dimensions exact zeros, and one huge value in a
+    # dimension does not cost the others their digits.
+    median = np.median(np.concatenate([a, b]), axis=0)
+    return a - b, ((a - median) + (b - median)) / 2
+
+
+def inverse_variances(delta: FloatArray, middle: FloatArray, scale: Scale = "sd") -> Weights:
+    """Weights 1/s² of each dimension, without each pair in turn and with all of them.
+
+    The variance is that of the prompts of both arms (ddof 1), labels ignored, so that swapping
+    the labels of a pair changes no weight. Dimensions whose standard deviation is at most 1e-6
+    of the median dimension's get weight zero. ``scale="raw"`` weighs all dimensions alike.
+    """
+    if scale == "raw":
+        return Weights(np.ones_like(delta), np.ones(delta.shape[1]))
+    if scale != "sd":
+        raise ValueError(f"scale must be 'sd' or 'raw', not {scale!r}")
+    n = len(delta)
+    sums, squares = 2 * middle, 2 * middle**2 + delta**2 / 2  # a + b and a² + b² of a pair
+    total, total_squares = sums.sum(axis=0), squares.sum(axis=0)
+    everywhere = (total_squares - total**2 / (2 * n)) / (2 * n - 1)
+    fold = (total_squares - squares - (total - sums) ** 2 / (2 * n - 2)) / (2 * n - 3)
+    for pair in np.flatnonzero((fold < CANCELLATION * everywhere).any(axis=1)):
+        lost = fold[pair] < CANCELLATION * everywhere
+        others = np.arange(n) != pair
+        m, d = middle[np.ix_(others, lost)], delta[np.ix_(others, lost)]
+        fold[pair, lost] = np.concatenate([m + d / 2, m - d / 2]).var(axis=0, ddof=1)
+    overall = _inverse(everywhere)
+    return Weights(_inverse(fold) * (overall > 0), overall)
+
+
+def kernels(
+    artifact: NDArray[np.floating], natural: NDArray[np.floating], *, scale: Scale = "sd"
+) -> Kernels:
+    """The three kernels of one layer.
+
+    Parameters
+    ----------
+    artifact, natural
+        ``(pairs, hidden)`` activations, any float dtype; row i of both is pair i.
+    scale
+        ``"sd"`` divides each dimension by its training variance; ``"raw"`` does not.
+
+    Raises
+    ------
+    ValueError
+        Unknown ``scale``.
+    """
+    delta, middle = halves(artifact, natural)
+    weights = inverse_variances(delta, middle, scale)
+    difference = (delta * weights.fold) @ delta.T
+    midpoint = ((middle - middle.mean(axis=0)) * weights.fold) @ delta.T
+    np.fill_diagonal(difference, 0.0)
+    np.fill_diagonal(midpoint, 0.0)
+    return Kernels(difference, midpoint, (delta * weights.overall) @ delta.T)
+
+
+def fold_directions(
+    artifact: NDArray[np.floating], natural: NDArray[np.floating], *, scale: Scale = "sd"
+) -> FloatArray:
+    """The direction each pair is scored along, learnt from all the others.
+
+    Parameters
+    ----------
+    artifact, natural
+        ``(pairs, hidden)`` activations of one layer.
+    scale
+        As in :func:`separation`. With ``"raw"`` it is the others' summed difference.
+
+    Returns
+    -------
+    float64 ``(pairs, hidden)``: row i is w_i = Σ_{j≠i} δ_j / s²_{−i}, not normalised.
+    """
+    delta, middle = halves(artifact, natural)
+    return (delta.sum(axis=0) - delta) * inverse_variances(delta, middle, scale).fold
+
+
+def _inverse(variance: FloatArray) -> FloatArray:
+    """1/variance, and zero where the dimension is dead."""
+    alive = variance > DEAD_SD**2 * np.median(variance, axis=-1, keepdims=True)
+    return np.divide(1.0, variance, out=np.zeros_like(variance), where=alive)

@@ -1,0 +1,83 @@
+"""Planning: what n pairs can show, and how many pairs a question needs.
+
+A mean of n held-out differences has standard error about 2/√n in units of d near the null (twice
+the naive variance, see ``intervals``), so the smallest effect that a one-sided sign-flip test
+finds with the wanted power is 2(z_{1−α/m} + z_power)/√n for m independent layers.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy.special import ndtri
+
+from harness.stats.arrays import MIN_PAIRS
+from harness.stats.separation import Separation
+
+
+def smallest_detectable_effect(
+    n_pairs: int, *, layers: float = 1, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """Smallest true held-out d that is found with probability ``power``.
+
+    Parameters
+    ----------
+    n_pairs
+        Number of pairs, at least 8.
+    layers
+        Effective number of independent layers in the family (:attr:`Separation.effective_layers`
+        of an earlier run; the plain number of layers is the cautious choice).
+    power, alpha
+        Wanted power, and family-wise level of the test.
+
+    Returns
+    -------
+    d, in standard deviations of the scores.
+
+    Raises
+    ------
+    ValueError
+        An argument out of range.
+    """
+    if n_pairs < MIN_PAIRS:
+        raise ValueError(f"n_pairs must be at least {MIN_PAIRS}, not {n_pairs}")
+    return _distance(layers, power, alpha) / math.sqrt(n_pairs)
+
+
+def pairs_needed(
+    effect: float, *, layers: float = 1, power: float = 0.8, alpha: float = 0.05
+) -> int:
+    """Fewest pairs with which a true held-out d of ``effect`` is found.
+
+    The inverse of :func:`smallest_detectable_effect`, with the same parameters; ``effect`` must
+    be positive.
+    """
+    if not effect > 0:
+        raise ValueError(f"effect must be positive, not {effect}")
+    return max(MIN_PAIRS, math.ceil((_distance(layers, power, alpha) / effect) ** 2))
+
+
+def pairs_to_decide(result: Separation, threshold: float) -> float:
+    """Pairs with which the interval of d would clear ``threshold``, if d stayed where it is.
+
+    Intervals shrink as 1/√n. Infinite where d equals the threshold or is not defined.
+
+    Returns
+    -------
+    A whole number of pairs as float; more than ``result.n_pairs`` wherever the interval
+    straddles the threshold now.
+    """
+    low, high = result.d_interval
+    gap = abs(result.d - threshold)
+    if not gap > 0:
+        return math.inf
+    return float(max(MIN_PAIRS, math.ceil(result.n_pairs * ((high - low) / 2 / gap) ** 2)))
+
+
+def _distance(layers: float, power: float, alpha: float) -> float:
+    """Smallest detectable d times √n."""
+    if layers < 1:
+        raise ValueError(f"layers must be at least 1, not {layers}")
+    if not (0 < power < 1 and 0 < alpha < 1):
+        raise ValueError(f"power and alpha must lie between 0 and 1, not {power} and {alpha}")
+    return 2 * float(ndtri(1 - alpha / layers) + ndtri(power))

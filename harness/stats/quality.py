@@ -1,0 +1,208 @@
+"""What the pairs and the representations are like, apart from how far the arms lie apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.stats.arrays import FloatArray, Layers, as_layers, matched_layers, usable_pairs
+from harness.stats.intervals import Interval, analytic_interval, check_level, u_centred
+from harness.stats.kernels import Scale, halves, inverse_variances
+from harness.stats.resample import SMALL_NORM
+
+
+@dataclass(frozen=True, slots=True)
+class PairQuality:
+    """How well one layer's pairs agree on a direction.
+
+    Attributes
+    ----------
+    cosines
+        Of each pair's difference with the direction of all the others, in the scaled space;
+        zero where either vanishes.
+    mean_cosine
+        Their mean.
+    disagreeing
+        Pairs whose cosine is negative, worst first.
+    top_dimensions, top_share
+        The dimensions that hold most of Σ‖δ‖² in raw units, largest first, and their share of
+        it: near 1 where a few massive activations rule the raw geometry.
+    """
+
+    cosines: tuple[float, ...]
+    mean_cosine: float
+    disagreeing: tuple[int, ...]
+    top_dimensions: tuple[int, ...]
+    top_share: float
+
+
+def pair_quality(
+    artifact: Layers, natural: Layers, *, scale: Scale = "sd", top: int = 5
+) -> list[PairQuality]:
+    """Agreement of the pairs with each other, and dominance of single dimensions.
+
+    Parameters
+    ----------
+    artifact, natural, scale
+        As in :func:`separation`.
+    top
+        Number of dimensions in ``top_dimensions``.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, non-finite values, or ``top`` below 1.
+    """
+    if top < 1:
+        raise ValueError(f"top must be at least 1, not {top}")
+    return [_quality(*layer, scale, top) for layer in matched_layers(artifact, natural)]
+
+
+def _quality(
+    artifact: NDArray[np.floating], natural: NDArray[np.floating], scale: Scale, top: int
+) -> PairQuality:
+    delta, middle = halves(artifact, natural)
+    gram = (delta * inverse_variances(delta, middle, scale).overall) @ delta.T
+    own, rows = np.diagonal(gram), gram.sum(axis=1)
+    squares = own * (gram.sum() - 2 * rows + own)  # ‖δ_i‖² ‖Σ_{j≠i} δ_j‖²
+    usable = squares > (SMALL_NORM * own.sum()) ** 2
+    cosines = (rows - own) / np.sqrt(np.where(usable, squares, np.inf))
+
+    energy = (delta**2).sum(axis=0)
+    largest = np.argsort(-energy, kind="stable")[:top]
+    worst = np.argsort(cosines, kind="stable")
+    return PairQuality(
+        cosines=tuple(cosines.tolist()),
+        mean_cosine=float(cosines.mean()),
+        disagreeing=tuple(worst[cosines[worst] < 0].tolist()),
+        top_dimensions=tuple(largest.tolist()),
+        top_share=float(energy[largest].sum() / energy.sum()) if energy.any() else 0.0,
+    )
+
+
+def debiased_cka(x: Layers, y: Layers) -> FloatArray:
+    """Debiased linear CKA between all layers of ``x`` and all layers of ``y``.
+
+    Similarity of two representations of the same prompts up to rotation and scale; expected to
+    be 0 between unrelated ones, 1 between equal ones, and not inflated where there are fewer
+    prompts than dimensions (Kornblith et al. 2019, with the unbiased HSIC of Song et al. 2012).
+
+    Parameters
+    ----------
+    x, y
+        ``(layers, prompts, hidden)``, or sequences of ``(prompts, hidden_l)``; widths and depths
+        may differ, prompts must be the same, at least 4. For both arms, concatenate them along
+        the prompts.
+
+    Returns
+    -------
+    float64 ``(layers of x, layers of y)``; NaN where a representation does not vary.
+    """
+    forms = [
+        np.stack([_prompt_gram(layer).ravel() for layer in as_layers(name, values)])
+        for name, values in (("x", x), ("y", y))
+    ]
+    if forms[0].shape[1] != forms[1].shape[1]:
+        raise ValueError("x and y must hold the same prompts")
+    return forms[0] @ forms[1].T
+
+
+def _prompt_gram(layer: NDArray[np.floating]) -> FloatArray:
+    """U-centred Gram matrix of the prompts, of unit norm."""
+    if len(layer) < 4:
+        raise ValueError(f"CKA needs at least 4 prompts, not {len(layer)}")
+    values = np.asarray(layer, dtype=np.float64)
+    values = values - values.mean(axis=0)
+    gram = u_centred(values @ values.T)
+    norm = np.linalg.norm(gram)
+    return gram / norm if norm > 0 else np.full_like(gram, np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionDrift:
+    """Cosine between two versions' directions, corrected for the noise in both.
+
+    Attributes
+    ----------
+    cosine
+        Σ_{i≠j} δ^A_i·δ^B_j over the root of the same sums within A and within B: unlike the
+        plain cosine of two noisy means it does not shrink with the hidden size. It may exceed 1,
+        and is NaN where a version has no direction to speak of.
+    interval, se
+        Jackknife over pairs.
+    n_pairs
+        Distinct pairs used.
+    """
+
+    cosine: float
+    interval: Interval
+    se: float
+    n_pairs: int
+
+
+def direction_drift(
+    artifact_a: Layers,
+    natural_a: Layers,
+    artifact_b: Layers,
+    natural_b: Layers,
+    *,
+    scale: Scale = "sd",
+    level: float = 0.95,
+) -> list[DirectionDrift]:
+    """How far the direction of separation turned between two versions, layer by layer.
+
+    Parameters
+    ----------
+    artifact_a, natural_a, artifact_b, natural_b
+        As in :func:`compare`, with equal depths and widths.
+    scale
+        ``"sd"`` measures angles with each dimension divided by its standard deviation over both
+        versions; ``"raw"`` in raw units.
+    level
+        Nominal coverage of the interval.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, non-finite values, or fewer than 8 distinct pairs.
+    """
+    check_level(level)
+    a, b = matched_layers(artifact_a, natural_a, "_a"), matched_layers(artifact_b, natural_b, "_b")
+    if [layer[0].shape for layer in a] != [layer[0].shape for layer in b]:
+        raise ValueError("artifact_a and artifact_b must have the same shape, layer by layer")
+    pairs = usable_pairs(artifact_a, natural_a, artifact_b, natural_b, collapse_duplicates=True)
+    return [_drift(one, other, pairs, scale, level) for one, other in zip(a, b, strict=True)]
+
+
+def _drift(
+    a: tuple[NDArray[np.floating], NDArray[np.floating]],
+    b: tuple[NDArray[np.floating], NDArray[np.floating]],
+    pairs: NDArray[np.intp],
+    scale: Scale,
+    level: float,
+) -> DirectionDrift:
+    n = len(pairs)
+    delta, middle = halves(
+        *(np.concatenate([x[pairs], y[pairs]]) for x, y in zip(a, b, strict=True))
+    )
+    weighted = delta * inverse_variances(delta, middle, scale).overall
+    within_a = _leave_outs(weighted[:n] @ delta[:n].T)
+    within_b = _leave_outs(weighted[n:] @ delta[n:].T)
+    between = _leave_outs(weighted[:n] @ delta[n:].T)
+    product = within_a * within_b
+    signal = (within_a > 0) & (within_b > 0)
+    cosines = np.divide(between, np.sqrt(np.abs(product)), out=np.full(n + 1, np.nan), where=signal)
+    cosine, without = float(cosines[0]), cosines[1:]
+    se = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+    return DirectionDrift(cosine, analytic_interval(cosine, se, n, level), se, n)
+
+
+def _leave_outs(products: FloatArray) -> FloatArray:
+    """Mean off-diagonal product: with all pairs, then without each in turn; ``(n + 1,)``."""
+    n = len(products)
+    off = products - np.diag(np.diagonal(products))
+    total = off.sum()
+    without = total - off.sum(axis=0) - off.sum(axis=1)
+    return np.concatenate([[total / (n * (n - 1))], without / ((n - 1) * (n - 2))])

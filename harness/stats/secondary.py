@@ -1,0 +1,218 @@
+"""Where a separation comes from: does it cross categories, and at which tokens is it?"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.stats.arrays import MIN_PAIRS, FloatArray, Layers, matched_layers, pair_means
+from harness.stats.estimates import (
+    hedges_correction,
+    pair_accuracies,
+    paired_statistic,
+    standardized_difference,
+)
+from harness.stats.kernels import Kernels, Scale, halves, inverse_variances
+from harness.stats.resample import Flipper, HeldOut, p_values, sign_flips
+
+MIN_CATEGORY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryTransfer:
+    """One category scored along a direction learnt on all the others.
+
+    Attributes
+    ----------
+    category
+        The category that was left out.
+    d, accuracy
+        Hedges' d and accuracy of its pairs (descriptive: a category has few).
+    n_pairs
+        Its number of pairs.
+    """
+
+    category: Hashable
+    d: float
+    accuracy: float
+    n_pairs: int
+
+
+def leave_one_category_out(
+    artifact: Layers,
+    natural: Layers,
+    categories: Sequence[Hashable],
+    *,
+    scale: Scale = "sd",
+) -> list[list[CategoryTransfer]]:
+    """Score every category along the direction that the other categories give.
+
+    Parameters
+    ----------
+    artifact, natural, scale
+        As in :func:`separation`.
+    categories
+        Category of each pair.
+
+    Returns
+    -------
+    For each layer, one :class:`CategoryTransfer` per category, in order of first appearance.
+    Categories with fewer than 3 pairs, or with fewer than 8 pairs outside them, are left out.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, non-finite values, or not one category per pair.
+    """
+    layers = matched_layers(artifact, natural)
+    n = len(layers[0][0])
+    if len(categories) != n:
+        raise ValueError(f"categories must name one category for each of {n} pairs")
+    members = {
+        category: np.array([other == category for other in categories])
+        for category in dict.fromkeys(categories)
+    }
+    return [
+        [
+            _transfer(*layer, category, held, scale)
+            for category, held in members.items()
+            if held.sum() >= MIN_CATEGORY and (~held).sum() >= MIN_PAIRS
+        ]
+        for layer in layers
+    ]
+
+
+def _transfer(
+    artifact: NDArray[np.floating],
+    natural: NDArray[np.floating],
+    category: Hashable,
+    held: NDArray[np.bool_],
+    scale: Scale,
+) -> CategoryTransfer:
+    delta, middle = halves(artifact, natural)
+    train = inverse_variances(delta[~held], middle[~held], scale).overall
+    direction = delta[~held].sum(axis=0) * train
+    difference = delta[held] @ direction
+    midpoint = (middle[held] - middle[~held].mean(axis=0)) @ direction
+    accuracies = pair_accuracies(midpoint + difference / 2, midpoint - difference / 2)
+    n = int(held.sum())
+    return CategoryTransfer(
+        category=category,
+        d=hedges_correction(n) * float(standardized_difference(difference, midpoint)),
+        accuracy=float(accuracies.mean()),
+        n_pairs=n,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StepSeparation:
+    """Separation at one generated token, along the directions of the whole response.
+
+    Attributes
+    ----------
+    step
+        Index of the token, from 0.
+    d, d_z, accuracy
+        As in :class:`Separation`, over the pairs that have this token in both arms.
+    p_value, p_adjusted
+        One-sided sign-flip p, and family-wise over the steps (maxT).
+    null_quantile_95
+        95% quantile of d under the flips.
+    n_pairs
+        Pairs that have this token in both arms.
+    """
+
+    step: int
+    d: float
+    d_z: float
+    accuracy: float
+    p_value: float
+    p_adjusted: float
+    null_quantile_95: float
+    n_pairs: int
+
+
+def step_curve(
+    artifact: Sequence[NDArray[np.floating]],
+    natural: Sequence[NDArray[np.floating]],
+    *,
+    scale: Scale = "sd",
+    permutations: int = 10_000,
+    min_share: float = 0.8,
+    seed: int = 0,
+) -> list[StepSeparation]:
+    """Separation of one layer token by token.
+
+    Each pair's step-t vectors are scored along the direction that the other pairs' averages
+    give, and under every flip the directions are refitted, as in :func:`separation`.
+
+    Parameters
+    ----------
+    artifact, natural
+        Per pair, one ``(tokens_i, hidden)`` array; the arms' numbers of tokens may differ.
+    scale, permutations, seed
+        As in :func:`separation`; at least one flip.
+    min_share
+        Steps that fewer than this share of the pairs have in both arms are left out.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, a pair without tokens, non-finite values, fewer than 8 pairs,
+        ``permutations`` or ``min_share`` out of range.
+    """
+    means = pair_means(artifact, natural)
+    n = len(means[0])
+    if n < MIN_PAIRS:
+        raise ValueError(f"{n} pairs are too few: at least {MIN_PAIRS} are needed")
+    if permutations < 1:
+        raise ValueError(f"permutations must be at least 1, not {permutations}")
+    if not 0 < min_share <= 1:
+        raise ValueError(f"min_share must lie between 0 and 1, not {min_share}")
+    delta, middle = halves(*matched_layers(means[0][None], means[1][None])[0])
+    weights = inverse_variances(delta, middle, scale)
+    gram = (delta * weights.overall) @ delta.T
+    signs = sign_flips(n, permutations, np.random.default_rng(seed))
+    shared = np.array([min(len(a), len(b)) for a, b in zip(artifact, natural, strict=True)])
+
+    observed: list[tuple[int, HeldOut]] = []
+    nulls: list[tuple[FloatArray, FloatArray]] = []
+    for step in range(shared.max()):
+        rows = np.flatnonzero(shared > step)
+        if len(rows) < max(min_share * n, MIN_PAIRS):
+            break
+        step_delta, step_middle = halves(
+            *(np.stack([arm[pair][step] for pair in rows.tolist()]) for arm in (artifact, natural))
+        )
+        step_middle -= step_middle.mean(axis=0)
+        difference = (step_delta * weights.fold[rows]) @ delta.T
+        midpoint = (step_middle * weights.fold[rows]) @ delta.T
+        own = np.arange(len(rows)), rows
+        difference[own] = midpoint[own] = 0.0
+        flipper = Flipper(Kernels(difference, midpoint, gram), rows)
+        observed.append((step, flipper.observed()))
+        nulls.append(flipper.null(signs))
+
+    if not observed:
+        return []
+    p, p_adjusted = p_values(np.stack([d_z for d_z, _ in nulls]))
+    results = []
+    for index, (step, held) in enumerate(observed):
+        size = len(held.difference)
+        correction = hedges_correction(size)
+        results.append(
+            StepSeparation(
+                step=step,
+                d=correction * float(standardized_difference(held.difference, held.midpoint)),
+                d_z=float(paired_statistic(held.difference)),
+                accuracy=float(pair_accuracies(*held.scores()).mean()),
+                p_value=float(p[index]),
+                p_adjusted=float(p_adjusted[index]),
+                null_quantile_95=correction * float(np.quantile(nulls[index][1], 0.95)),
+                n_pairs=size,
+            )
+        )
+    return results

@@ -1,0 +1,240 @@
+"""Collected activations on disk: one directory per run, one content-named shard per batch.
+
+A shard's name carries the sha256 of its bytes, so that the directory listing alone says what is
+done and what it should hold. Shards are written under a temporary name, synced and renamed; a
+crash leaves whole shards and at most one temporary file, which the next run sweeps away.
+Shards are checked once, by `missing`, before anything is read from them.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+#: Version of the layout on disk; part of every run's key.
+FORMAT = 1
+
+_MANIFEST = "manifest.json"
+_SHARD = re.compile(r"batch_(\d{5})\.([0-9a-f]{64})\.safetensors")
+
+
+class StoreError(RuntimeError):
+    """A store that can't be read or written; the message names the path."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What was written for one prompt."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that one prompt gave. `activations`: per site float32 (layers, steps, width)."""
+
+    response: Response
+    activations: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """One run: `key` names it, `settings` says what it is (all of it hashed into the key)."""
+
+    root: Path
+    settings: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        content = json.dumps({"format": FORMAT, **self.settings}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.key[:24]
+
+    @contextmanager
+    def locked(self, waiting: str) -> Iterator[None]:
+        """Hold the run's lock; another holder is waited for, and `waiting` said aloud.
+
+        The kernel drops the lock of a process that dies, so none can be left behind.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / "lock").open("a")
+        except OSError as error:
+            raise _io_error(self.path, error) from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def plan(self) -> list[list[str]] | None:
+        """Groups of each batch, as fixed when the run began; None before that."""
+        file = self.path / _MANIFEST
+        if not file.exists():
+            return None
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            batches = manifest["batches"]
+            same = manifest["settings"] == json.loads(json.dumps(self.settings))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{file}: damaged ({error}); move the directory away") from error
+        if not same:
+            raise StoreError(f"{file}: belongs to another run; move the directory away")
+        return batches
+
+    def begin(self, batches: Sequence[Sequence[str]]) -> None:
+        """Fix the plan; called once, under the lock, before the first shard."""
+        manifest = {
+            "format": FORMAT,
+            "key": self.key,
+            "settings": self.settings,
+            "batches": [list(batch) for batch in batches],
+        }
+        self._write(_MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+
+    def shards(self) -> dict[int, Path]:
+        """Shards that are there, by batch number, sound or not (see `missing`)."""
+        if not self.path.is_dir():
+            return {}
+        found = {}
+        for file in sorted(self.path.iterdir()):
+            match = _SHARD.fullmatch(file.name)
+            if match:
+                found[int(match[1])] = file
+        return found
+
+    def missing(self) -> list[int]:
+        """Batches without a sound shard. A damaged shard is put aside and said aloud."""
+        batches = self.plan()
+        assert batches is not None, "begin() comes first"
+        shards = self.shards()
+        missing = []
+        for number in range(len(batches)):
+            if number in shards and not _sound(shards[number]):
+                warnings.warn(f"{shards[number]}: damaged, will be collected again", stacklevel=2)
+                shards.pop(number).unlink()
+            if number not in shards:
+                missing.append(number)
+        return missing
+
+    def sweep(self) -> None:
+        """Remove what an interrupted write left; called under the lock."""
+        for file in self.path.glob("*.tmp"):
+            file.unlink()
+
+    def write(self, number: int, records: Mapping[str, Record]) -> None:
+        """Store one batch."""
+        tensors: dict[str, np.ndarray] = {}
+        facts: dict[str, Any] = {}
+        for group, record in records.items():
+            facts[group] = asdict(record.response)
+            for site, array in record.activations.items():
+                tensors[f"{group}/{site}"] = np.ascontiguousarray(array, dtype=np.float32)
+        # One metadata entry: safetensors keeps several in no fixed order.
+        content = save(tensors, {"prompts": json.dumps(facts, sort_keys=True)})
+        digest = hashlib.sha256(content).hexdigest()
+        self._write(f"batch_{number:05d}.{digest}.safetensors", content)
+
+    def responses(self) -> dict[str, Response]:
+        """What was written for each prompt, by group.
+
+        Raises:
+            StoreError: the run isn't complete.
+        """
+        found: dict[str, Response] = {}
+        for file in self._complete():
+            with safe_open(file, framework="numpy") as shard:
+                facts = json.loads(shard.metadata()["prompts"])
+            for group, fact in facts.items():
+                found[group] = Response(
+                    tuple(fact["token_ids"]), fact["text"], fact["finish_reason"]
+                )
+        return found
+
+    def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
+        """Activations (steps, width), float32, at one site of the run's layer number `layer`
+        (counted among the captured ones), by group; only these are read.
+
+        Raises:
+            StoreError: the run isn't complete.
+        """
+        found: dict[str, np.ndarray] = {}
+        suffix = f"/{site}"
+        for file in self._complete():
+            with safe_open(file, framework="numpy") as shard:
+                for name in shard.keys():  # noqa: SIM118 - not a mapping
+                    if name.endswith(suffix):
+                        found[name.removesuffix(suffix)] = shard.get_slice(name)[layer]
+        return found
+
+    def _complete(self) -> list[Path]:
+        shards = self.shards()
+        batches = self.plan() or []
+        absent = [number for number in range(len(batches)) if number not in shards]
+        if absent or not batches:
+            raise StoreError(f"{self.path}: {len(absent)} batches are missing; collect again")
+        return [shards[number] for number in range(len(batches))]
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_atomically(self.path / name, content)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a crash.
+
+    Raises:
+        StoreError: the disk is full, the directory can't be written, …; nothing is left behind.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise _io_error(path, error) from error
+
+
+def _io_error(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path}: cannot be written ({error.strerror})")
+
+
+def _matches(file: Path, content: bytes) -> bool:
+    match = _SHARD.fullmatch(file.name)
+    return match is not None and hashlib.sha256(content).hexdigest() == match[2]
+
+
+def _sound(file: Path) -> bool:
+    try:
+        return _matches(file, file.read_bytes())
+    except OSError:
+        return False
