@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 import gemma_mlx
-from gemma_mlx import Checkpoint, Positions, Request, Sampling
+from gemma_mlx import Checkpoint, CheckpointError, Positions, Request, Sampling
 from harness.pairs import CONDITIONS, PromptPairs
 from harness.store import Record, Response, RunStore
 
@@ -101,6 +101,8 @@ def _fill(
     continuation: Mapping[str, Sequence[int]] | None,
     progress: bool,
 ) -> None:
+    if not checkpoint.has_tokenizer:
+        raise CheckpointError(f"{checkpoint.path}: no tokenizer.json or tokenizer.model")
     gemma = gemma_mlx.load_checkpoint(checkpoint, dtype=settings.dtype)
     groups = sorted(prompts)
     request = Request(

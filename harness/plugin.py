@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,6 @@ class Plan:
 
 _PLAN = pytest.StashKey[Plan | Exception]()
 _ANALYSIS = pytest.StashKey[Analysis]()
-_OWN_REPORT = pytest.StashKey[bool]()
 
 
 def make_plan(config: pytest.Config) -> Plan:
@@ -113,13 +112,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.option.keyword = _exact_layers(config.option.keyword)
-    # Asked for before pytest-html is configured; taken back if no check is collected.
-    config.stash[_OWN_REPORT] = (
-        config.pluginmanager.hasplugin("html") and not config.option.htmlpath
-    )
-    if config.stash[_OWN_REPORT]:
+    if config.pluginmanager.hasplugin("html") and not config.option.htmlpath:
+        # Asked for now, before pytest-html is configured; taken back if no check gets that far.
         config.option.htmlpath = str(Path(options.read(config, "report")) / REPORT_NAME)
         config.option.self_contained_html = True
+        config.pluginmanager.register(_ReportKeeper(config))
 
 
 def _exact_layers(keyword: str) -> str:
@@ -147,23 +144,45 @@ def _plan(config: pytest.Config) -> Plan | Exception:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
     plan = config.stash.get(_PLAN, None)
     if isinstance(plan, Exception):
         raise pytest.UsageError(str(plan)) from None
-    checks = any({"analysis", "activations"} & set(getattr(i, "fixturenames", ())) for i in items)
-    if config.stash[_OWN_REPORT] and not checks:
-        _drop_report(config)
 
 
-def _drop_report(config: pytest.Config) -> None:
-    """No check is run, so there is nothing to report and an earlier report stays as it is."""
-    for plugin in config.pluginmanager.get_plugins():
-        if type(plugin).__module__.startswith("pytest_html."):
-            config.pluginmanager.unregister(plugin)
-    folder = Path(options.read(config, "report"))
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+class _ReportKeeper:
+    """Keeps an earlier report.html from being replaced by a run that has nothing to report:
+    one without checks, or one that ended before there were results."""
+
+    def __init__(self, config: pytest.Config):
+        self._config = config
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Generator[None, Any, Any]:
+        try:
+            return (yield)
+        except BaseException:
+            self._drop()
+            raise
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+        if self._config.option.collectonly or "analysis" not in fixtures:
+            self._drop()
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Also called for `pytest.exit`."""
+        if _ANALYSIS not in self._config.stash:
+            self._drop()
+
+    def _drop(self) -> None:
+        for plugin in self._config.pluginmanager.get_plugins():
+            if type(plugin).__module__.startswith("pytest_html."):
+                self._config.pluginmanager.unregister(plugin)
+        folder = Path(self._config.option.htmlpath).parent
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,61 @@
+"""Planning."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.stats import pairs_needed, pairs_to_decide, separation, smallest_detectable_effect
+from tests.stats.data import pairs
+
+
+def test_published_values():
+    assert smallest_detectable_effect(50) == pytest.approx(4.97 / np.sqrt(50), abs=0.002)
+    assert smallest_detectable_effect(50, layers=11) == pytest.approx(6.9 / np.sqrt(50), abs=0.01)
+
+
+def test_more_pairs_see_less_and_more_layers_need_more():
+    assert smallest_detectable_effect(200) == pytest.approx(smallest_detectable_effect(50) / 2)
+    assert smallest_detectable_effect(50, layers=26) > smallest_detectable_effect(50)
+    assert smallest_detectable_effect(50, power=0.9) > smallest_detectable_effect(50)
+    assert smallest_detectable_effect(50, alpha=0.1) < smallest_detectable_effect(50)
+
+
+@pytest.mark.parametrize("effect", [0.3, 0.7, 1.1])
+@pytest.mark.parametrize("layers", [1, 26])
+def test_pairs_needed_is_the_inverse(effect, layers):
+    n = pairs_needed(effect, layers=layers)
+    assert smallest_detectable_effect(n, layers=layers) <= effect
+    assert smallest_detectable_effect(n - 1, layers=layers) > effect
+
+
+def test_never_fewer_than_8_pairs():
+    assert pairs_needed(50.0) == 8
+
+
+@pytest.fixture(scope="module")
+def result():
+    artifact, natural = pairs(1, effect=1.5)
+    return separation(artifact[None], natural[None], permutations=0, bootstrap=0)[0]
+
+
+def test_pairs_that_would_decide(result):
+    low, high = result.d_interval
+    assert pairs_to_decide(result, low) == pytest.approx(result.n_pairs, abs=1)
+    assert pairs_to_decide(result, (result.d + high) / 2) == pytest.approx(120, abs=1)
+    assert pairs_to_decide(result, result.d) == np.inf
+    assert pairs_to_decide(replace(result, d=np.nan), 0.5) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: smallest_detectable_effect(7), "n_pairs must be at least 8"),
+        (lambda: smallest_detectable_effect(50, layers=0), "layers must be at least 1"),
+        (lambda: smallest_detectable_effect(50, power=1), "power and alpha must lie"),
+        (lambda: pairs_needed(0.0), "effect must be positive"),
+    ],
+)
+def test_wrong_settings_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
