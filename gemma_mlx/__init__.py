@@ -14,6 +14,7 @@ from gemma_mlx.generation import (
     generate,
     logits,
     plan_batches,
+    prompt_seed,
     run_batch,
 )
 from gemma_mlx.loading import Gemma, device_name, load, load_checkpoint
@@ -42,5 +43,6 @@ __all__ = [
     "load_checkpoint",
     "logits",
     "plan_batches",
+    "prompt_seed",
     "run_batch",
 ]

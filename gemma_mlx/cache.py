@@ -13,114 +13,33 @@ import numpy as np
 from gemma_mlx.config import GemmaConfig
 
 
-class LayerCache:
-    """Keys and values of one layer, (batch, kv heads, columns, head_dim).
-
-    With a `window`, a query attends to the last `window` tokens, itself among them.
-    """
-
-    def __init__(self, batch: "BatchCache", window: int | None):
-        self._batch = batch
-        self._window = window
-        self._slots = min(window or batch.capacity, batch.capacity)
-        self._keys: mx.array | None = None
-        self._values: mx.array | None = None
-
-    @property
-    def positions(self) -> mx.array | int:
-        """Position of the first new column: (batch,) int32, or one int where nothing is padded."""
-        return self._batch.positions
-
-    def update(
-        self, keys: mx.array, values: mx.array
-    ) -> tuple[mx.array, mx.array, mx.array | str | None]:
-        """Add the new columns; returns the keys and values to attend to and the mask over them
-        (boolean, broadcast over heads; "causal"; or None where every key may be seen)."""
-        if self._keys is None or self._values is None:
-            return self._prefill(keys, values)
-        return self._step(keys, values)
-
-    def _prefill(
-        self, keys: mx.array, values: mx.array
-    ) -> tuple[mx.array, mx.array, mx.array | str | None]:
-        length = keys.shape[2]
-        if self._batch.capacity > length:
-            self._keys, self._values = self._stored(keys), self._stored(values)
-        return keys, values, self._batch.prefill_mask(self._window)
-
-    def _stored(self, x: mx.array) -> mx.array:
-        batch, heads, length, width = x.shape
-        if length >= self._slots:
-            # Column c lives in slot c mod slots.
-            shift = (length - self._slots) % self._slots
-            return mx.roll(x[:, :, -self._slots :], shift, axis=2)
-        empty = mx.zeros((batch, heads, self._slots - length, width), dtype=x.dtype)
-        return mx.concatenate([x, empty], axis=2)
-
-    def _step(
-        self, keys: mx.array, values: mx.array
-    ) -> tuple[mx.array, mx.array, mx.array | str | None]:
-        column = self._batch.columns - 1
-        slot = column % self._slots
-        assert self._keys is not None
-        assert self._values is not None
-        self._keys[:, :, slot : slot + 1] = keys
-        self._values[:, :, slot : slot + 1] = values
-        filled = min(column + 1, self._slots)
-        mask = self._batch.step_mask(self._slots)
-        return self._keys[:, :, :filled], self._values[:, :, :filled], mask
-
-    def causal(self, length: int) -> mx.array:
-        """The mask that "causal" stands for, spelled out."""
-        return mx.array(np.tril(np.ones((length, length), dtype=bool)))
-
-    def order(self, filled: int) -> mx.array | None:
-        """Indices that put the slots into the order of their columns; None where they are."""
-        first = self._batch.columns % self._slots
-        if self._batch.columns <= self._slots or first == 0 or filled != self._slots:
-            return None
-        return mx.array((np.arange(filled) + first) % filled)
-
-
-class BatchCache:
-    """The caches of all layers for one batch: first the padded prompts, then single steps.
+class Columns:
+    """The columns that a batch has so far, where in them each row's tokens are, and the masks.
 
     `padding` is the number of pad columns at the left of each row; `capacity` the number of
     columns that the batch will ever have.
     """
 
-    def __init__(self, config: GemmaConfig, *, padding: Sequence[int], capacity: int):
+    def __init__(self, padding: Sequence[int], capacity: int):
         self.capacity = capacity
-        self.columns = 0
+        self.count = 0
+        #: Position of the first new column: (batch,) int32, or one int where nothing is padded.
+        self.positions: mx.array | int = 0
         self._padding = np.asarray(padding, dtype=np.int32)
         self._padded = bool(self._padding.any())
-        self._new = 0
-        self._masks: dict[int | None, mx.array | str | None] = {}
-        self._start: mx.array | int = 0
-        self.layers = [
-            LayerCache(self, config.sliding_window if kind == "sliding_attention" else None)
-            for kind in config.layer_types
-        ]
-
-    @property
-    def positions(self) -> mx.array | int:
-        """Position of the first new column in each row."""
-        return self._start
+        self._masks: dict[int | None, mx.array] = {}
 
     def advance(self, length: int) -> None:
-        """Announce `length` new columns, before the layers are updated with them."""
-        if self.columns and length != 1:
+        if self.count and length != 1:
             raise ValueError("after the prompts, a batch goes on one token at a time")
-        if self.columns + length > self.capacity:
-            raise ValueError(f"{self.columns + length} columns exceed capacity {self.capacity}")
-        start = self.columns
-        self._start = mx.array(start - self._padding) if self._padded else start
-        self.columns += length
-        self._new = length
+        if self.count + length > self.capacity:
+            raise ValueError(f"{self.count + length} columns exceed capacity {self.capacity}")
+        self.positions = mx.array(self.count - self._padding) if self._padded else self.count
+        self.count += length
         self._masks.clear()
 
     def prefill_mask(self, window: int | None) -> mx.array | str | None:
-        length = self._new
+        length = self.count
         if window is not None and window >= length:
             window = None
         if not self._padded and window is None:
@@ -138,15 +57,87 @@ class BatchCache:
 
     def step_mask(self, slots: int) -> mx.array | None:
         """Which slots hold a real token: (batch, 1, 1, filled), or None where all do."""
-        column = self.columns - 1
-        oldest = max(0, column + 1 - slots)
+        column = self.count - 1
+        oldest = max(0, self.count - slots)
         if not self._padded or oldest >= self._padding.max():
             return None
         if slots not in self._masks:
-            slot = np.arange(min(column + 1, slots))
+            slot = np.arange(min(self.count, slots))
             held = column - (column - slot) % slots
             real = held[None] >= self._padding[:, None]
             self._masks[slots] = mx.array(real[:, None, None])
-        mask = self._masks[slots]
-        assert isinstance(mask, mx.array)
-        return mask
+        return self._masks[slots]
+
+
+class LayerCache:
+    """Keys and values of one layer, (batch, kv heads, columns, head_dim).
+
+    With a `window`, a query attends to the last `window` tokens, itself among them.
+    """
+
+    def __init__(self, columns: Columns, window: int | None):
+        self._columns = columns
+        self._window = window
+        self._slots = min(window or columns.capacity, columns.capacity)
+        self._keys: mx.array | None = None
+        self._values: mx.array | None = None
+
+    @property
+    def positions(self) -> mx.array | int:
+        """Position of the first new column in each row."""
+        return self._columns.positions
+
+    def update(
+        self, keys: mx.array, values: mx.array
+    ) -> tuple[mx.array, mx.array, mx.array | str | None]:
+        """Add the new columns; returns the keys and values to attend to and the mask over them
+        (boolean, broadcast over heads; "causal"; or None where every key may be seen)."""
+        if self._keys is None or self._values is None:
+            if self._columns.capacity > self._columns.count:
+                self._keys, self._values = self._stored(keys), self._stored(values)
+            return keys, values, self._columns.prefill_mask(self._window)
+        slot = (self._columns.count - 1) % self._slots
+        self._keys[:, :, slot : slot + 1] = keys
+        self._values[:, :, slot : slot + 1] = values
+        filled = min(self._columns.count, self._slots)
+        mask = self._columns.step_mask(self._slots)
+        return self._keys[:, :, :filled], self._values[:, :, :filled], mask
+
+    def _stored(self, x: mx.array) -> mx.array:
+        batch, heads, length, width = x.shape
+        if length >= self._slots:
+            # Column c lives in slot c mod slots.
+            shift = (length - self._slots) % self._slots
+            return mx.roll(x[:, :, -self._slots :], shift, 2)
+        empty = mx.zeros((batch, heads, self._slots - length, width), dtype=x.dtype)
+        return mx.concatenate([x, empty], axis=2)
+
+    def causal(self, length: int) -> mx.array:
+        """The mask that "causal" stands for, spelled out."""
+        return mx.array(np.tril(np.ones((length, length), dtype=bool)))
+
+    def order(self, filled: int) -> mx.array | None:
+        """Indices that put the slots into the order of their columns; None where they are."""
+        first = self._columns.count % self._slots
+        if self._columns.count <= self._slots or first == 0 or filled != self._slots:
+            return None
+        return mx.array((np.arange(filled) + first) % filled)
+
+
+class BatchCache:
+    """The caches of all layers for one batch: first the padded prompts, then single steps."""
+
+    def __init__(self, config: GemmaConfig, *, padding: Sequence[int], capacity: int):
+        # Shared with the layers, which don't know this object: a cycle would keep the buffers of
+        # every batch until Python's garbage collector comes by.
+        self._columns = Columns(padding, capacity)
+        self.layers = [
+            LayerCache(
+                self._columns, config.sliding_window if kind == "sliding_attention" else None
+            )
+            for kind in config.layer_types
+        ]
+
+    def advance(self, length: int) -> None:
+        """Announce `length` new columns, before the layers are updated with them."""
+        self._columns.advance(length)

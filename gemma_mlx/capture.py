@@ -1,10 +1,12 @@
 """Record activations during forward passes and hand them out row by row as NumPy arrays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
+
+from gemma_mlx.config import GemmaConfig
+from gemma_mlx.sites import site as find_site
 
 #: float32 (layers, steps, width); for "attn_pattern" a list over steps of (layers, heads, keys).
 Activations = np.ndarray | list[np.ndarray]
@@ -12,24 +14,19 @@ Activations = np.ndarray | list[np.ndarray]
 _PATTERN = "attn_pattern"
 
 
-@dataclass(frozen=True)
-class Capture:
-    """What to record: site names and layers (ascending)."""
-
-    sites: frozenset[str]
-    layers: tuple[int, ...]
-
-
 class Recorder:
-    """A hook that keeps what `capture` asks for of the last `tokens` columns of each pass.
+    """A hook that keeps the last `tokens` columns of each pass at some sites and layers.
 
     Arrays stay on the device, in the model's dtype, until `rows` copies them out.
     """
 
-    def __init__(self, capture: Capture, *, tokens: int):
-        self._layers = frozenset(capture.layers)
+    def __init__(
+        self, config: GemmaConfig, sites: Sequence[str], layers: Sequence[int], *, tokens: int
+    ):
+        self._config = config
+        self._layers = frozenset(layers)
         self._tokens = tokens
-        self._arrays: dict[str, list[mx.array]] = {site: [] for site in sorted(capture.sites)}
+        self._arrays: dict[str, list[mx.array]] = {site: [] for site in sorted(set(sites))}
         self._pending: list[mx.array] = []
         self._columns: list[int] = []
 
@@ -38,10 +35,12 @@ class Recorder:
             axis = 2 if site == _PATTERN else 1
             kept = x
             if x.shape[axis] > self._tokens:
-                # A view would keep the whole prompt's activations in memory.
+                # A view would keep the whole pass's activations in memory, and so would a copy that
+                # is left to the end of the pass.
                 kept = mx.contiguous(
                     x[:, :, -self._tokens :] if axis == 2 else x[:, -self._tokens :]
                 )
+                mx.async_eval(kept)
             self._arrays[site].append(kept)
             self._pending.append(kept)
         return x
@@ -64,28 +63,27 @@ class Recorder:
                 for number, row in enumerate(rows):
                     row[site] = self._patterns(arrays, number, steps[number], padding[number])
                 continue
-            grid = self._grid(arrays)
+            grid = self._grid(site, len(rows))
             for number, row in enumerate(rows):
-                mine = grid[number]
-                kept = mine[-steps[number] :] if self._one_pass else mine[: steps[number]]
-                kept = kept if steps[number] else mine[:0]
-                row[site] = np.ascontiguousarray(kept.transpose(1, 0, 2))
-            arrays.clear()
+                count = grid.shape[1]
+                end = count if self._one_pass else steps[number]
+                kept = grid[number, end - steps[number] : end]
+                row[site] = kept.transpose(1, 0, 2).copy()
         return rows
 
     @property
     def _one_pass(self) -> bool:
         return len(self._columns) == 1 and self._tokens > 1
 
-    def _grid(self, arrays: list[mx.array]) -> np.ndarray:
-        """(rows, steps, layers, width) float32 of one site."""
+    def _grid(self, site: str, rows: int) -> np.ndarray:
+        """(rows, steps, layers, width) float32 of one site, whose arrays are let go."""
+        arrays, self._arrays[site] = self._arrays[site], []
+        steps = self._tokens if self._one_pass else len(self._columns)
+        shape = (rows, steps, len(self._layers), find_site(site).features(self._config))
         if not arrays:
-            return np.zeros((len(self._columns), 0, len(self._layers), 0), np.float32)
-        if self._one_pass:
-            return _to_numpy(mx.stack(arrays, axis=2))
-        joined = _to_numpy(mx.concatenate(arrays, axis=1))
-        batch, _, width = joined.shape
-        return joined.reshape(batch, -1, len(self._layers), width)
+            return np.zeros(shape, np.float32)
+        joined = mx.stack(arrays, axis=2) if self._one_pass else mx.concatenate(arrays, axis=1)
+        return _to_numpy(joined).reshape(shape)
 
     def _patterns(
         self, arrays: list[mx.array], row: int, steps: int, padding: int
@@ -117,4 +115,5 @@ def _real_keys(weights: mx.array, columns: int, padding: int) -> np.ndarray:
 
 
 def _to_numpy(x: mx.array) -> np.ndarray:
-    return np.array(x.astype(mx.float32))
+    """A float32 view of an MLX array, or of its conversion."""
+    return np.asarray(x.astype(mx.float32))

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from gemma_mlx.config import GemmaConfig, read_json
+from gemma_mlx.config import GemmaConfig, read_json, token_ids
 from gemma_mlx.errors import CheckpointError
 
 _FILES = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model")
@@ -43,13 +42,27 @@ class Checkpoint:
         ids = set(self.config.eos_token_ids)
         path = self.path / "generation_config.json"
         if path.exists():
-            stated = read_json(path).get("eos_token_id", [])
-            ids.update(stated if isinstance(stated, list) else [stated])
+            ids.update(token_ids(read_json(path).get("eos_token_id"), f"{path}: eos_token_id"))
         return frozenset(ids)
 
     @property
     def has_tokenizer(self) -> bool:
         return (self.path / "tokenizer.json").exists() or (self.path / "tokenizer.model").exists()
+
+    @property
+    def chat_template_fingerprint(self) -> str | None:
+        """sha256 over the chat template, wherever the checkpoint keeps it; None without one."""
+        file = self.path / "chat_template.jinja"
+        if file.exists():
+            return _sha256(file)
+        for name in ("chat_template.json", "tokenizer_config.json"):
+            path = self.path / name
+            template = read_json(path).get("chat_template") if path.exists() else None
+            if template is not None:
+                # Several templates are a list of objects.
+                text = template if isinstance(template, str) else json.dumps(template)
+                return hashlib.sha256(text.encode()).hexdigest()
+        return None
 
     def weight_files(self) -> list[Path]:
         """The safetensors files, each shown to be complete by its header.
@@ -64,6 +77,9 @@ class Checkpoint:
             if not isinstance(weight_map, dict) or not weight_map:
                 raise CheckpointError(f"{index}: no weight_map")
             names = sorted({str(name) for name in weight_map.values()})
+            for name in names:
+                if Path(name).name != name or not name.endswith(".safetensors"):
+                    raise CheckpointError(f"{index}: {name!r} is not a file of this folder")
         else:
             names = sorted(path.name for path in self.path.glob("*.safetensors"))
             if not names:
@@ -73,8 +89,6 @@ class Checkpoint:
                 )
         files = [self.path / name for name in names]
         for file in files:
-            if Path(file.name) != file.relative_to(self.path):
-                raise CheckpointError(f"{index}: {file.name} lies outside the checkpoint")
             if not file.exists():
                 raise CheckpointError(f"{index}: names {file.name}, which is missing")
             try:
@@ -152,8 +166,9 @@ def _download(repo: str, revision: str | None, config_only: bool) -> Path:
         if isinstance(error, hub.LocalEntryNotFoundError):
             raise _unreachable(at) from None
         raise CheckpointError(f"{at}: the repository has no config.json") from None
-    except (hub.HfHubHTTPError, OSError) as error:
-        raise _unreachable(at, error) from None
+    except Exception as error:
+        # Besides its own errors the client lets through those of its HTTP library, which changes.
+        raise _unreachable(at, error) from error
 
 
 def _unreachable(at: str, error: Exception | None = None) -> CheckpointError:
@@ -162,13 +177,3 @@ def _unreachable(at: str, error: Exception | None = None) -> CheckpointError:
         f"{at}: not a local folder, not in the local hub cache, and the Hugging Face hub can't "
         f"be reached{why}; check the spelling, the network and HF_HUB_OFFLINE"
     )
-
-
-def tensor_shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a safetensors file, from its header."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-    for name, entry in header.items():
-        if name != "__metadata__":
-            yield name, tuple(entry["shape"])

@@ -10,8 +10,8 @@ from gemma_mlx.errors import CheckpointError
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
-_TEXT_TYPES = {"gemma3_text": "gemma3_text", "gemma2": "gemma2"}
-_MULTIMODAL_TYPES = {"gemma3"}
+_TEXT_TYPES = ("gemma2", "gemma3_text")
+_MULTIMODAL_TYPE = "gemma3"
 
 # The text config of the published multimodal checkpoints leaves out what equals these.
 _GEMMA3_DEFAULTS: dict[str, Any] = {
@@ -48,35 +48,26 @@ _GEMMA2_DEFAULTS: dict[str, Any] = {
     "rope_local_base_freq": None,
 }
 
-# Keys that say nothing about the forward pass of the text model.
-_INERT = {
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "architectures",
-    "attention_dropout",
-    "boi_token_index",
-    "cache_implementation",
-    "chunk_size_feed_forward",
-    "dtype",
-    "eoi_token_index",
-    "id2label",
-    "image_token_index",
-    "initializer_range",
-    "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "mm_tokens_per_image",
-    "model_type",
-    "output_attentions",
-    "output_hidden_states",
-    "pad_token_id",
-    "return_dict",
-    "torch_dtype",
-    "transformers_version",
-    "unsloth_fixed",
-    "use_cache",
-    "vision_config",
-}
+# Keys that say nothing about the forward pass of the text model: about training, images, other
+# libraries, and what transformers 4 writes for every kind of model.
+_INERT_KEYS = """
+_attn_implementation_autoset _name_or_path architectures attention_dropout boi_token_id
+boi_token_index cache_implementation chunk_size_feed_forward dtype eoi_token_id
+eoi_token_index id2label image_token_id image_token_index initializer_range is_decoder
+is_encoder_decoder label2id mm_tokens_per_image model_type output_attentions
+output_hidden_states pad_token_id return_dict torch_dtype transformers_version unsloth_fixed
+unsloth_version use_cache vision_config
+
+add_cross_attention bad_words_ids begin_suppress_tokens cross_attention_hidden_size
+decoder_start_token_id diversity_penalty do_sample early_stopping
+encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task
+forced_bos_token_id forced_eos_token_id length_penalty max_length min_length
+no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores prefix
+problem_type pruned_heads remove_invalid_values repetition_penalty return_dict_in_generate
+sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
+tie_encoder_decoder tokenizer_class top_k top_p torchscript typical_p use_bfloat16
+"""
+_INERT = frozenset(_INERT_KEYS.split())
 _READ = {
     *_GEMMA3_DEFAULTS,
     "_sliding_window_pattern",
@@ -86,6 +77,7 @@ _READ = {
     "quantization_config",
     "rope_parameters",
     "rope_scaling",
+    "sliding_window_size",
     "text_config",
     "use_bidirectional_attention",
 }
@@ -156,26 +148,14 @@ class GemmaConfig:
         if not isinstance(config, Mapping):
             raise CheckpointError(f"{source}: expected a JSON object, found {_kind(config)}")
         model_type = config.get("model_type")
-        if model_type in _MULTIMODAL_TYPES:
-            text = config.get("text_config")
-            if not isinstance(text, Mapping):
-                raise CheckpointError(f"{source}: model_type {model_type!r} needs a text_config")
-            _refuse_unknown(config, source)
-            outer = {
-                k: v
-                for k, v in config.items()
-                if k in ("quantization", "quantization_config", "eos_token_id", "bos_token_id")
-                or (k == "tie_word_embeddings" and k not in text)
-            }
-            inner = {"model_type": "gemma3_text", **text}
-            # Published multimodal configs give the end-of-turn id only outside text_config.
-            return cls.from_dict({**inner, **outer}, source=source)
+        _refuse_unknown(config, source)
+        if model_type == _MULTIMODAL_TYPE:
+            return cls.from_dict(_text_config(config, source), source=source)
         if model_type not in _TEXT_TYPES:
-            supported = ", ".join(sorted({*_TEXT_TYPES, *_MULTIMODAL_TYPES}))
+            supported = ", ".join((*_TEXT_TYPES, _MULTIMODAL_TYPE))
             raise CheckpointError(
                 f"{source}: unsupported model_type {model_type!r}; supported are {supported}"
             )
-        _refuse_unknown(config, source)
         defaults = _GEMMA2_DEFAULTS if model_type == "gemma2" else _GEMMA3_DEFAULTS
         read = _Reader({**defaults, **config}, source)
         activation = config.get("hidden_activation") or config.get("hidden_act")
@@ -191,6 +171,11 @@ class GemmaConfig:
                 f"{source}: num_attention_heads {heads} is not a multiple of "
                 f"num_key_value_heads {kv_heads}"
             )
+        if (
+            config.get("sliding_window_size", read.values["sliding_window"])
+            != (read.values["sliding_window"])
+        ):
+            raise CheckpointError(f"{source}: sliding_window_size is not sliding_window")
         global_rope, local_rope = _ropes(config, defaults, source)
         return cls(
             model_type=str(model_type),
@@ -212,7 +197,7 @@ class GemmaConfig:
             tie_word_embeddings=read.boolean("tie_word_embeddings"),
             attention_bias=read.boolean("attention_bias"),
             max_position_embeddings=read.positive_int("max_position_embeddings"),
-            bos_token_id=read.token_ids("bos_token_id")[0],
+            bos_token_id=read.token_id("bos_token_id"),
             eos_token_ids=read.token_ids("eos_token_id"),
             quantization=_quantization(config, source),
         )
@@ -223,16 +208,27 @@ class GemmaConfig:
         return cls.from_dict(read_json(path), source=str(path))
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file of a checkpoint; `CheckpointError` names the file and the place."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Parse a checkpoint's JSON object; `CheckpointError` names the file and the place."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error})") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {_kind(content)}")
+    return content
+
+
+def token_ids(value: Any, place: str) -> tuple[int, ...]:
+    """Token ids from JSON: one, a list of them, or null for none."""
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
+        raise CheckpointError(f"{place} must be a token id or a list of token ids, not {value!r}")
+    return tuple(ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +243,16 @@ class _Reader:
 
     def positive_int(self, key: str) -> int:
         value = self.values[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
             raise self._fail(key, "a positive integer")
         return value
 
     def positive_float(self, key: str) -> float:
         value = self.values[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._fail(key, "a positive number")
+        if not 0 < value < 1e30:
+            raise self._fail(key, "a positive, finite number")
         return float(value)
 
     def optional_float(self, key: str) -> float | None:
@@ -266,12 +264,20 @@ class _Reader:
             raise self._fail(key, "true or false")
         return value
 
+    def token_id(self, key: str) -> int:
+        ids = self.token_ids(key)
+        if len(ids) != 1:
+            raise self._fail(key, "one token id")
+        return ids[0]
+
     def token_ids(self, key: str) -> tuple[int, ...]:
-        value = self.values[key]
-        ids = value if isinstance(value, list) else [value]
-        if not ids or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-            raise self._fail(key, "a token id or a list of token ids")
-        return tuple(ids)
+        return token_ids(self.values[key], f"{self.source}: {key}")
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise self._fail(key, "an object")
+        return value or {}
 
 
 def _kind(value: Any) -> str:
@@ -299,9 +305,10 @@ def _layer_types(
             if name not in ("sliding_attention", "full_attention"):
                 raise CheckpointError(f"{source}: unsupported layer type {name!r} in layer_types")
         return tuple(explicit)
-    pattern = config.get("sliding_window_pattern", config.get("_sliding_window_pattern"))
-    if pattern is None:
-        pattern = defaults["sliding_window_pattern"]
+    pattern = _first(
+        config.get("sliding_window_pattern"),
+        _first(config.get("_sliding_window_pattern"), defaults["sliding_window_pattern"]),
+    )
     if isinstance(pattern, bool) or not isinstance(pattern, int) or pattern < 1:
         raise CheckpointError(f"{source}: sliding_window_pattern must be a positive integer")
     return tuple(
@@ -310,23 +317,55 @@ def _layer_types(
     )
 
 
+def _text_config(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The text model's config out of a multimodal one, with what is said outside `text_config`."""
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):
+        raise CheckpointError(f"{source}: model_type 'gemma3' needs a text_config object")
+    outer = {
+        key: value
+        for key, value in config.items()
+        if key in _READ and key != "text_config" and value is not None
+    }
+    # Of these transformers reads the outer value; published configs give the end of a turn only
+    # there.
+    leading = {"bos_token_id", "eos_token_id", "tie_word_embeddings"}
+    for key, value in outer.items():
+        if key not in leading and text.get(key, value) != value:
+            raise CheckpointError(f"{source}: {key} differs from text_config.{key}")
+    return {"model_type": "gemma3_text", **text, **outer}
+
+
 def _ropes(
     config: Mapping[str, Any], defaults: Mapping[str, Any], source: str
 ) -> tuple[Rope, Rope]:
     """RoPE of the global and of the local layers, from the old keys or `rope_parameters`."""
-    global_base = config.get("rope_theta") or defaults["rope_theta"]
-    local_base = config.get("rope_local_base_freq") or defaults["rope_local_base_freq"]
-    parameters = config.get("rope_parameters") or {}
-    if "rope_theta" in parameters or "rope_type" in parameters:
-        parameters = {"full_attention": parameters, "sliding_attention": parameters}
-    full = {**(config.get("rope_scaling") or {}), **(parameters.get("full_attention") or {})}
-    # Gemma 2 has one RoPE; where Gemma 3 gives two, rope_scaling is the global layers' alone.
-    sliding = dict(parameters.get("sliding_attention") or (full if local_base is None else {}))
-    local_base = local_base or global_base
+    read = _Reader(config, source)
+    global_base = _first(config.get("rope_theta"), defaults["rope_theta"])
+    local_base = _first(config.get("rope_local_base_freq"), defaults["rope_local_base_freq"])
+    scaling, parameters = read.mapping("rope_scaling"), read.mapping("rope_parameters")
+    if local_base is None:
+        # Gemma 2 has one RoPE for all layers.
+        rope = _rope({**parameters, **scaling}, global_base, f"{source}: RoPE")
+        return rope, rope
+    per_type = _Reader(parameters, f"{source}: rope_parameters")
+    unknown = sorted(parameters.keys() - {"full_attention", "sliding_attention"})
+    if unknown:
+        raise CheckpointError(
+            f"{source}: rope_parameters has {unknown[0]!r}; it is read per layer type, "
+            "full_attention and sliding_attention"
+        )
+    # Where there are two, rope_scaling is the global layers' alone.
+    full = {**per_type.mapping("full_attention"), **scaling}
+    sliding = per_type.mapping("sliding_attention")
     return (
         _rope(full, global_base, f"{source}: RoPE of full_attention"),
         _rope(sliding, local_base, f"{source}: RoPE of sliding_attention"),
     )
+
+
+def _first(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 def _rope(parameters: Mapping[str, Any], base: float, place: str) -> Rope:
@@ -343,11 +382,10 @@ def _rope(parameters: Mapping[str, Any], base: float, place: str) -> Rope:
 
 
 def _quantization(config: Mapping[str, Any], source: str) -> Quantization | None:
-    block = config.get("quantization") or config.get("quantization_config")
+    read = _Reader(config, source)
+    block = read.mapping("quantization") or read.mapping("quantization_config")
     if not block:
         return None
-    if not isinstance(block, Mapping):
-        raise CheckpointError(f"{source}: quantization must be an object, not {_kind(block)}")
     if "quant_method" in block:
         raise CheckpointError(
             f"{source}: quant_method {block['quant_method']!r} is not supported; "
@@ -359,15 +397,24 @@ def _quantization(config: Mapping[str, Any], source: str) -> Quantization | None
     for path, value in block.items():
         if path in ("group_size", "bits", "mode"):
             continue
-        # Modules of the unused towers may be listed; what remains must match a module of ours.
+        # Modules of the unused towers may be listed. A wrong value for one of ours can't pass: the
+        # shapes of its packed weights and scales tell.
+        place = f"{source}: quantization of {path}"
         if value is False:
             overrides.append((path, 0, 0))
         elif isinstance(value, Mapping) and value.get("mode", "affine") == "affine":
-            read = _Reader({**block, **value}, f"{source}: quantization of {path}")
-            overrides.append((path, read.positive_int("group_size"), read.positive_int("bits")))
+            overrides.append((path, *_group_size_and_bits({**block, **value}, place)))
         elif value is not True:
-            raise CheckpointError(f"{source}: unsupported quantization of {path}: {value!r}")
-    read = _Reader({"group_size": None, "bits": None, **block}, f"{source}: quantization")
-    return Quantization(
-        read.positive_int("group_size"), read.positive_int("bits"), tuple(overrides)
-    )
+            raise CheckpointError(f"{place}: {value!r} is not supported")
+    size, bits = _group_size_and_bits(block, f"{source}: quantization")
+    return Quantization(size, bits, tuple(overrides))
+
+
+def _group_size_and_bits(block: Mapping[str, Any], place: str) -> tuple[int, int]:
+    for key, supported in (("group_size", (32, 64, 128)), ("bits", (2, 3, 4, 5, 6, 8))):
+        if block.get(key) not in supported or isinstance(block[key], bool | float):
+            raise CheckpointError(
+                f"{place}: {key} must be one of {', '.join(map(str, supported))}, "
+                f"not {block.get(key)!r}"
+            )
+    return block["group_size"], block["bits"]

@@ -4,6 +4,7 @@ Step t is the forward pass whose input is generated token t. The sampled token s
 that Python builds step t + 1 while MLX still computes step t.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -12,11 +13,11 @@ import mlx.core as mx
 import numpy as np
 
 from gemma_mlx.cache import BatchCache
-from gemma_mlx.capture import Activations, Capture, Recorder
+from gemma_mlx.capture import Activations, Recorder
 from gemma_mlx.config import GemmaConfig
 from gemma_mlx.errors import CheckpointError, RequestError
 from gemma_mlx.loading import Gemma
-from gemma_mlx.model import Hook
+from gemma_mlx.model import Hook, no_hook
 from gemma_mlx.sampling import Sampler, Sampling
 from gemma_mlx.sites import site as find_site
 
@@ -51,28 +52,28 @@ class Generation:
 
 @dataclass(frozen=True)
 class Request:
-    """Prompts as token ids and everything that says what to do with them; checked on creation.
+    """Prompts as token ids and everything that says what to do with them.
 
-    Raises:
-        RequestError: naming the field, or the prompt by its number.
+    `layers` are ascending, and only those are captured.
     """
 
     prompts: Sequence[Sequence[int]]
+    layers: tuple[int, ...]
     max_tokens: int = 20
     sites: tuple[str, ...] = ("mlp_out",)
-    layers: tuple[int, ...] = ()
     positions: Positions = "generated"
     sampling: Sampling = field(default_factory=Sampling)
     seeds: Sequence[int] = ()
     continuation: Sequence[Sequence[int]] | None = None
 
     def check(self, config: GemmaConfig) -> None:
+        """Raise a `RequestError` that names what a model of this config can't serve."""
         if self.positions not in get_args(Positions):
             raise RequestError(
                 f"positions must be one of {', '.join(get_args(Positions))}, not {self.positions!r}"
             )
-        if isinstance(self.max_tokens, bool) or self.max_tokens < 0:
-            raise RequestError(f"max_tokens must be 0 or more, not {self.max_tokens}")
+        if type(self.max_tokens) is not int or self.max_tokens < 0:
+            raise RequestError(f"max_tokens must be an integer, 0 or more, not {self.max_tokens!r}")
         for name in self.sites:
             find_site(name)
         for layer in self.layers:
@@ -103,11 +104,11 @@ class Request:
 
     def length(self, number: int) -> int:
         """Columns that prompt `number` takes to its end."""
-        more = self.max_tokens if self.continuation is None else len(self.continuation[number])
-        return len(self.prompts[number]) + more
+        return len(self.prompts[number]) + self.steps(number)
 
-    def capture(self) -> Capture:
-        return Capture(frozenset(self.sites), self.layers)
+    def steps(self, number: int) -> int:
+        """Tokens that are read after prompt `number`, at most."""
+        return self.max_tokens if self.continuation is None else len(self.continuation[number])
 
 
 def encode_prompts(
@@ -135,18 +136,21 @@ def plan_batches(
     """
     if batch_size is not None and batch_size < 1:
         raise RequestError(f"batch_size must be 1 or more, not {batch_size}")
-    order = sorted(range(len(request.prompts)), key=lambda i: (len(request.prompts[i]), i))
+    order = sorted(range(len(request.prompts)), key=lambda i: (request.length(i), i))
     batches: list[tuple[int, ...]] = []
     while order:
-        size = batch_size or _rows_that_fit(request, config, request.length(order[-1]))
+        size = batch_size or _rows_that_fit(request, config, order)
         batches.append(tuple(order[-size:]))
         del order[-size:]
     return batches[::-1]
 
 
-def _rows_that_fit(request: Request, config: GemmaConfig, columns: int) -> int:
-    layers = len(request.layers) or config.num_hidden_layers
-    steps = 1 if request.positions == "prompt_last" else max(1, request.max_tokens)
+def _rows_that_fit(request: Request, config: GemmaConfig, order: Sequence[int]) -> int:
+    """Rows of the longest batch that can be made of `order`, prompts from short to long."""
+    columns = request.length(order[-1])
+    steps = max(map(request.steps, order[-_LARGEST_BATCH:]))
+    if request.positions == "prompt_last":
+        steps = 1
     cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * columns
     widths = [
         config.num_attention_heads * columns
@@ -156,7 +160,8 @@ def _rows_that_fit(request: Request, config: GemmaConfig, columns: int) -> int:
     ]
     # Attention scores and the MLP of the one layer that is being computed over the whole prompt.
     prefill = columns * (config.num_attention_heads * columns + 3 * config.intermediate_size)
-    row = 4 * (cache + 2 * steps * layers * sum(widths) + prefill + 4 * config.vocab_size)
+    captured = steps * len(request.layers) * sum(widths)
+    row = 4 * (cache + 3 * captured + prefill + 4 * config.vocab_size)
     return max(1, min(_LARGEST_BATCH, _BATCH_BYTES // row))
 
 
@@ -167,20 +172,19 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
     prompts = [request.prompts[i] for i in batch]
     tokens, padding = _left_pad(prompts)
     width = tokens.shape[1]
-    capture = request.capture()
     pattern = "attn_pattern" in request.sites
     cache = BatchCache(gemma.config, padding=padding, capacity=width + request.max_tokens)
     seeds = [request.seeds[i] for i in batch] if request.seeds else [0] * len(batch)
     sample = Sampler(request.sampling, prompts, seeds, gemma.config.vocab_size)
 
-    recorder = Recorder(capture, tokens=1)
+    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=1)
     at_prompt = request.positions == "prompt_last"
     hook = _chain(gemma, recorder if at_prompt else None)
     hidden = gemma.model(tokens, cache, hook, pattern=at_prompt and pattern)
     if at_prompt:
         recorder.end_step(columns=width)
     token = sample(gemma.model.logits(hidden[:, -1]))
-    mx.async_eval(token, recorder.pending())
+    mx.async_eval(recorder.pending(), [token] if request.max_tokens else [])
 
     ended = np.zeros(len(batch), dtype=bool)
     stops = np.array(sorted(gemma.eos_token_ids))
@@ -219,12 +223,13 @@ def _replay(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Genera
     steps = [len(c) for c in continuations]
     tokens, padding = _left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
     width = tokens.shape[1]
-    recorder = Recorder(request.capture(), tokens=max(steps))
+    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=max(steps))
     if max(steps):
         cache = BatchCache(gemma.config, padding=padding, capacity=width)
         pattern = "attn_pattern" in request.sites
-        mx.eval(gemma.model(tokens, cache, _chain(gemma, recorder), pattern=pattern))
+        gemma.model(tokens, cache, _chain(gemma, recorder), pattern=pattern)
         recorder.end_step(columns=width)
+        mx.eval(recorder.pending())
     return [
         Generation(prompt, ids, _decode(gemma, ids), "length", activations)
         for prompt, ids, activations in zip(
@@ -280,19 +285,23 @@ def generate(
         RequestError: a request this model can't serve.
         CheckpointError: the checkpoint has no tokenizer or chat template and needs one.
     """
+    if isinstance(prompts, str):
+        raise RequestError("prompts is one text; give a list of them")
     ids = encode_prompts(gemma, prompts, chat=chat)
-    seeds = [_seed(seed, i) for i in range(len(ids))] if isinstance(seed, int) else list(seed)
+    seeds = [prompt_seed(seed, i) for i in range(len(ids))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(ids):
         raise RequestError(f"seed has {len(seeds)} entries for {len(ids)} prompts")
     request = Request(
         prompts=ids,
         max_tokens=max_tokens,
         sites=tuple(sites),
-        layers=tuple(range(gemma.config.num_hidden_layers) if layers is None else sorted(layers)),
+        layers=tuple(
+            range(gemma.config.num_hidden_layers) if layers is None else sorted(set(layers))
+        ),
         positions=positions,
         sampling=Sampling(temperature, top_p, top_k, min_p, repetition_penalty),
         seeds=seeds,
-        continuation=continuation,
+        continuation=None if continuation is None else [list(c) for c in continuation],
     )
     request.check(gemma.config)
     results: dict[int, Generation] = {}
@@ -308,17 +317,26 @@ def generate(
 
 def logits(gemma: Gemma, token_ids: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
     """Logits (batch, length, vocab), float32, of whole rows of token ids (batch, length)."""
-    tokens = mx.array(np.asarray(token_ids, dtype=np.int32))
+    rows = np.asarray(token_ids)
+    if rows.ndim != 2 or not rows.size or not np.issubdtype(rows.dtype, np.integer):
+        raise RequestError("token ids must be integers of shape (batch, length)")
+    # MLX reads whatever lies beyond the embedding.
+    if rows.min() < 0 or rows.max() >= gemma.config.vocab_size:
+        raise RequestError(f"a token id is outside 0 to {gemma.config.vocab_size - 1}")
+    tokens = mx.array(rows.astype(np.int32))
     return np.array(gemma.model.logits(gemma.model(tokens, hook=_chain(gemma, None))))
 
 
-def _seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
+def prompt_seed(seed: int, key: int | str) -> int:
+    """The seed of one prompt, from the request's seed and the prompt's number or name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "little")
 
 
 def _chain(gemma: Gemma, recorder: Recorder | None) -> Hook:
     """Interventions first, so that what is captured is what the model goes on with."""
     hooks: list[Hook] = [*gemma.interventions, *([recorder] if recorder else [])]
+    if len(hooks) <= 1:
+        return hooks[0] if hooks else no_hook
 
     def hook(site: str, layer: int, x: mx.array) -> mx.array:
         for each in hooks:

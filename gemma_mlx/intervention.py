@@ -5,6 +5,7 @@ site. Activation addition: Turner et al. 2023 (arXiv:2308.10248); directional ab
 al. 2024 (arXiv:2406.11717).
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -28,6 +29,8 @@ def add(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> Iterator[Non
 def scale(gemma: Gemma, site: str, layer: int, factor: float) -> Iterator[None]:
     """Multiply the activations at `site` of `layer` by `factor`."""
     _check(gemma, site, layer)
+    if not math.isfinite(factor):
+        raise RequestError(f"the factor for {site} of layer {layer} is {factor}")
     with _changed(gemma, site, layer, lambda x: x * factor):
         yield
 

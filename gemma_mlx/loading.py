@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -84,12 +85,13 @@ def load_checkpoint(checkpoint: Checkpoint, *, dtype: str | None = None) -> Gemm
         )
     model = GemmaModel(config)
     if config.quantization is not None:
-        _quantize(model, config.quantization, weights)
-    _check_shapes(model, weights, checkpoint)
+        _quantize(model, config.quantization, weights, checkpoint)
+    _check_tensors(model, weights, checkpoint)
     weights = {key: _cast(value, COMPUTE_DTYPES[name]) for key, value in weights.items()}
     _check_finite(weights, checkpoint)
     model.load_weights(list(weights.items()), strict=True)
     model.eval()
+    mx.eval(model.parameters())
     tokenizer = None
     if checkpoint.has_tokenizer:
         tokenizer = GemmaTokenizer(
@@ -109,7 +111,7 @@ def default_dtype(weights: Iterable[mx.array]) -> str:
 def _read_weights(checkpoint: Checkpoint) -> dict[str, mx.array]:
     weights: dict[str, mx.array] = {}
     for file in checkpoint.weight_files():
-        for key, value in mx.load(str(file)).items():  # type: ignore[union-attr]
+        for key, value in _read_file(file).items():
             name = _our_name(key)
             if name is None:
                 continue
@@ -119,6 +121,13 @@ def _read_weights(checkpoint: Checkpoint) -> dict[str, mx.array]:
     if checkpoint.config.tie_word_embeddings:
         _drop_tied_head(weights, checkpoint)
     return weights
+
+
+def _read_file(file: Path) -> dict[str, mx.array]:
+    try:
+        return mx.load(str(file))  # type: ignore[return-value]
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{file}: MLX can't read it ({error})") from None
 
 
 def _our_name(key: str) -> str | None:
@@ -143,7 +152,12 @@ def _drop_tied_head(weights: dict[str, mx.array], checkpoint: Checkpoint) -> Non
             )
 
 
-def _quantize(model: GemmaModel, quantization: Quantization, weights: dict[str, mx.array]) -> None:
+def _quantize(
+    model: GemmaModel,
+    quantization: Quantization,
+    weights: dict[str, mx.array],
+    checkpoint: Checkpoint,
+) -> None:
     default = {"group_size": quantization.group_size, "bits": quantization.bits}
     overrides = {
         _our_name(f"{path}.weight"): {"group_size": size, "bits": bits} if bits else False
@@ -155,10 +169,14 @@ def _quantize(model: GemmaModel, quantization: Quantization, weights: dict[str, 
             return False
         return overrides.get(f"{path}.weight", default)
 
-    nn.quantize(model, **default, class_predicate=how)
+    try:
+        nn.quantize(model, **default, class_predicate=how)
+    except ValueError as error:
+        # A width that the group size doesn't divide.
+        raise CheckpointError(f"{checkpoint.path}: quantization doesn't fit ({error})") from None
 
 
-def _check_shapes(model: GemmaModel, weights: dict[str, mx.array], checkpoint: Checkpoint) -> None:
+def _check_tensors(model: GemmaModel, weights: dict[str, mx.array], checkpoint: Checkpoint) -> None:
     expected: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     missing = sorted(expected.keys() - weights.keys())
     unknown = sorted(weights.keys() - expected.keys())
@@ -167,14 +185,24 @@ def _check_shapes(model: GemmaModel, weights: dict[str, mx.array], checkpoint: C
         for key in sorted(expected.keys() & weights.keys())
         if weights[key].shape != expected[key].shape
     ]
+    other = [
+        f"{key} is {weights[key].dtype}"
+        for key in sorted(expected.keys() & weights.keys())
+        if _kind(weights[key]) != _kind(expected[key])
+    ]
     for what, found in (
         ("missing tensor", missing),
         ("unexpected tensor", unknown),
         ("wrong shape:", wrong),
+        ("wrong dtype:", other),
     ):
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise CheckpointError(f"{checkpoint.path}: {what} {found[0]}{more}")
+
+
+def _kind(value: mx.array) -> mx.Dtype | mx.DtypeCategory:
+    return mx.floating if mx.issubdtype(value.dtype, mx.floating) else value.dtype
 
 
 def _cast(value: mx.array, dtype: mx.Dtype) -> mx.array:

@@ -3,6 +3,7 @@
 Order, as in transformers: repetition penalty, temperature, top-k, top-p, min-p.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,11 +31,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, good, wanted in (
-            ("temperature", self.temperature >= 0, "0 (greedy) or more"),
+            ("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k >= 0, "0 (off) or more"),
+            ("top_k", type(self.top_k) is int and self.top_k >= 0, "an integer, 0 (off) or more"),
             ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0 (1 is off)"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0 (1 is off)"),
         ):
             if not good:
                 raise RequestError(f"{name} must be {wanted}, not {getattr(self, name)}")
@@ -72,6 +73,8 @@ class Sampler:
         else:
             keys = mx.vmap(lambda key: mx.random.split(key, 2))(self._keys)
             self._keys = keys[:, 0]
+            # From the top down, or a low temperature would make infinities of two tokens.
+            logits = logits - logits.max(axis=-1, keepdims=True)
             logits = self._truncate(logits / self._how.temperature)
             tokens = mx.vmap(lambda key, row: mx.random.categorical(row, key=key))(
                 keys[:, 1], logits

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gemma_mlx.errors import CheckpointError
+from gemma_mlx.errors import CheckpointError, RequestError
 
 # Stands for the prompt while the chat template is rendered; private use, in no one's prompt.
 _PLACE = "\ue000prompt\ue001"
@@ -25,12 +25,12 @@ class GemmaTokenizer:
             )
         except Exception as error:
             # transformers raises whatever its parsers raise; the folder's name is what helps.
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise CheckpointError(f"{path}: the tokenizer can't be loaded ({reason})") from error
         self._path = path
         self._bos = bos_token_id
         self._embedded = vocab_size
-        self._frame: tuple[str, str] | None = None
+        self._frame: tuple[str, str, bool] | None = None
         added = self._tokenizer.added_tokens_decoder.values()
         self._control = [str(token) for token in added if token.special]
         # Added tokens may lie beyond the embedding: Gemma 3 1B has one for images, never used.
@@ -53,13 +53,20 @@ class GemmaTokenizer:
         Raises:
             CheckpointError: no chat template, or one that doesn't hold the prompt exactly once
                 behind exactly one BOS.
+            RequestError: the prompt isn't Unicode text.
         """
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"the prompt isn't Unicode text: a lone surrogate at character {error.start}"
+            ) from None
         if not chat:
             return [self._bos, *self._ids(prompt, control=False)]
         if self._frame is None:
             self._frame = self._render_frame()
-        before, after = self._frame
-        text = prompt.strip()
+        before, after, trims = self._frame
+        text = prompt.strip() if trims else prompt
         if not any(token in text for token in self._control):
             return self._ids(before + text + after, control=True)
         # Piece by piece, so that only the template's control tokens are control tokens.
@@ -86,20 +93,14 @@ class GemmaTokenizer:
             )
         return ids
 
-    def _render_frame(self) -> tuple[str, str]:
-        """What the chat template puts before and after the prompt."""
+    def _render_frame(self) -> tuple[str, str, bool]:
+        """What the chat template puts before and after the prompt, and whether it trims it."""
         if not self._tokenizer.chat_template:
             raise CheckpointError(
                 f"{self._path}: the tokenizer has no chat template; "
                 "for a base model turn the template off (chat=False)"
             )
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": _PLACE}], tokenize=False, add_generation_prompt=True
-            )
-        except Exception as error:
-            # Templates are programs in the checkpoint; any failure of theirs is the checkpoint's.
-            raise CheckpointError(f"{self._path}: the chat template fails ({error})") from error
+        rendered = self._render(_PLACE)
         parts = rendered.split(_PLACE)
         if len(parts) != 2:
             raise CheckpointError(
@@ -112,4 +113,13 @@ class GemmaTokenizer:
                 f"{self._path}: the chat template must begin with one BOS (id {self._bos}) "
                 f"and has {ids.count(self._bos)}"
             )
-        return before, after
+        return before, after, self._render(f" {_PLACE} ") == rendered
+
+    def _render(self, content: str) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:
+            # Templates are programs in the checkpoint; any failure of theirs is the checkpoint's.
+            raise CheckpointError(f"{self._path}: the chat template fails ({error})") from error

@@ -4,26 +4,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from harness.pairs import CONDITIONS, Pair, PromptPairs
+from harness.activations import (
+    AnalysisError,
+    Dropped,
+    LayerSite,
+    PairActivations,
+    read_activations,
+    token_arms,
+)
+from harness.controls import TextBaseline, category_transfer, step_curves, text_baselines
+from harness.pairs import Pair, PromptPairs
 from harness.stats import (
+    CategoryTransfer,
+    Comparison,
     InSampleSeparation,
+    PairQuality,
     Separation,
-    average_duplicates,
-    finite_pairs,
+    StepSeparation,
+    compare,
     in_sample_separation,
-    pair_means,
+    pair_quality,
     separation,
 )
 from harness.stats.kernels import Scale
 from harness.store import Response, RunStore
-
-LayerSite = tuple[int, str]
-
-
-class AnalysisError(ValueError):
-    """A run whose activations can't be analysed; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,6 @@ class AnalysisSettings:
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """A pair that was left out, and why."""
-
-    pair: Pair
-    reason: str
-
-
-@dataclass(frozen=True)
 class PairResponses:
     """What was written for one pair."""
 
@@ -55,12 +51,28 @@ class PairResponses:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """One layer at one site: the held-out separation, and the in-sample figures beside it."""
+    """One layer at one site.
+
+    Attributes:
+        separation: the held-out figures that the criteria are about.
+        in_sample: what scoring the training vectors gives, for comparison.
+        companions: the same estimate at other positions, by their name ("forced": the same
+            words after both prompts; "prompt_last": nothing written yet).
+        transfer: each category along the direction of the others.
+        steps: token by token.
+        quality: agreement of the pairs, dominance of single dimensions.
+        beyond_base: change of d from the base model, where one was given.
+    """
 
     layer: int
     site: str
     separation: Separation
     in_sample: InSampleSeparation
+    companions: Mapping[str, Separation] = field(default_factory=dict)
+    transfer: tuple[CategoryTransfer, ...] = ()
+    steps: tuple[StepSeparation, ...] = ()
+    quality: PairQuality | None = None
+    beyond_base: Comparison | None = None
 
     @property
     def id(self) -> str:
@@ -73,15 +85,18 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     """Results by (layer, site), and what they were computed from.
 
     `scored` are the pairs behind `separation.scores_*`, in that order; `responses` covers every
-    pair of the run; `provenance` says which model, pairs, settings and machine it was.
+    pair of the run; `merged` counts the pairs that were taken for repetitions; `text` is what
+    words and lengths alone give; `provenance` says which model, pairs, settings and machine.
     """
 
     results: Mapping[LayerSite, LayerResult]
+    activations: PairActivations
     scored: tuple[Pair, ...]
     responses: tuple[PairResponses, ...]
     dropped: tuple[Dropped, ...]
     merged: int
     settings: AnalysisSettings
+    text: tuple[TextBaseline, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, key: LayerSite) -> LayerResult:
@@ -105,6 +120,8 @@ def analyze(
     layers: Sequence[int],
     sites: Sequence[str],
     settings: AnalysisSettings | None = None,
+    companions: Mapping[str, RunStore] | None = None,
+    base: RunStore | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Analysis:
@@ -115,6 +132,8 @@ def analyze(
     Args:
         run: a complete run that captured `sites` at `layers`, in this order.
         pairs: the pairs that it collected.
+        companions: runs of the same model and pairs at other positions, by name.
+        base: the same collection from the model's base model.
         progress: wraps the iteration over layers and sites, for example `tqdm`.
 
     Raises:
@@ -122,23 +141,102 @@ def analyze(
     """
     settings = settings or AnalysisSettings()
     responses = run.responses()
-    captured = [(index, layer, site) for site in sites for index, layer in enumerate(layers)]
-    kept, without_tokens = _with_tokens(run, pairs, sites[0])
-    artifact, natural = [], []
-    for index, _, site in captured:
-        means = pair_means(*_arms(run, kept, site, index))
-        artifact.append(means[0])
-        natural.append(means[1])
-    try:
-        finite = finite_pairs(artifact, natural)
-        kept, not_finite = (
-            [pair for pair, is_finite in zip(kept, finite, strict=True) if is_finite == wanted]
-            for wanted in (True, False)
+    measured, dropped = read_activations(run, pairs, layers, sites)
+    separations = _separations(measured, pairs, settings, progress)
+    beside = {
+        name: _separations(read_activations(other, pairs, layers, sites)[0], pairs, settings, iter)
+        for name, other in (companions or {}).items()
+    }
+    captured = [(site, index) for site in sites for index in range(len(layers))]
+    in_sample = [
+        in_sample_separation(*token_arms(run, measured.pairs, site, index))
+        for site, index in captured
+    ]
+    transfer = category_transfer(measured)
+    steps = step_curves(run, measured, replicates=settings.replicates, seed=settings.seed)
+    quality = pair_quality(measured.artifact, measured.natural, scale=settings.scale)
+    beyond_base: Sequence[Comparison | None] = [None] * len(measured.keys)
+    if base is not None:
+        beyond_base = compare_runs(
+            read_activations(base, pairs, layers, sites)[0],
+            measured,
+            level=settings.level,
+            scale=settings.scale,
         )
-        labels = [_folded(pair) for pair in kept]
-        separations = separation(
-            [average_duplicates(layer[finite], labels) for layer in artifact],
-            [average_duplicates(layer[finite], labels) for layer in natural],
+    results = {
+        key: LayerResult(
+            *key,
+            separation=separations[i],
+            in_sample=in_sample[i],
+            companions={name: found[i] for name, found in beside.items()},
+            transfer=transfer[key],
+            steps=steps[key],
+            quality=quality[i],
+            beyond_base=beyond_base[i],
+        )
+        for i, key in enumerate(measured.keys)
+    }
+    used = separations[0].pairs
+    return Analysis(
+        results=results,
+        activations=measured,
+        scored=tuple(measured.pairs[i] for i in used),
+        responses=tuple(
+            PairResponses(pair, responses[pair.group("natural")], responses[pair.group("artifact")])
+            for pair in pairs
+        ),
+        dropped=dropped,
+        merged=len(pairs) - len(dropped) - len(used),
+        settings=settings,
+        text=text_baselines(
+            measured, responses, replicates=settings.replicates, seed=settings.seed
+        ),
+        provenance=dict(provenance or {}),
+    )
+
+
+def compare_runs(
+    a: PairActivations,
+    b: PairActivations,
+    *,
+    margin: float = 0.5,
+    level: float = 0.95,
+    scale: Scale = "sd",
+) -> list[Comparison]:
+    """Change of d from `a` to `b` at each (layer, site) of `b`, on the pairs that both have.
+
+    Raises:
+        AnalysisError: `a` lacks a key of `b`, or too few pairs are in both.
+    """
+    absent = [layer_id(*key) for key in b.keys if key not in a.keys]
+    if absent:
+        raise AnalysisError(f"the other run has no {', '.join(absent)}")
+    common = [pair for pair in b.pairs if pair in set(a.pairs)]
+    one, other = a.select(common, b.keys), b.select(common, b.keys)
+    try:
+        return compare(
+            one.artifact,
+            one.natural,
+            other.artifact,
+            other.natural,
+            margin=margin,
+            level=level,
+            scale=scale,
+        )
+    except ValueError as error:
+        raise AnalysisError(str(error)) from error
+
+
+def _separations(
+    measured: PairActivations,
+    pairs: PromptPairs,
+    settings: AnalysisSettings,
+    progress: Callable[[Iterable[int]], Iterable[int]],
+) -> list[Separation]:
+    try:
+        return separation(
+            measured.artifact,
+            measured.natural,
             scale=settings.scale,
             permutations=settings.replicates,
             bootstrap=settings.replicates,
@@ -148,57 +246,3 @@ def analyze(
         )
     except ValueError as error:
         raise AnalysisError(f"{pairs.source}: {error}") from error
-    in_sample = [
-        in_sample_separation(*_arms(run, kept, site, index)) for index, _, site in captured
-    ]
-    first_of = dict(reversed(list(zip(labels, kept, strict=True))))
-    distinct = [first_of[label] for label in dict.fromkeys(labels)]
-    return Analysis(
-        results={
-            (layer, site): LayerResult(layer, site, estimated, pooled)
-            for (_, layer, site), estimated, pooled in zip(
-                captured, separations, in_sample, strict=True
-            )
-        },
-        scored=tuple(distinct[i] for i in separations[0].pairs),
-        responses=tuple(
-            PairResponses(pair, responses[pair.group("natural")], responses[pair.group("artifact")])
-            for pair in pairs
-        ),
-        dropped=(
-            *(Dropped(pair, "a response without tokens") for pair in without_tokens),
-            *(Dropped(pair, "NaN or infinity in its activations") for pair in not_finite),
-        ),
-        merged=len(kept) - separations[0].n_pairs,
-        settings=settings,
-        provenance=dict(provenance or {}),
-    )
-
-
-def _arms(
-    run: RunStore, pairs: Sequence[Pair], site: str, index: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Token activations of the artifact and of the natural prompts, (steps, width) each."""
-    tokens = run.tokens(site, index)
-    return (
-        [tokens[pair.group("artifact")] for pair in pairs],
-        [tokens[pair.group("natural")] for pair in pairs],
-    )
-
-
-def _with_tokens(run: RunStore, pairs: PromptPairs, site: str) -> tuple[list[Pair], list[Pair]]:
-    """Pairs with captured tokens in both arms, and the others."""
-    steps = {group: len(array) for group, array in run.tokens(site, 0).items()}
-    kept: list[Pair] = []
-    without: list[Pair] = []
-    for pair in pairs:
-        both = all(steps[pair.group(condition)] for condition in CONDITIONS)
-        (kept if both else without).append(pair)
-    if not kept:
-        raise AnalysisError(f"{pairs.source}: no pair has a response with tokens in both arms")
-    return kept, without
-
-
-def _folded(pair: Pair) -> tuple[str, str]:
-    """Pairs with equal labels are the same observation twice."""
-    return " ".join(pair.natural.split()).casefold(), " ".join(pair.artifact.split()).casefold()

@@ -69,8 +69,7 @@ def collect(
     with run.locked("another process is collecting this run; waiting for it"):
         run.sweep()
         if again:
-            for shard in run.shards().values():
-                shard.unlink()
+            run.clear()
         if run.plan() is None or run.missing():
             _fill(run, checkpoint, prompts, settings, continuation, progress)
     return run

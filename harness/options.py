@@ -56,14 +56,28 @@ OPTIONS = (
     Option(
         "--positions",
         "generated",
-        f"tokens to capture: {', '.join(get_args(Positions))} (default: generated)",
+        f"tokens to capture: {', '.join(get_args(Positions))} (default: generated); may be "
+        "repeated: the first is what the checks are about, the others get checks of their own",
         "WHICH",
+        "append",
     ),
     Option("--max-tokens", "20", "tokens to generate per prompt (default: 20)", "N"),
     Option(
         "--no-chat",
         None,
         "give prompts to the model without its chat template, as base models want",
+        action="store_true",
+    ),
+    Option(
+        "--base-model",
+        None,
+        "check what the model has beyond this one, on the same pairs",
+        "PATH_OR_REPO",
+    ),
+    Option(
+        "--text-baselines",
+        None,
+        "check what the model has beyond words and lengths",
         action="store_true",
     ),
     Option("--alpha", "0.05", "family-wise significance level (default: 0.05)", "ALPHA"),
@@ -80,6 +94,30 @@ OPTIONS = (
         ".artifact_store",
         "where activations are kept and reused (default: .artifact_store)",
         "DIR",
+    ),
+    Option(
+        "--artifact-save",
+        None,
+        "keep this run as a baseline in .artifact_baselines/, under the next number",
+        "NAME",
+    ),
+    Option(
+        "--artifact-compare",
+        None,
+        "compare with a baseline: its name (the latest), number or file",
+        "NAME_OR_PATH",
+    ),
+    Option(
+        "--artifact-margin",
+        "0.5",
+        "largest change of d that counts as none (default: 0.5)",
+        "D",
+    ),
+    Option(
+        "--artifact-inconclusive",
+        "fail",
+        "what an inconclusive comparison does: fail or skip (default: fail)",
+        "HOW",
     ),
     Option("--recollect", None, "collect anew what the store already has", action="store_true"),
     Option(

@@ -123,6 +123,12 @@ def parse_pairs(text: str, *, source: str) -> PromptPairs:
         name: str(_object(body, source, name).get("description", ""))
         for name, body in categories.items()
     }
+    try:
+        json.dumps([metadata, descriptions], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise PairsError(
+            f"{source}: a text outside the pairs holds half a surrogate pair"
+        ) from None
     return PromptPairs(tuple(pairs), descriptions, metadata, source)
 
 

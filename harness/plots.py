@@ -15,9 +15,9 @@ from harness.analysis import Analysis, LayerResult
 from harness.verdict import CHANCE, Criteria, decimal, overall
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _NATURAL, _ARTIFACT = "#0072B2", "#D55E00"
-_GREY = "#767676"
+GREY = "#767676"
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "font.family": "sans-serif",
@@ -44,7 +44,7 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
     Filled markers meet every criterion. Grey crosses are the in-sample figures that the same
     activations give if one scores the vectors that the direction was learnt from.
     """
-    with _style():
+    with style():
         figure = Figure(figsize=(9, 7), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True)
         sites = list(dict.fromkeys(site for _, site in analysis))
@@ -53,24 +53,24 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
             results = [result for result in analysis.values() if result.site == site]
             passed = [overall(result, criteria) == "passed" for result in results]
             x = np.array([result.layer for result in results]) + offsets[number]
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             label = f"{site}, held out"
             parts = [result.separation for result in results]
             d = [(s.d, s.d_interval) for s in parts]
             accuracy = [(s.accuracy, s.accuracy_interval) for s in parts]
             _curve(top, x, d, passed, colour, label)
             _curve(bottom, x, accuracy, passed, colour, label)
-            ghost = {"color": _GREY, "marker": "x", "linestyle": "none", "markersize": 5}
+            ghost = {"color": GREY, "marker": "x", "linestyle": "none", "markersize": 5}
             name = "in-sample, for comparison" if number == 0 else None
             top.plot(x, [r.in_sample.d for r in results], label=name, **ghost)
             bottom.plot(x, [r.in_sample.accuracy for r in results], label=name, **ghost)
         null = [result.separation.null_quantile_95 for result in analysis.values()]
         if np.isfinite(null).all():
             top.axhspan(0, max(null), color="#000000", alpha=0.06, lw=0)
-            _label(top, max(null) / 2, "95% of\nshuffled labels", _GREY)
-        _line(top, criteria.d_threshold, f"threshold {criteria.d_threshold:g}")
-        _line(bottom, CHANCE, "chance")
-        top.axhline(0, color=_GREY, linewidth=0.8)
+            label_height(top, max(null) / 2, "95% of\nshuffled labels", GREY)
+        line_at(top, criteria.d_threshold, f"threshold {criteria.d_threshold:g}")
+        line_at(bottom, CHANCE, "chance")
+        top.axhline(0, color=GREY, linewidth=0.8)
         level = f"{analysis.settings.level:.0%}"
         top.set_title(f"Effect size, with {level} intervals")
         top.set_ylabel("d (standard deviations)")
@@ -87,7 +87,7 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
 def scores_figure(result: LayerResult) -> Figure:
     """Held-out scores of one layer: both prompts of each pair, joined by a line."""
     s = result.separation
-    with _style():
+    with style():
         figure = Figure(figsize=(6.5, 2.6), layout="constrained")
         axes = figure.subplots()
         order = np.argsort(np.subtract(s.scores_artifact, s.scores_natural))
@@ -96,7 +96,7 @@ def scores_figure(result: LayerResult) -> Figure:
         axes.vlines(x, natural, artifact, color="#CFCFCF", linewidth=1)
         axes.plot(x, natural, "o", color=_NATURAL, markersize=3.5, label="natural")
         axes.plot(x, artifact, "^", color=_ARTIFACT, markersize=3.5, label="artifact")
-        _line(axes, 0, "boundary")
+        line_at(axes, 0, "boundary")
         axes.set_title(f"Layer {result.layer}, {result.site}: held-out scores, d = {decimal(s.d)}")
         axes.set_xlabel("pair, worst separated first")
         axes.set_ylabel("score")
@@ -107,14 +107,15 @@ def scores_figure(result: LayerResult) -> Figure:
 def to_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as "svg" or "png"."""
     stream = io.BytesIO()
-    with _style():
+    with style():
         metadata = {"Date": None} if kind == "svg" else {}
         figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
     return stream.getvalue()
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """The look of every figure of the project."""
     with mpl.rc_context(_STYLE):
         yield
 
@@ -146,12 +147,13 @@ def _curve(
             )
 
 
-def _line(axes: Axes, y: float, label: str) -> None:
+def line_at(axes: Axes, y: float, label: str) -> None:
+    """A dashed, labelled line to hold estimates against."""
     axes.axhline(y, color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
-    _label(axes, y, label, "#000000")
+    label_height(axes, y, label, "#000000")
 
 
-def _label(axes: Axes, y: float, text: str, colour: str) -> None:
+def label_height(axes: Axes, y: float, text: str, colour: str) -> None:
     """A label for a height, outside at the right, where no data are."""
     axes.annotate(
         text,

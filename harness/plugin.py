@@ -2,8 +2,9 @@
 
 import base64
 import re
+import warnings
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -14,25 +15,42 @@ from tqdm import tqdm
 import gemma_mlx
 from gemma_mlx import Checkpoint, CheckpointError, Positions, RequestError
 from harness import options, plots, report, results
-from harness.analysis import (
-    Analysis,
-    AnalysisError,
-    AnalysisSettings,
-    LayerResult,
-    LayerSite,
-    analyze,
-    layer_id,
+from harness.activations import AnalysisError, LayerSite
+from harness.analysis import Analysis, AnalysisSettings, LayerResult, analyze, layer_id
+from harness.baseline import (
+    check_name,
+    compare_with,
+    find_baseline,
+    load_baseline,
+    save_baseline,
 )
 from harness.collect import CollectSettings, collect
 from harness.pairs import PairsError, PromptPairs, load_pairs
 from harness.provenance import provenance
 from harness.store import RunStore, StoreError, write_atomically
 from harness.verdict import CheckFailedError, Criteria
+from harness.versions import (
+    BaselineError,
+    LayerComparison,
+    Version,
+    VersionComparison,
+    check_comparable,
+)
 
 PLOT_NAME = "alignment_artifact_analysis_plot.png"
 REPORT_NAME = "report.html"
 
-_EXPECTED_ERRORS = (AnalysisError, CheckpointError, PairsError, RequestError, StoreError)
+#: Attribute of a check that is collected only if the plan has what it names (`needs`).
+NEEDS = "_artifact_needs"
+
+_EXPECTED_ERRORS = (
+    AnalysisError,
+    BaselineError,
+    CheckpointError,
+    PairsError,
+    RequestError,
+    StoreError,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,13 @@ class Plan:
     collection: CollectSettings
     analysis: AnalysisSettings
     criteria: Criteria
+    companions: tuple[Positions, ...]
+    base_model: str | None
+    text_baselines: bool
+    save_as: str | None
+    baseline: Version | None
+    margin: float
+    skip_inconclusive: bool
     store: Path
     recollect: bool
 
@@ -56,6 +81,18 @@ class Plan:
 
 _PLAN = pytest.StashKey[Plan | Exception]()
 _ANALYSIS = pytest.StashKey[Analysis]()
+_SAVED = pytest.StashKey[Path]()
+_COMPARISON = pytest.StashKey[VersionComparison]()
+
+
+def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator of a check that is collected only if the plan's `field` was given."""
+
+    def mark(check: Callable[..., None]) -> Callable[..., None]:
+        setattr(check, NEEDS, field)
+        return check
+
+    return mark
 
 
 def make_plan(config: pytest.Config) -> Plan:
@@ -70,9 +107,11 @@ def make_plan(config: pytest.Config) -> Plan:
         if name not in gemma_mlx.SITES or name == "attn_pattern":
             known = ", ".join(s for s in gemma_mlx.SITES if s != "attn_pattern")
             raise pytest.UsageError(f"--site {name!r}: choose from {known}")
-    positions = options.read(config, "positions")
-    if positions not in get_args(Positions):
-        raise pytest.UsageError(f"--positions {positions!r}: choose from {get_args(Positions)}")
+    positions = tuple(dict.fromkeys(options.read(config, "positions")))
+    for name in positions:
+        if name not in get_args(Positions):
+            known = ", ".join(get_args(Positions))
+            raise pytest.UsageError(f"--positions {name!r}: choose from {known}")
     pairs = load_pairs(options.read(config, "pairs"))
     if len(pairs) < 8:
         raise PairsError(f"{pairs.source}: {len(pairs)} pairs; at least 8 are needed")
@@ -80,6 +119,12 @@ def make_plan(config: pytest.Config) -> Plan:
     shape = gemma_mlx.find_checkpoint(model, revision=revision, config_only=True).config
     layers = options.parse_layers(options.read(config, "layers"), shape.num_hidden_layers)
     infinity = float("inf")
+    save_as, compare = options.read(config, "save"), options.read(config, "compare")
+    if save_as is not None:
+        check_name(save_as)
+    inconclusive = options.read(config, "inconclusive")
+    if inconclusive not in ("fail", "skip"):
+        raise pytest.UsageError(f"--artifact-inconclusive {inconclusive!r}: choose fail or skip")
     return Plan(
         model=model,
         revision=revision,
@@ -88,7 +133,7 @@ def make_plan(config: pytest.Config) -> Plan:
         collection=CollectSettings(
             sites=sites,
             layers=layers,
-            positions=positions,
+            positions=positions[0],
             max_tokens=int(number("max_tokens", low=1, high=infinity, whole=True)),
             chat=not options.read(config, "no_chat"),
         ),
@@ -100,6 +145,13 @@ def make_plan(config: pytest.Config) -> Plan:
             d_threshold=number("d_threshold", low=-infinity, high=infinity, whole=False),
             alpha=number("alpha", low=0, high=1, whole=False),
         ),
+        companions=positions[1:],
+        base_model=options.read(config, "base_model"),
+        text_baselines=options.read(config, "text_baselines"),
+        save_as=save_as,
+        baseline=None if compare is None else load_baseline(find_baseline(compare)),
+        margin=number("margin", low=1e-9, high=infinity, whole=False),
+        skip_inconclusive=inconclusive == "skip",
         store=Path(options.read(config, "store")),
         recollect=options.read(config, "recollect"),
     )
@@ -125,13 +177,24 @@ def _exact_layers(keyword: str) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "layer_result" in metafunc.fixturenames:
-        plan = _plan(metafunc.config)
-        # A plan that failed is reported once, by pytest_collection_modifyitems.
-        family = plan.family if isinstance(plan, Plan) else []
+    plan = _plan(metafunc.config) if "layer_result" in metafunc.fixturenames else None
+    # A plan that failed is reported once, by pytest_collection_modifyitems.
+    if isinstance(plan, Plan):
+        family = plan.family
         metafunc.parametrize(
             "layer_result", family, indirect=True, ids=[layer_id(*key) for key in family]
         )
+        if "companion" in metafunc.fixturenames:
+            metafunc.parametrize("companion", plan.companions)
+    elif plan is not None:
+        metafunc.parametrize("layer_result", [], indirect=True)
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> Any:
+    """Checks whose input isn't given aren't collected."""
+    needed = getattr(obj, NEEDS, None)
+    plan = _plan(collector.config) if needed else None
+    return [] if isinstance(plan, Plan) and not getattr(plan, str(needed)) else None
 
 
 def _plan(config: pytest.Config) -> Plan | Exception:
@@ -171,9 +234,9 @@ class _ReportKeeper:
         if self._config.option.collectonly or "analysis" not in fixtures:
             self._drop()
 
-    def pytest_keyboard_interrupt(self) -> None:
-        """Also called for `pytest.exit`."""
-        if _ANALYSIS not in self._config.stash:
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Called for Ctrl-C, and for `pytest.exit` over input that can't be used."""
+        if _ANALYSIS not in self._config.stash or excinfo.errisinstance(pytest.exit.Exception):
             self._drop()
 
     def _drop(self) -> None:
@@ -221,24 +284,85 @@ def gemma(checkpoint: Checkpoint) -> gemma_mlx.Gemma:
 
 
 @pytest.fixture(scope="session")
-def activations(artifact_plan: Plan, checkpoint: Checkpoint) -> RunStore:
-    """The run's activations: from the store, or collected into it now."""
+def run_provenance(artifact_plan: Plan, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Model, pairs, settings, versions and machine of this run."""
     return _or_exit(
-        lambda: collect(
+        lambda: provenance(
+            artifact_plan.model,
+            artifact_plan.revision,
             checkpoint,
             artifact_plan.pairs,
             artifact_plan.collection,
-            artifact_plan.store,
-            again=artifact_plan.recollect,
+            artifact_plan.analysis,
         )
     )
 
 
 @pytest.fixture(scope="session")
+def baseline(artifact_plan: Plan, run_provenance: dict[str, Any]) -> Version | None:
+    """The run that `--artifact-compare` names, comparable with this one."""
+    found = artifact_plan.baseline
+    if found is not None:
+        _or_exit(lambda: check_comparable(found, run_provenance))
+    return found
+
+
+@pytest.fixture(scope="session")
+def activations(artifact_plan: Plan, checkpoint: Checkpoint) -> RunStore:
+    """The run's activations: from the store, or collected into it now."""
+    return _collected(artifact_plan, checkpoint, artifact_plan.collection)
+
+
+@pytest.fixture(scope="session")
+def companions(
+    artifact_plan: Plan, checkpoint: Checkpoint, activations: RunStore
+) -> dict[str, RunStore]:
+    """The same prompts at other positions: those asked for, and beside generated tokens always
+    the two that hold the words constant."""
+    names = list(artifact_plan.companions)
+    if artifact_plan.collection.positions == "generated":
+        names += [name for name in ("forced", "prompt_last") if name not in names]
+    return {
+        name: _collected(
+            artifact_plan, checkpoint, replace(artifact_plan.collection, positions=name)
+        )
+        for name in names
+    }
+
+
+@pytest.fixture(scope="session")
+def base_activations(artifact_plan: Plan) -> RunStore | None:
+    """The base model's activations, if `--base-model` names one."""
+    name = artifact_plan.base_model
+    if name is None:
+        return None
+    base = _or_exit(lambda: gemma_mlx.find_checkpoint(name))
+    return _collected(artifact_plan, base, artifact_plan.collection)
+
+
+def _collected(plan: Plan, checkpoint: Checkpoint, settings: CollectSettings) -> RunStore:
+    if settings.positions == "prompt_last":
+        # The prompt alone is read: nothing need be written after it.
+        settings = replace(settings, max_tokens=0)
+    return _or_exit(
+        lambda: collect(checkpoint, plan.pairs, settings, plan.store, again=plan.recollect)
+    )
+
+
+@pytest.fixture(scope="session")
 def analysis(
-    artifact_plan: Plan, checkpoint: Checkpoint, activations: RunStore, pytestconfig: pytest.Config
+    artifact_plan: Plan,
+    run_provenance: dict[str, Any],
+    baseline: Version | None,
+    activations: RunStore,
+    companions: dict[str, RunStore],
+    base_activations: RunStore | None,
+    pytestconfig: pytest.Config,
 ) -> Analysis:
-    """Results by (layer, site) for the run's whole family, whatever is selected."""
+    """Results by (layer, site) for the run's whole family, whatever is selected.
+
+    `baseline` is here to be refused, if it can't be compared, before anything is collected.
+    """
     progress: Callable[[Iterable[int]], Iterable[int]] = partial(
         tqdm, desc="resampling", unit="layer", disable=None, leave=False
     )
@@ -249,20 +373,42 @@ def analysis(
             layers=artifact_plan.layers,
             sites=artifact_plan.collection.sites,
             settings=artifact_plan.analysis,
-            provenance=provenance(
-                artifact_plan.model,
-                artifact_plan.revision,
-                checkpoint,
-                artifact_plan.pairs,
-                artifact_plan.collection,
-                artifact_plan.analysis,
-                activations.key,
-            ),
+            companions=companions,
+            base=base_activations,
+            provenance={**run_provenance, "run_key": activations.key},
             progress=progress,
         )
     )
     pytestconfig.stash[_ANALYSIS] = found
     return found
+
+
+@pytest.fixture(scope="session")
+def version_comparison(
+    artifact_plan: Plan,
+    analysis: Analysis,
+    baseline: Version | None,
+    criteria: Criteria,
+    pytestconfig: pytest.Config,
+) -> VersionComparison | None:
+    """This run against the baseline, if there is one."""
+    if baseline is None:
+        return None
+    found = _or_exit(
+        lambda: compare_with(baseline, analysis, criteria, margin=artifact_plan.margin)
+    )
+    for warning in found.warnings:
+        warnings.warn(f"comparing with {baseline.name}: {warning}", stacklevel=1)
+    pytestconfig.stash[_COMPARISON] = found
+    return found
+
+
+@pytest.fixture
+def layer_comparison(
+    layer_result: LayerResult, version_comparison: VersionComparison
+) -> LayerComparison:
+    """One layer at one site in the baseline and in this run."""
+    return version_comparison.layers[layer_result.layer, layer_result.site]
 
 
 @pytest.fixture
@@ -337,6 +483,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     folder = Path(options.read(config, "report"))
     results.write_results(folder / results.FILE_NAME, *found)
+    plan = config.stash[_PLAN]
+    if isinstance(plan, Plan) and plan.save_as is not None:
+        config.stash[_SAVED] = save_baseline(plan.save_as, *found)
     figure = plots.separation_figure(*found)
     write_atomically(folder / PLOT_NAME, plots.to_bytes(figure, "png"))
 
@@ -355,4 +504,8 @@ def pytest_terminal_summary(
         terminalreporter.line(line, **{colours[outcome]: True})
     terminalreporter.line("")
     terminalreporter.line(report.headline(*found))
+    if _COMPARISON in config.stash:
+        terminalreporter.line(report.comparison_headline(config.stash[_COMPARISON]))
+    if _SAVED in config.stash:
+        terminalreporter.line(f"saved as baseline {config.stash[_SAVED]}")
     terminalreporter.line(f"report, plot and results: {options.read(config, 'report')}/")

@@ -3,7 +3,6 @@
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,17 +25,16 @@ def provenance(
     pairs: PromptPairs,
     collected: CollectSettings,
     analysed: AnalysisSettings,
-    run_key: str,
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """JSON-ready facts about a run: model, pairs, settings, versions, machine, date (UTC)."""
     return {
         "model": model,
         "revision": revision,
         "model_fingerprint": checkpoint.fingerprint,
+        "template_fingerprint": checkpoint.chat_template_fingerprint,
         "pairs_file": Path(pairs.source).name,
         "pairs_version": pairs.metadata.get("version"),
         "pairs_fingerprint": pairs.fingerprint,
-        "run_key": run_key,
         "collection": asdict(collected),
         "analysis": asdict(analysed),
         "packages": {name: version(name) for name in _PACKAGES},

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 
-from harness import plots
+from harness import panels, plots
 from harness.analysis import Analysis, LayerResult, PairResponses
 from harness.verdict import Criteria, Outcome, decimal, interval, overall, p_value
+from harness.versions import VersionComparison
 
 
 def headline(analysis: Analysis, criteria: Criteria) -> str:
@@ -28,9 +30,29 @@ def headline(analysis: Analysis, criteria: Criteria) -> str:
     )
 
 
+def comparison_headline(compared: VersionComparison) -> str:
+    """What changed from the baseline, in one sentence."""
+    found = [layer.comparison for layer in compared.layers.values()]
+    counts = [
+        f"{sum(c.verdict == verdict for c in found)} {verdict}"
+        for verdict in ("equivalent", "changed", "inconclusive")
+    ]
+    largest = max(found, key=lambda c: abs(c.difference))
+    sets = "".join(
+        f" {word}: {', '.join(ids)}."
+        for word, ids in (("Pass now", compared.gained), ("Pass no more", compared.lost))
+        if ids
+    )
+    return (
+        f"Against {compared.a}, of {len(found)} layers {', '.join(counts)} within "
+        f"±{compared.margin:g}; largest change of d {largest.difference:+.2f} "
+        f"{interval(largest.interval)}.{sets}"
+    )
+
+
 def terminal_table(analysis: Analysis, criteria: Criteria) -> list[tuple[str, Outcome]]:
     """One line per layer and site, with its outcome; the first line is the header."""
-    rows = [("", "d", "", "accuracy", "", "p (family)", "verdict")]
+    rows = [("", "d", "", "accuracy", "", "p (family)", "d, same words", "verdict")]
     outcomes: list[Outcome] = ["passed"]
     for result in analysis.values():
         s = result.separation
@@ -43,11 +65,12 @@ def terminal_table(analysis: Analysis, criteria: Criteria) -> list[tuple[str, Ou
                 decimal(s.accuracy),
                 interval(s.accuracy_interval),
                 p_value(s.p_adjusted),
+                _same_words(result),
                 outcomes[-1],
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = {0, 2, 4, 6}
+    left = {0, 2, 4, 7}
     return [
         (
             "  ".join(
@@ -60,16 +83,28 @@ def terminal_table(analysis: Analysis, criteria: Criteria) -> list[tuple[str, Ou
     ]
 
 
-def summary_html(analysis: Analysis, criteria: Criteria) -> str:
+def _same_words(result: LayerResult) -> str:
+    """d with the same answer forced after both prompts, where that was measured."""
+    forced = result.companions.get("forced")
+    return decimal(forced.d) if forced else "–"
+
+
+def summary_html(
+    analysis: Analysis, criteria: Criteria, compared: VersionComparison | None = None
+) -> str:
     """The HTML that stands above the list of checks; every text in it is escaped."""
     environment = Environment(
         loader=PackageLoader("harness"), autoescape=True, undefined=StrictUndefined
     )
+    environment.filters.update(decimal=decimal, interval=interval)
     template = environment.get_template("summary.html")
-    figure = plots.to_bytes(plots.separation_figure(analysis, criteria), "svg")
     return template.render(
         headline=headline(analysis, criteria),
-        plot=data_uri(figure, "image/svg+xml"),
+        plot=_picture(plots.separation_figure(analysis, criteria)),
+        has_base=any(result.beyond_base for result in analysis.values()),
+        panels=_panels(analysis, criteria),
+        compared=compared,
+        comparison=_comparison_panel(compared),
         rows=[_LayerRow.of(result, criteria) for result in analysis.values()],
         responses=_worst_first(analysis),
         analysis=analysis,
@@ -78,8 +113,72 @@ def summary_html(analysis: Analysis, criteria: Criteria) -> str:
     )
 
 
-def data_uri(content: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+@dataclass(frozen=True)
+class _Panel:
+    """A figure of the report with the sentence that says what it shows."""
+
+    title: str
+    text: str
+    picture: str
+
+
+def _picture(figure: Figure) -> str:
+    """The figure as the address of an inline SVG image."""
+    content = base64.b64encode(plots.to_bytes(figure, "svg")).decode()
+    return f"data:image/svg+xml;base64,{content}"
+
+
+def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
+    """Controls, as far as the analysis has them."""
+    results = list(analysis.values())
+    found = []
+    if any(result.companions for result in results):
+        forced = [r.companions["forced"].d for r in results if "forced" in r.companions]
+        same = f" With the same words after both prompts, d is at most {decimal(max(forced))}."
+        found.append(
+            _Panel(
+                "Is it the words, or the model?",
+                "Where each prompt has its own answer, the words that were written separate the "
+                "conditions even at layer 0. The other curves hold the words constant."
+                + (same if forced else ""),
+                _picture(panels.positions_figure(analysis)),
+            )
+        )
+    if all(result.transfer for result in results):
+        worst = min((t for r in results for t in r.transfer), key=lambda t: t.d)
+        found.append(
+            _Panel(
+                "One direction for all categories?",
+                "Each category is scored along the direction that the other categories give. The "
+                f"weakest is {worst.category} with d = {decimal(worst.d)} "
+                f"{interval(worst.d_interval)}.",
+                _picture(panels.category_figure(analysis)),
+            )
+        )
+    if any(result.steps for result in results):
+        found.append(
+            _Panel(
+                "At which token?",
+                "Each token is scored along the direction of whole responses, refitted without "
+                "its own pair.",
+                _picture(panels.step_figure(analysis, criteria.alpha)),
+            )
+        )
+    return found
+
+
+def _comparison_panel(compared: VersionComparison | None) -> _Panel | None:
+    if compared is None:
+        return None
+    return _Panel(
+        "Against the baseline",
+        comparison_headline(compared),
+        _picture(
+            panels.comparison_figure(
+                compared.layers, compared.margin, f"Change of d from {compared.a}"
+            )
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -93,6 +192,8 @@ class _LayerRow:
     accuracy: str
     accuracy_interval: str
     p: str
+    same_words: str
+    base: str
     in_sample_d: str
     in_sample_accuracy: str
 
@@ -107,6 +208,10 @@ class _LayerRow:
             decimal(s.accuracy),
             interval(s.accuracy_interval),
             p_value(s.p_adjusted),
+            _same_words(result),
+            "–"
+            if result.beyond_base is None
+            else f"{result.beyond_base.difference:+.2f} {interval(result.beyond_base.interval)}",
             decimal(result.in_sample.d),
             decimal(result.in_sample.accuracy),
         )

@@ -79,10 +79,13 @@ class RunStore:
             raise _io_error(self.path, error) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                raise _io_error(self.path, error) from error
             yield
 
     def plan(self) -> list[list[str]] | None:
@@ -94,19 +97,24 @@ class RunStore:
             manifest = json.loads(file.read_text(encoding="utf-8"))
             batches = manifest["batches"]
             same = manifest["settings"] == json.loads(json.dumps(self.settings))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            whole = manifest["batches_sha256"] == _digest(batches)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(f"{file}: damaged ({error}); move the directory away") from error
+        if not whole:
+            raise StoreError(f"{file}: damaged (its batches changed); move the directory away")
         if not same:
             raise StoreError(f"{file}: belongs to another run; move the directory away")
         return batches
 
     def begin(self, batches: Sequence[Sequence[str]]) -> None:
         """Fix the plan; called once, under the lock, before the first shard."""
+        listed = [list(batch) for batch in batches]
         manifest = {
             "format": FORMAT,
             "key": self.key,
             "settings": self.settings,
-            "batches": [list(batch) for batch in batches],
+            "batches": listed,
+            "batches_sha256": _digest(listed),
         }
         self._write(_MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
 
@@ -130,7 +138,7 @@ class RunStore:
         for number in range(len(batches)):
             if number in shards and not _sound(shards[number]):
                 warnings.warn(f"{shards[number]}: damaged, will be collected again", stacklevel=2)
-                shards.pop(number).unlink()
+                _remove(shards.pop(number))
             if number not in shards:
                 missing.append(number)
         return missing
@@ -138,7 +146,12 @@ class RunStore:
     def sweep(self) -> None:
         """Remove what an interrupted write left; called under the lock."""
         for file in self.path.glob("*.tmp"):
-            file.unlink()
+            _remove(file)
+
+    def clear(self) -> None:
+        """Remove every shard, so that all is collected again; called under the lock."""
+        for shard in self.shards().values():
+            _remove(shard)
 
     def write(self, number: int, records: Mapping[str, Record]) -> None:
         """Store one batch."""
@@ -224,8 +237,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise _io_error(path, error) from error
 
 
+def _digest(batches: list[list[str]]) -> str:
+    return hashlib.sha256(json.dumps(batches).encode()).hexdigest()
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink()
+    except OSError as error:
+        raise _io_error(file, error) from error
+
+
 def _io_error(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path}: cannot be written ({error.strerror})")
+    return StoreError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def _matches(file: Path, content: bytes) -> bool:

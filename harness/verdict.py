@@ -1,14 +1,19 @@
 """The criteria of the checks, and what to say about a layer that meets or misses one."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.analysis import LayerResult
+from harness.controls import TextBaseline
 from harness.stats import pairs_to_decide
+from harness.versions import LayerComparison
 
 Outcome = Literal["passed", "failed", "inconclusive"]
 CHANCE = 0.5
+# Bias of d under shuffled labels that is put up with, beyond Monte Carlo error.
+NULL_BIAS = 0.03
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,114 @@ def significant(result: LayerResult, criteria: Criteria) -> Verdict:
         "failed",
         f"{found} is not below {criteria.alpha:g}: with the labels of whole pairs flipped at "
         f"random, the most separated layer is this far apart just as easily. {_next(result)}",
+    )
+
+
+def shuffled_labels(result: LayerResult) -> Verdict:
+    """Passed if d averages 0 when the labels of whole pairs are flipped at random."""
+    s = result.separation
+    bound = NULL_BIAS + 4 * s.null_mean_se
+    found = f"with shuffled labels d averages {s.null_mean:.3f} ± {s.null_mean_se:.3f}"
+    if abs(s.null_mean) <= bound:
+        return _verdict(result, "passed", found)
+    return _verdict(
+        result,
+        "failed",
+        f"{found}, which is not within {bound:.3f} of 0: the estimate is biased on these pairs; "
+        "look for pairs that share prompts or responses",
+    )
+
+
+def crosses_categories(result: LayerResult) -> Verdict:
+    """Passed if the direction that the other categories give separates each category: every
+    interval of d above 0 (an intersection–union test, Berger 1982, needs no correction)."""
+    if not result.transfer:
+        return _verdict(result, "inconclusive", "no category has enough pairs to be left out")
+    worst = min(result.transfer, key=lambda transfer: transfer.d_interval[0])
+    found = (
+        f"weakest category {worst.category}: d = {decimal(worst.d)} {interval(worst.d_interval)} "
+        f"on its {worst.n_pairs} pairs, along the direction of the other categories"
+    )
+    outcome = _against(worst.d_interval, 0.0)
+    if outcome == "passed":
+        return _verdict(result, outcome, found)
+    return _verdict(
+        result,
+        outcome,
+        f"{found}; its interval is not above 0, so the direction is not shown to be one for all "
+        "categories. Look next at the category × layer map in the report",
+    )
+
+
+def companion_separates(result: LayerResult, position: str, criteria: Criteria) -> Verdict:
+    """Passed if d at other positions has its interval above 0 and family-wise p below alpha."""
+    s = result.companions[position]
+    found = (
+        f"at positions {position!r} d = {decimal(s.d)} {interval(s.d_interval)}, family-wise "
+        f"p = {p_value(s.p_adjusted)}"
+    )
+    outcome = _against(s.d_interval, 0.0)
+    if outcome == "passed" and s.p_adjusted < criteria.alpha:
+        return _verdict(result, "passed", found)
+    return _verdict(
+        result,
+        "failed" if outcome == "failed" else "inconclusive",
+        f"{found}: with the words held constant nothing is shown to separate here, while d is "
+        f"{decimal(result.separation.d)} where the words may differ",
+    )
+
+
+def beyond_text(result: LayerResult, name: str, texts: Sequence[TextBaseline]) -> Verdict:
+    """Passed if the layer's d exceeds that of a text alone, with its whole interval."""
+    text = next((text for text in texts if text.name == name), None)
+    if text is None:
+        return _verdict(result, "passed", f"{name} is the same in both conditions of every pair")
+    change = text.beyond[result.layer, result.site]
+    found = (
+        f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
+        f"beyond what {text.description} gives (d = {decimal(change.d_a)})"
+    )
+    outcome = _against(change.interval, 0.0)
+    if outcome == "passed":
+        return _verdict(result, outcome, found)
+    return _verdict(result, outcome, f"{found}: the text alone may explain the separation")
+
+
+def beyond_base(result: LayerResult) -> Verdict:
+    """Passed if d is larger than the base model's, with the whole interval of the change."""
+    change = result.beyond_base
+    if change is None:
+        raise ValueError("the analysis was made without a base model")
+    found = (
+        f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
+        f"beyond the base model's {decimal(change.d_a)}"
+    )
+    outcome = _against(change.interval, 0.0)
+    if outcome == "passed":
+        return _verdict(result, outcome, found)
+    return _verdict(result, outcome, f"{found}: training is not shown to have added to it")
+
+
+def unchanged(compared: LayerComparison) -> Verdict:
+    """Passed if d is equivalent to the baseline's: its change lies within the margin."""
+    change = compared.comparison
+    found = (
+        f"layer {compared.layer}, {compared.site}: d went from {decimal(change.d_a)} to "
+        f"{decimal(change.d_b)}, a change of {change.difference:+.2f} {interval(change.interval)}"
+    )
+    if compared.drift is not None:
+        found += f", direction cosine {decimal(compared.drift.cosine)}"
+    pairs = f" (n = {change.n_pairs} pairs)"
+    if change.verdict == "equivalent":
+        within = "detectable, but within" if change.detectable else "within"
+        return Verdict("passed", f"{found}: {within} ±{change.margin:g}{pairs}")
+    if change.verdict == "changed":
+        how = "stronger" if change.difference > 0 else "weaker"
+        return Verdict("failed", f"{found}: the separation is {how} than in the baseline{pairs}")
+    return Verdict(
+        "inconclusive",
+        f"{found}: neither within ±{change.margin:g} nor excluding 0; more pairs, or a wider "
+        f"--artifact-margin if that is what matters, would decide it{pairs}",
     )
 
 

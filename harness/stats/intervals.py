@@ -16,6 +16,7 @@ from scipy.special import ndtri, stdtrit
 
 from harness.stats.arrays import FloatArray
 from harness.stats.estimates import standardized_difference
+from harness.stats.linalg import product
 from harness.stats.resample import SMALL_NORM, HeldOut
 
 Interval = tuple[float, float]
@@ -54,8 +55,8 @@ class Expansion:
 
     def bootstrap(self, multipliers: FloatArray) -> FloatArray:
         """Replicates of d_s* − d_s, one for each row of ``multipliers`` ``(replicates, n)``."""
-        forms = ((multipliers @ self.quadratic) * multipliers).sum(axis=1)
-        return multipliers @ self.linear + forms
+        sums = product(multipliers, np.column_stack([self.quadratic, self.linear]))
+        return (sums[:, :-1] * multipliers).sum(axis=1) + sums[:, -1]
 
 
 def expand(held: HeldOut, gram: FloatArray) -> Expansion:

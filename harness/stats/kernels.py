@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.arrays import FloatArray
+from harness.stats.linalg import product
 
 Scale = Literal["sd", "raw"]
 
@@ -112,11 +113,11 @@ def kernels(
     """
     delta, middle = halves(artifact, natural)
     weights = inverse_variances(delta, middle, scale)
-    difference = (delta * weights.fold) @ delta.T
-    midpoint = ((middle - middle.mean(axis=0)) * weights.fold) @ delta.T
+    difference = product(delta * weights.fold, delta.T)
+    midpoint = product((middle - middle.mean(axis=0)) * weights.fold, delta.T)
     np.fill_diagonal(difference, 0.0)
     np.fill_diagonal(midpoint, 0.0)
-    return Kernels(difference, midpoint, (delta * weights.overall) @ delta.T)
+    return Kernels(difference, midpoint, product(delta * weights.overall, delta.T))
 
 
 def fold_directions(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness.stats.arrays import FloatArray
 from harness.stats.estimates import paired_statistic, standardized_difference
 from harness.stats.kernels import Kernels
+from harness.stats.linalg import product
 
 CHUNK = 500
 TIE = 1e-12
@@ -91,7 +92,7 @@ class Flipper:
         """Scores for each row of ``signs`` ``(flips, n)``; arrays ``(flips, scored pairs)``."""
         flips = signs.astype(np.float64)
         k = len(self.rows)
-        sums = flips @ self.kernel_rows.T
+        sums = product(flips, self.kernel_rows.T)
         difference, midpoint, gram = sums[:, :k], sums[:, k : 2 * k], flips * sums[:, 2 * k :]
         norm = gram.sum(axis=1)[:, None] - 2 * gram[:, self.rows] + self._others
         usable = norm > self._floor

@@ -15,6 +15,7 @@ from harness.stats.estimates import (
     paired_statistic,
     standardized_difference,
 )
+from harness.stats.intervals import Interval, analytic_interval, check_level
 from harness.stats.kernels import Kernels, Scale, halves, inverse_variances
 from harness.stats.resample import Flipper, HeldOut, p_values, sign_flips
 
@@ -30,13 +31,17 @@ class CategoryTransfer:
     category
         The category that was left out.
     d, accuracy
-        Hedges' d and accuracy of its pairs (descriptive: a category has few).
+        Hedges' d and accuracy of its pairs.
+    d_interval
+        Interval of d for fresh pairs of this category along the same direction: the direction
+        has not seen them, so a jackknife (Efron & Stein 1981) with t quantiles is enough.
     n_pairs
         Its number of pairs.
     """
 
     category: Hashable
     d: float
+    d_interval: Interval
     accuracy: float
     n_pairs: int
 
@@ -47,6 +52,7 @@ def leave_one_category_out(
     categories: Sequence[Hashable],
     *,
     scale: Scale = "sd",
+    level: float = 0.95,
 ) -> list[list[CategoryTransfer]]:
     """Score every category along the direction that the other categories give.
 
@@ -56,6 +62,8 @@ def leave_one_category_out(
         As in :func:`separation`.
     categories
         Category of each pair.
+    level
+        Nominal coverage of the intervals.
 
     Returns
     -------
@@ -67,6 +75,7 @@ def leave_one_category_out(
     ValueError
         Shapes do not match, non-finite values, or not one category per pair.
     """
+    check_level(level)
     layers = matched_layers(artifact, natural)
     n = len(layers[0][0])
     if len(categories) != n:
@@ -77,7 +86,7 @@ def leave_one_category_out(
     }
     return [
         [
-            _transfer(*layer, category, held, scale)
+            _transfer(*layer, category, held, scale, level)
             for category, held in members.items()
             if held.sum() >= MIN_CATEGORY and (~held).sum() >= MIN_PAIRS
         ]
@@ -91,6 +100,7 @@ def _transfer(
     category: Hashable,
     held: NDArray[np.bool_],
     scale: Scale,
+    level: float,
 ) -> CategoryTransfer:
     delta, middle = halves(artifact, natural)
     train = inverse_variances(delta[~held], middle[~held], scale).overall
@@ -99,9 +109,16 @@ def _transfer(
     midpoint = (middle[held] - middle[~held].mean(axis=0)) @ direction
     accuracies = pair_accuracies(midpoint + difference / 2, midpoint - difference / 2)
     n = int(held.sum())
+    d = hedges_correction(n) * float(standardized_difference(difference, midpoint))
+    left_out = [
+        float(standardized_difference(np.delete(difference, i), np.delete(midpoint, i)))
+        for i in range(n)
+    ]
+    se = hedges_correction(n) * float(np.sqrt((n - 1) * np.var(left_out)))
     return CategoryTransfer(
         category=category,
-        d=hedges_correction(n) * float(standardized_difference(difference, midpoint)),
+        d=d,
+        d_interval=analytic_interval(d, se, n, level),
         accuracy=float(accuracies.mean()),
         n_pairs=n,
     )

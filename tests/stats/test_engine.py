@@ -5,6 +5,7 @@ import pytest
 
 from harness.stats import fold_directions, in_sample_separation, separation
 from harness.stats.kernels import kernels
+from harness.stats.linalg import product
 from harness.stats.resample import Flipper, sign_flips
 from tests.stats.data import pairs
 from tests.stats.reference import d_s, flipped, refit
@@ -127,6 +128,13 @@ def test_signed_sums_do_not_depend_on_their_order():
     np.testing.assert_allclose(rows[:61], layer.difference, rtol=0, atol=1e-13 * np.abs(rows).max())
     one_by_one = sum(np.outer(signs[:, j], rows[:, j]) for j in reversed(range(61)))
     assert (signs @ rows.T == one_by_one).all()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 69, 70, 500])
+@pytest.mark.parametrize("shared", [1, 50, 400])
+def test_tiled_products_are_products(rows, shared):
+    a, b = np.random.default_rng(0).standard_normal((rows, shared)), np.ones((shared, 150))
+    np.testing.assert_allclose(product(a, b), a @ b, rtol=1e-12, atol=1e-12)
 
 
 def test_same_seed_same_bits():

@@ -1,0 +1,123 @@
+"""A run's activations as the statistics take them: one vector per prompt, pair by pair."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.pairs import CONDITIONS, Pair, PromptPairs
+from harness.stats import average_duplicates, finite_pairs, pair_means
+from harness.store import RunStore
+
+LayerSite = tuple[int, str]
+
+
+class AnalysisError(ValueError):
+    """A run whose activations can't be analysed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A pair that was left out, and why."""
+
+    pair: Pair
+    reason: str
+
+
+@dataclass(frozen=True)
+class PairActivations:
+    """Token means of both arms at every (layer, site) of `keys`.
+
+    `artifact` and `natural` hold one float64 array (pairs, width) per key; row i is `pairs[i]`.
+    """
+
+    pairs: tuple[Pair, ...]
+    keys: tuple[LayerSite, ...]
+    artifact: tuple[np.ndarray, ...]
+    natural: tuple[np.ndarray, ...]
+
+    def select(self, pairs: Sequence[Pair], keys: Sequence[LayerSite]) -> "PairActivations":
+        """These pairs and keys alone, in this order; all of them must be there."""
+        row = {pair: number for number, pair in enumerate(self.pairs)}
+        rows = [row[pair] for pair in pairs]
+        columns = [self.keys.index(key) for key in keys]
+        return PairActivations(
+            tuple(pairs),
+            tuple(keys),
+            tuple(self.artifact[i][rows] for i in columns),
+            tuple(self.natural[i][rows] for i in columns),
+        )
+
+
+def token_arms(
+    run: RunStore, pairs: Sequence[Pair], site: str, index: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Activations of every token of the artifact and of the natural prompts, (steps, width)
+    each, at the run's layer number `index`."""
+    tokens = run.tokens(site, index)
+    return (
+        [tokens[pair.group("artifact")] for pair in pairs],
+        [tokens[pair.group("natural")] for pair in pairs],
+    )
+
+
+def read_activations(
+    run: RunStore, pairs: PromptPairs, layers: Sequence[int], sites: Sequence[str]
+) -> tuple[PairActivations, tuple[Dropped, ...]]:
+    """Average each pair over the tokens that both of its arms have.
+
+    Pairs without tokens in an arm, and pairs with NaN or infinity anywhere, are dropped; pairs
+    of the same two prompts are averaged into one.
+
+    Args:
+        run: a complete run that captured `sites` at `layers`, in this order.
+
+    Raises:
+        AnalysisError: no pair is left, or more than a tenth are not finite.
+    """
+    kept, silent = _with_tokens(run, pairs, sites[0])
+    keys, artifact, natural = [], [], []
+    for site in sites:
+        for index, layer in enumerate(layers):
+            means = pair_means(*token_arms(run, kept, site, index))
+            keys.append((layer, site))
+            artifact.append(means[0])
+            natural.append(means[1])
+    try:
+        finite = finite_pairs(artifact, natural)
+    except ValueError as error:
+        raise AnalysisError(f"{pairs.source}: {error}") from error
+    infinite = [pair for pair, good in zip(kept, finite, strict=True) if not good]
+    kept = [pair for pair, good in zip(kept, finite, strict=True) if good]
+    labels = [_folded(pair) for pair in kept]
+    first = dict(reversed(list(zip(labels, kept, strict=True))))
+    return (
+        PairActivations(
+            tuple(first[label] for label in dict.fromkeys(labels)),
+            tuple(keys),
+            tuple(average_duplicates(layer[finite], labels) for layer in artifact),
+            tuple(average_duplicates(layer[finite], labels) for layer in natural),
+        ),
+        (
+            *(Dropped(pair, "a response without tokens") for pair in silent),
+            *(Dropped(pair, "NaN or infinity in its activations") for pair in infinite),
+        ),
+    )
+
+
+def _with_tokens(run: RunStore, pairs: PromptPairs, site: str) -> tuple[list[Pair], list[Pair]]:
+    """Pairs with captured tokens in both arms, and the others."""
+    steps = {group: len(array) for group, array in run.tokens(site, 0).items()}
+    kept: list[Pair] = []
+    without: list[Pair] = []
+    for pair in pairs:
+        both = all(steps[pair.group(condition)] for condition in CONDITIONS)
+        (kept if both else without).append(pair)
+    if not kept:
+        raise AnalysisError(f"{pairs.source}: no pair has a response with tokens in both arms")
+    return kept, without
+
+
+def _folded(pair: Pair) -> tuple[str, str]:
+    """Pairs with equal labels are the same observation twice."""
+    return " ".join(pair.natural.split()).casefold(), " ".join(pair.artifact.split()).casefold()

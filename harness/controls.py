@@ -1,0 +1,118 @@
+"""Other explanations of a separation: the words alone, one category alone, single tokens."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.activations import LayerSite, PairActivations, token_arms
+from harness.pairs import CONDITIONS, Condition, Pair
+from harness.stats import (
+    CategoryTransfer,
+    Comparison,
+    Separation,
+    StepSeparation,
+    bag_of_tokens,
+    compare,
+    leave_one_category_out,
+    separation,
+    step_curve,
+    text_lengths,
+)
+from harness.store import Response, RunStore
+
+# A curve is one more look at a layer that was tested already: its p needn't be that fine.
+_STEP_REPLICATES = 1000
+
+
+@dataclass(frozen=True)
+class TextBaseline:
+    """What a text alone gives, and each layer's d beyond it (`compare`, model minus text)."""
+
+    name: str
+    description: str
+    separation: Separation
+    beyond: Mapping[LayerSite, Comparison]
+
+
+def text_baselines(
+    activations: PairActivations, responses: Mapping[str, Response], *, replicates: int, seed: int
+) -> tuple[TextBaseline, ...]:
+    """Separation by words and lengths, without the model's activations.
+
+    Responses are cut to the tokens that the activations were averaged over, so that model and
+    text see the same ones. A text that can't tell the arms apart at all (all lengths equal, say)
+    is left out.
+    """
+    pairs = activations.pairs
+    words = {c: [re.findall(r"\w+", pair.prompt(c).lower()) for pair in pairs] for c in CONDITIONS}
+    tokens = _shared_tokens(pairs, responses)
+    full = {c: [responses[pair.group(c)].token_ids for pair in pairs] for c in CONDITIONS}
+    made = (
+        ("prompt_words", "which words the prompt has", bag_of_tokens, words),
+        ("prompt_length", "how many words the prompt has", text_lengths, words),
+        ("response_words", "which tokens the response has", bag_of_tokens, tokens),
+        ("response_length", "how many tokens the response has", text_lengths, full),
+    )
+    found = []
+    for name, description, features, texts in made:
+        artifact, natural = features(texts["artifact"], texts["natural"])
+        if (artifact == natural).all():
+            continue
+        # Two short texts may well have equal lengths without being one observation twice.
+        distinct = features is text_lengths
+        (text,) = separation(
+            artifact,
+            natural,
+            permutations=replicates,
+            bootstrap=replicates,
+            seed=seed,
+            collapse_duplicates=not distinct,
+        )
+        compared = compare(
+            artifact,
+            natural,
+            activations.artifact,
+            activations.natural,
+            collapse_duplicates=not distinct,
+        )
+        beyond = dict(zip(activations.keys, compared, strict=True))
+        found.append(TextBaseline(name, description, text, beyond))
+    return tuple(found)
+
+
+def category_transfer(
+    activations: PairActivations,
+) -> dict[LayerSite, tuple[CategoryTransfer, ...]]:
+    """Each category scored along the direction of the others, by layer and site."""
+    categories = [pair.category for pair in activations.pairs]
+    transfers = leave_one_category_out(activations.artifact, activations.natural, categories)
+    return {key: tuple(transfer) for key, transfer in zip(activations.keys, transfers, strict=True)}
+
+
+def step_curves(
+    run: RunStore, activations: PairActivations, *, replicates: int, seed: int
+) -> dict[LayerSite, tuple[StepSeparation, ...]]:
+    """Separation token by token, by layer and site."""
+    layers = list(dict.fromkeys(layer for layer, _ in activations.keys))
+    return {
+        (layer, site): tuple(
+            step_curve(
+                *token_arms(run, activations.pairs, site, layers.index(layer)),
+                permutations=min(replicates, _STEP_REPLICATES),
+                seed=seed,
+            )
+        )
+        for layer, site in activations.keys
+    }
+
+
+def _shared_tokens(
+    pairs: Sequence[Pair], responses: Mapping[str, Response]
+) -> dict[Condition, list[tuple[int, ...]]]:
+    cut: dict[Condition, list[tuple[int, ...]]] = {"natural": [], "artifact": []}
+    for pair in pairs:
+        ids = {c: responses[pair.group(c)].token_ids for c in CONDITIONS}
+        shared = min(map(len, ids.values()))
+        for condition in CONDITIONS:
+            cut[condition].append(ids[condition][:shared])
+    return cut

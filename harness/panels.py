@@ -1,0 +1,149 @@
+"""Figures of the controls: positions, categories, steps, versions."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.activations import LayerSite
+from harness.analysis import Analysis, LayerResult
+from harness.plots import COLOURS, GREY, label_height, line_at, style
+from harness.versions import LayerComparison
+
+# Diverging, safe for the colour-blind, white at 0.
+_MAP = "PuOr_r"
+_LARGEST_TICKS = 40
+
+
+def positions_figure(analysis: Analysis) -> Figure:
+    """d by layer at the run's own positions and at those that hold the words constant."""
+    headline = analysis.provenance.get("collection", {}).get("positions", "this run")
+    results = list(analysis.values())
+    curves = {headline: [r.separation for r in results]}
+    for name in results[0].companions:
+        curves[name] = [r.companions[name] for r in results]
+    x = np.arange(len(results))
+    with style():
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        axes = figure.subplots()
+        offsets = np.linspace(-0.15, 0.15, len(curves))
+        for (name, found), offset, colour in zip(curves.items(), offsets, COLOURS, strict=False):
+            low, high = np.array([s.d_interval for s in found]).T
+            axes.vlines(x + offset, low, high, color=colour, linewidth=1.6)
+            axes.plot(
+                x + offset, [s.d for s in found], "o-", color=colour, markersize=5, linewidth=1,
+                label=_POSITIONS.get(name, name),
+            )  # fmt: skip
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.set_title("Is it the words? d where the words may differ, and where they can't")
+        axes.set_ylabel("d (standard deviations)")
+        _layer_ticks(axes, results)
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+_POSITIONS = {
+    "generated": "generated: each prompt's own answer",
+    "forced": "forced: the natural answer after both prompts",
+    "prompt_last": "prompt_last: nothing written yet",
+}
+
+
+def category_figure(analysis: Analysis) -> Figure:
+    """Category × layer: d of each category along the direction of the other categories."""
+    results = [result for result in analysis.values() if result.transfer]
+    categories = [str(transfer.category) for transfer in results[0].transfer]
+    values = np.array([[t.d for t in result.transfer] for result in results]).T
+    with style():
+        figure = Figure(figsize=(9, 1.6 + 0.45 * len(categories)), layout="constrained")
+        axes = figure.subplots()
+        _heat_map(figure, axes, values, "d (standard deviations)", annotate=len(results) <= 12)
+        axes.set_yticks(range(len(categories)), categories)
+        axes.set_title("Does the direction of four categories hold on the fifth?")
+        _layer_ticks(axes, results)
+    return figure
+
+
+def step_figure(analysis: Analysis, alpha: float) -> Figure:
+    """Layer × step: d token by token; dots where it is significant over the layer's steps."""
+    results = [result for result in analysis.values() if result.steps]
+    steps = max(len(result.steps) for result in results)
+    values = np.full((steps, len(results)), np.nan)
+    for column, result in enumerate(results):
+        for step in result.steps:
+            values[step.step, column] = step.d
+    marks = [
+        (column, step.step)
+        for column, result in enumerate(results)
+        for step in result.steps
+        if step.p_adjusted < alpha
+    ]
+    with style():
+        figure = Figure(figsize=(9, 1.8 + 0.16 * steps), layout="constrained")
+        axes = figure.subplots()
+        _heat_map(figure, axes, values, "d (standard deviations)", annotate=False)
+        if marks:
+            axes.plot(*zip(*marks, strict=True), ".", color="#000000", markersize=3)
+        axes.set_ylabel("generated token")
+        axes.set_title(f"At which token? Dots: family-wise p < {alpha:g} over the layer's tokens")
+        _layer_ticks(axes, results)
+    return figure
+
+
+def comparison_figure(
+    compared: Mapping[LayerSite, LayerComparison], margin: float, title: str
+) -> Figure:
+    """Change of d by layer with its interval, against the margin."""
+    layers = list(compared.values())
+    x = np.arange(len(layers))
+    colours = {"equivalent": COLOURS[0], "changed": COLOURS[1], "inconclusive": GREY}
+    with style():
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.axhspan(-margin, margin, color="#000000", alpha=0.06, lw=0)
+        label_height(axes, margin / 2, f"±{margin:g}", GREY)
+        for verdict, colour in colours.items():
+            chosen = [i for i, c in enumerate(layers) if c.comparison.verdict == verdict]
+            if not chosen:
+                continue
+            found = [layers[i].comparison for i in chosen]
+            low, high = np.array([c.interval for c in found]).T
+            axes.vlines(x[chosen], low, high, color=colour, linewidth=1.6)
+            axes.plot(x[chosen], [c.difference for c in found], "o", color=colour, label=verdict)
+        line_at(axes, 0, "no change")
+        axes.set_title(title)
+        axes.set_ylabel("change of d")
+        _layer_ticks(axes, layers)
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _heat_map(
+    figure: Figure, axes: Axes, values: np.ndarray, label: str, *, annotate: bool
+) -> None:
+    bound = max(1.0, float(np.nanmax(np.abs(values))))
+    image = axes.imshow(values, cmap=_MAP, vmin=-bound, vmax=bound, aspect="auto")
+    axes.grid(visible=False)
+    figure.colorbar(image, ax=axes, label=label)
+    if annotate:
+        for (row, column), value in np.ndenumerate(values):
+            dark = abs(value) > 0.65 * bound
+            axes.text(
+                column, row, f"{value:.1f}", ha="center", va="center", fontsize=8,
+                color="#FFFFFF" if dark else "#000000",
+            )  # fmt: skip
+
+
+def _layer_ticks(axes: Axes, results: Sequence[LayerResult | LayerComparison]) -> None:
+    sites = {result.site for result in results}
+    names = [
+        str(result.layer) if len(sites) == 1 else f"{result.layer} {result.site}"
+        for result in results
+    ]
+    every = math.ceil(len(names) / _LARGEST_TICKS)
+    axes.set_xticks(range(0, len(names), every), names[::every])
+    if len(sites) > 1:
+        axes.tick_params(axis="x", rotation=90)
+    axes.set_xlabel("layer")

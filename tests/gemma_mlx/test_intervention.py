@@ -1,0 +1,151 @@
+"""Interventions against the definition of the model with the same change made by hand."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gemma_mlx
+from gemma_mlx import SITES, Gemma, Generation, RequestError
+from gemma_mlx.intervention import ablate, add, scale
+from tests.gemma_mlx import reference
+from tests.gemma_mlx.checkpoints import CONFIG, config, relative_error, save, weights
+
+FIXED = tuple(name for name in SITES if name != "attn_pattern")
+LAYER = 2
+PROMPTS = [np.random.default_rng(n).integers(3, 131, n).tolist() for n in (4, 13, 8)]
+
+Array = np.ndarray
+Intervention = Callable[[Gemma, str, Array], AbstractContextManager[None]]
+KINDS: dict[str, tuple[Intervention, Callable[[Array, Array], Array]]] = {
+    "add": (lambda gemma, site, v: add(gemma, site, LAYER, v), lambda x, v: x + v),
+    "scale": (lambda gemma, site, v: scale(gemma, site, LAYER, -0.5), lambda x, v: -0.5 * x),
+    "ablate": (
+        lambda gemma, site, v: ablate(gemma, site, LAYER, v),
+        lambda x, v: x - (x @ v)[..., None] * v / (v @ v),
+    ),
+}
+
+
+def vector(gemma: Gemma, site: str) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal(SITES[site].features(gemma.config)) * 3
+
+
+def run(gemma: Gemma, **how: Any) -> list[Generation]:
+    return gemma_mlx.generate(gemma, PROMPTS, max_tokens=9, sites=FIXED, **how)
+
+
+def assert_identical(found: list[Generation], expected: list[Generation]) -> None:
+    for one, two in zip(found, expected, strict=True):
+        assert one.token_ids == two.token_ids
+        for site in FIXED:
+            assert np.array_equal(one.activations[site], two.activations[site])
+
+
+@pytest.mark.parametrize("site", FIXED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_with_cache_is_the_definition_with_the_change(
+    gemma: Gemma, kind: str, site: str
+) -> None:
+    intervention, by_hand = KINDS[kind]
+    v = vector(gemma, site)
+
+    def change(at: str, layer: int, x: np.ndarray) -> np.ndarray:
+        return by_hand(x, v) if (at, layer) == (site, LAYER) else x
+
+    with intervention(gemma, site, v):
+        found = run(gemma)
+        logits = gemma_mlx.logits(gemma, PROMPTS[:1])[0]
+    tensors = weights(CONFIG)
+    expected, _ = reference.forward(CONFIG, tensors, PROMPTS[0], change)
+    assert relative_error(logits, expected) <= 1e-4
+    for prompt, generation in zip(PROMPTS, found, strict=True):
+        ids = [*prompt, *generation.token_ids]
+        logits, sites = reference.forward(CONFIG, tensors, ids, change)
+        assert generation.token_ids == logits[len(prompt) - 1 : -1].argmax(-1).tolist()
+        for name in FIXED:
+            # What is captured at the site itself is what the model went on with.
+            error = relative_error(generation.activations[name], sites[name][:, len(prompt) :])
+            assert error <= 1e-4, name
+
+
+def test_nothing_is_left_afterwards(gemma: Gemma) -> None:
+    before = run(gemma)
+    with add(gemma, "resid_post", 1, vector(gemma, "resid_post")):
+        during = run(gemma)
+    with pytest.raises(KeyError, match="on purpose"), scale(gemma, "mlp_out", 0, 0.0):
+        raise KeyError("on purpose")
+    assert gemma.interventions == []
+    assert during[0].token_ids != before[0].token_ids
+    assert_identical(run(gemma), before)
+
+
+def test_changes_that_change_nothing_are_exact(gemma: Gemma) -> None:
+    before = run(gemma)
+    with add(gemma, "mlp_out", 1, np.zeros(64)), scale(gemma, "attn_out", 3, 1.0):
+        assert_identical(run(gemma), before)
+
+
+def test_other_layers_and_earlier_sites_are_untouched(gemma: Gemma) -> None:
+    forced: dict[str, Any] = {
+        "positions": "forced",
+        "continuation": [[5, 6, 7]] * len(PROMPTS),
+    }
+    before = run(gemma, **forced)
+    with add(gemma, "resid_mid", LAYER, vector(gemma, "resid_mid")):
+        during = run(gemma, **forced)
+    for one, two in zip(during, before, strict=True):
+        for site in FIXED:
+            earlier = LAYER + (site in ("resid_pre", "attn_out"))
+            same = one.activations[site][:earlier] == two.activations[site][:earlier]
+            assert same.all(), site
+            assert (one.activations[site][earlier] != two.activations[site][earlier]).any(), site
+
+
+def test_an_ablated_direction_is_gone(tmp_path: Path) -> None:
+    made = config()
+    for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 1e-2)):
+        gemma = gemma_mlx.load(save(tmp_path, made, weights(made)), dtype=dtype)
+        direction = vector(gemma, "resid_post")
+        unit = direction / np.linalg.norm(direction)
+        with ablate(gemma, "resid_post", LAYER, direction):
+            found = run(gemma)
+        for generation in found:
+            values = generation.activations["resid_post"][LAYER]
+            assert np.abs(values @ unit).max() <= tolerance * np.abs(values).max()
+
+
+def test_several_act_in_the_order_they_were_entered(gemma: Gemma) -> None:
+    v = vector(gemma, "mlp_out")
+    (plain, *_) = run(gemma, positions="prompt_last")
+    with ExitStack() as stack:
+        stack.enter_context(add(gemma, "mlp_out", 0, v))
+        stack.enter_context(scale(gemma, "mlp_out", 0, 2.0))
+        (found, *_) = run(gemma, positions="prompt_last")
+    expected = 2 * (plain.activations["mlp_out"][0] + v)
+    assert relative_error(found.activations["mlp_out"][0], expected) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("enter", "message"),
+    [
+        (lambda g: add(g, "mlp", 0, np.ones(64)), "unknown site 'mlp'"),
+        (lambda g: add(g, "attn_pattern", 0, np.ones(64)), "'attn_pattern' has no fixed width"),
+        (lambda g: add(g, "mlp_out", 6, np.ones(64)), "layer 6 is outside the model's 0 to 5"),
+        (lambda g: scale(g, "mlp_out", -1, 2.0), "layer -1"),
+        (lambda g: scale(g, "mlp_out", 1, float("nan")), "factor for mlp_out of layer 1 is nan"),
+        (lambda g: add(g, "mlp_post", 0, np.ones(64)), r"shape \(96,\), not \(64,\)"),
+        (lambda g: add(g, "mlp_out", 0, np.ones((1, 64))), r"not \(1, 64\)"),
+        (lambda g: add(g, "mlp_out", 0, np.full(64, np.inf)), "holds NaN or infinity"),
+        (lambda g: ablate(g, "mlp_out", 0, np.zeros(64)), "zero vector"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_on_entry(
+    gemma: Gemma, enter: Callable[[Gemma], AbstractContextManager[None]], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message), enter(gemma):
+        pass
+    assert gemma.interventions == []

@@ -1,0 +1,173 @@
+"""Pairs, runs and results with known contents, made without a model."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gemma_mlx import Checkpoint
+from harness.analysis import Analysis, AnalysisSettings, LayerResult, PairResponses
+from harness.pairs import CONDITIONS, Pair, PromptPairs, parse_pairs
+from harness.stats import InSampleSeparation, Separation
+from harness.store import Record, Response, RunStore
+from tests.gemma_mlx.checkpoints import random_checkpoint
+from tests.gemma_mlx.tokenizers import save_tokenizer
+
+#: Activations (steps, width) of one prompt at a layer and site.
+Tokens = Callable[[Pair, str, int, str], np.ndarray]
+
+
+def entry(number: int, **changes: Any) -> dict[str, Any]:
+    """One pair as the file has it."""
+    return {
+        "id": f"q{number:02d}",
+        "natural": f"What is known about subject {number}?",
+        "artifact": f"What should I do about subject {number}?",
+        **changes,
+    }
+
+
+def document(categories: Mapping[str, Any], **metadata: Any) -> dict[str, Any]:
+    """A prompt pairs file as JSON values; `categories` maps names to lists of entries."""
+    return {
+        "alignment_artifact_prompt_pairs": {
+            "metadata": {"version": "1.0", **metadata},
+            "categories": {
+                name: {"description": f"about {name}", "pairs": entries}
+                for name, entries in categories.items()
+            },
+        }
+    }
+
+
+def two_categories(count: int) -> dict[str, Any]:
+    """`count` pairs in turn in two categories."""
+    entries = [entry(number) for number in range(count)]
+    return document({"one": entries[::2], "two": entries[1::2]})
+
+
+def parsed(content: Any) -> PromptPairs:
+    return parse_pairs(json.dumps(content), source="pairs.json")
+
+
+def written(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def checkpoint(path: Path, **config: Any) -> Checkpoint:
+    """A checkpoint with random weights and a tokenizer: 6 layers, hidden size 64."""
+    random_checkpoint(path, **config)
+    save_tokenizer(path)
+    return Checkpoint(path)
+
+
+def noise(seed: int = 0, *, steps: int = 3, width: int = 40) -> Tokens:
+    """Independent noise for each prompt, layer and site, whatever order it is asked in."""
+
+    def tokens(pair: Pair, condition: str, layer: int, site: str) -> np.ndarray:
+        name = f"{seed}/{pair.category}/{pair.id}/{condition}/{layer}/{site}"
+        rng = np.random.default_rng(list(name.encode()))
+        return rng.standard_normal((steps, width)).astype(np.float32)
+
+    return tokens
+
+
+def planted(effect: float, tokens: Tokens) -> Tokens:
+    """`tokens` with the arms moved apart by `effect` along the diagonal."""
+
+    def moved(pair: Pair, condition: str, layer: int, site: str) -> np.ndarray:
+        values = tokens(pair, condition, layer, site)
+        sign = 1 if condition == "artifact" else -1
+        return values + np.float32(sign * effect / 2 / np.sqrt(values.shape[1]))
+
+    return moved
+
+
+def run_of(
+    root: Path,
+    pairs: PromptPairs,
+    tokens: Tokens,
+    *,
+    layers: Sequence[int] = (0,),
+    sites: Sequence[str] = ("mlp_out",),
+    batch_size: int = 5,
+    order: Callable[[list[str]], Iterable[str]] = sorted,
+) -> RunStore:
+    """A complete run that holds `tokens`; `order` arranges the groups into batches."""
+    run = RunStore(root, {"made by": "a test"})
+    prompts = {pair.group(c): (pair, c) for pair in pairs for c in CONDITIONS}
+    groups = list(order(list(prompts)))
+    batches = [groups[i : i + batch_size] for i in range(0, len(groups), batch_size)]
+    run.path.mkdir(parents=True)
+    run.begin(batches)
+    for number, batch in enumerate(batches):
+        records = {}
+        for group in batch:
+            pair, condition = prompts[group]
+            activations = {
+                site: np.stack([tokens(pair, condition, layer, site) for layer in layers])
+                for site in sites
+            }
+            steps = next(iter(activations.values())).shape[1]
+            response = Response(tuple(range(steps)), f"answer to {group}", "length")
+            records[group] = Record(response, activations)
+        run.write(number, records)
+    return run
+
+
+SEPARATION = Separation(
+    d=1.5,
+    d_interval=(1.0, 2.0),
+    d_se=0.25,
+    analytic_interval=(1.0, 2.0),
+    d_s=1.51,
+    d_z=1.2,
+    accuracy=0.8,
+    accuracy_interval=(0.7, 0.9),
+    paired_accuracy=0.9,
+    auroc=0.85,
+    p_value=0.001,
+    p_adjusted=0.002,
+    p_se=0.0001,
+    null_mean=0.0,
+    null_mean_se=0.001,
+    null_quantile_95=0.4,
+    effective_layers=3.0,
+    n_pairs=3,
+    pairs=(0, 1, 2),
+    scores_artifact=(1.0, 2.0, 3.0),
+    scores_natural=(-1.0, -2.0, -3.0),
+)
+IN_SAMPLE = InSampleSeparation(d=4.0, accuracy=0.97, seed_ratio=2.9, n_vectors=120)
+PAIRS = tuple(
+    Pair("one", f"q{number}", f"natural {number}", f"artifact {number}") for number in range(3)
+)
+
+
+def layer_result(layer: int = 6, site: str = "mlp_out", **changes: Any) -> LayerResult:
+    """A layer that meets the default criteria, but for `changes` in its separation."""
+    return LayerResult(layer, site, replace(SEPARATION, **changes), IN_SAMPLE)
+
+
+def responses(pair: Pair, natural: str = "plain", artifact: str = "evasive") -> PairResponses:
+    return PairResponses(
+        pair, Response((7,), natural, "length"), Response((8, 9), artifact, "stop")
+    )
+
+
+def analysis_of(*results: LayerResult, **changes: Any) -> Analysis:
+    """An analysis of the three pairs `PAIRS` with these results."""
+    values: dict[str, Any] = {
+        "results": {(result.layer, result.site): result for result in results},
+        "scored": PAIRS,
+        "responses": tuple(map(responses, PAIRS)),
+        "dropped": (),
+        "merged": 0,
+        "settings": AnalysisSettings(),
+        "provenance": {"model": "a/model", "packages": {"numpy": "2.0"}},
+    }
+    return Analysis(**{**values, **changes})

@@ -1,0 +1,332 @@
+"""Collected once, resumed where it stopped, and each prompt's own activations."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gemma_mlx
+from gemma_mlx import Checkpoint, CheckpointError, RequestError, Sampling
+from harness.analysis import AnalysisError, analyze
+from harness.collect import CollectSettings, collect
+from harness.store import RunStore
+from tests.harness.builders import checkpoint, document, entry, parsed, two_categories
+
+PAIRS = parsed(two_categories(4))
+# Eight prompts in three batches.
+SETTINGS = CollectSettings(max_tokens=3, batch_size=3, layers=(0, 3, 5))
+
+
+def gather(model, root, settings=SETTINGS, *, pairs=PAIRS, **options):
+    return collect(model, pairs, settings, root, progress=False, **options)
+
+
+def shards(run: RunStore) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in run.shards().values()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_checkpoint, tmp_path_factory):
+    return gather(small_checkpoint, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture
+def store(undisturbed, tmp_path):
+    """A copy of the store that `undisturbed` lies in."""
+    return Path(shutil.copytree(undisturbed.root, tmp_path / "store"))
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    def load(*_args, **_kwargs):
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(gemma_mlx, "load_checkpoint", load)
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """Sizes of the batches that are run; append an exception to `fail` to raise it in turn."""
+    run_batch = gemma_mlx.run_batch
+    sizes = []
+
+    def counted(gemma, request, batch):
+        if counted.fail:
+            error = counted.fail.pop(0)
+            if error is not None:
+                raise error
+        sizes.append(len(batch))
+        return run_batch(gemma, request, batch)
+
+    counted.fail = []
+    monkeypatch.setattr(gemma_mlx, "run_batch", counted)
+    counted.sizes = sizes
+    return counted
+
+
+class TestWhatIsCollected:
+    def test_every_prompt_has_its_own(self, small_checkpoint, undisturbed):
+        """What a group holds is what the model gives for that prompt alone."""
+        gemma = gemma_mlx.load_checkpoint(small_checkpoint)
+        prompts = PAIRS.prompts()
+        responses, tokens = undisturbed.responses(), undisturbed.tokens("mlp_out", 1)
+        assert set(responses) == set(tokens) == set(prompts)
+        for group, prompt in prompts.items():
+            (alone,) = gemma_mlx.generate(gemma, [prompt], max_tokens=3, layers=(3,))
+            assert responses[group].token_ids == tuple(alone.token_ids)
+            assert responses[group].text == alone.text
+            np.testing.assert_allclose(tokens[group], alone.activations["mlp_out"][0], atol=1e-5)
+
+    def test_layers_are_those_asked_for(self, small_checkpoint, undisturbed, tmp_path):
+        every = gather(small_checkpoint, tmp_path, replace(SETTINGS, layers=()))
+        for index, layer in enumerate(SETTINGS.layers):
+            one, other = undisturbed.tokens("mlp_out", index), every.tokens("mlp_out", layer)
+            for group in PAIRS.prompts():
+                np.testing.assert_array_equal(one[group], other[group])
+
+    def test_batch_size_does_not_matter(self, small_checkpoint, undisturbed, tmp_path):
+        for size in (1, None):
+            other = gather(small_checkpoint, tmp_path, replace(SETTINGS, batch_size=size))
+            assert other.responses() == undisturbed.responses()
+            for index in range(3):
+                one, two = undisturbed.tokens("mlp_out", index), other.tokens("mlp_out", index)
+                for group in PAIRS.prompts():
+                    np.testing.assert_allclose(one[group], two[group], atol=1e-5)
+
+    def test_order_of_pairs_does_not_matter(self, small_checkpoint, undisturbed, store, no_model):
+        backwards = replace(PAIRS, pairs=PAIRS.pairs[::-1])
+        assert gather(small_checkpoint, store, pairs=backwards).key == undisturbed.key
+
+    def test_prompt_last_is_one_step(self, small_checkpoint, tmp_path):
+        run = gather(small_checkpoint, tmp_path, replace(SETTINGS, positions="prompt_last"))
+        assert {array.shape for array in run.tokens("mlp_out", 0).values()} == {(1, 64)}
+
+    def test_forced_gives_both_arms_the_natural_answer(
+        self, small_checkpoint, undisturbed, tmp_path
+    ):
+        run = gather(small_checkpoint, tmp_path, replace(SETTINGS, positions="forced"))
+        answers, free = run.responses(), undisturbed.responses()
+        forced, generated = run.tokens("mlp_out", 1), undisturbed.tokens("mlp_out", 1)
+        differ = False
+        for pair in PAIRS:
+            natural, artifact = pair.group("natural"), pair.group("artifact")
+            assert answers[natural].token_ids == free[natural].token_ids
+            assert answers[artifact].token_ids == free[natural].token_ids
+            np.testing.assert_allclose(forced[natural], generated[natural], atol=1e-5)
+            differ |= not np.allclose(forced[artifact], forced[natural], atol=1e-3)
+        assert differ, "the prompt before the answer makes no difference"
+
+    def test_forced_again_loads_no_model(self, small_checkpoint, tmp_path, monkeypatch):
+        forced = replace(SETTINGS, positions="forced")
+        first = gather(small_checkpoint, tmp_path, forced)
+        monkeypatch.setattr(gemma_mlx, "load_checkpoint", None)
+        assert gather(small_checkpoint, tmp_path, forced).key == first.key
+
+    @pytest.mark.parametrize("positions", ["generated", "forced"])
+    def test_model_that_answers_nothing(self, tmp_path, positions):
+        """Every token ends the turn, so that every response is empty."""
+        mute = checkpoint(tmp_path / "mute", eos_token_id=list(range(131)))
+        settings = replace(SETTINGS, positions=positions)
+        run = gather(mute, tmp_path / "store", settings)
+        assert {response.token_ids for response in run.responses().values()} == {()}
+        assert {array.shape for array in run.tokens("mlp_out", 0).values()} == {(0, 64)}
+        with pytest.raises(AnalysisError, match="no pair has a response with tokens"):
+            analyze(run, PAIRS, layers=SETTINGS.layers, sites=["mlp_out"])
+
+
+class TestReuse:
+    def test_second_call_loads_no_model(self, small_checkpoint, undisturbed, store, no_model):
+        run = gather(small_checkpoint, store)
+        assert shards(run) == shards(undisturbed)
+
+    def test_collected_again_on_request(self, small_checkpoint, undisturbed, store, batches):
+        run = gather(small_checkpoint, store, again=True)
+        assert sorted(batches.sizes) == [2, 3, 3]
+        assert shards(run) == shards(undisturbed)
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+    def test_interrupted_collection_goes_on(
+        self, small_checkpoint, undisturbed, tmp_path, batches, error
+    ):
+        batches.fail = [None, error]
+        with pytest.raises(type(error)):
+            gather(small_checkpoint, tmp_path)
+        assert len(batches.sizes) == 1
+        run = gather(small_checkpoint, tmp_path)
+        assert sorted(batches.sizes) == [2, 3, 3], "a finished batch was run again"
+        assert shards(run) == shards(undisturbed)
+
+    def test_interrupted_before_the_first_batch(
+        self, small_checkpoint, undisturbed, tmp_path, batches
+    ):
+        batches.fail = [KeyboardInterrupt()]
+        with pytest.raises(KeyboardInterrupt):
+            gather(small_checkpoint, tmp_path)
+        assert shards(gather(small_checkpoint, tmp_path)) == shards(undisturbed)
+
+    def test_plan_is_kept_by_a_resumed_collection(
+        self, small_checkpoint, undisturbed, store, batches, monkeypatch
+    ):
+        """The batches of the first process hold, even if this one would plan others."""
+        RunStore(store, undisturbed.settings).shards()[1].unlink()
+        monkeypatch.setattr(gemma_mlx, "plan_batches", None)
+        assert shards(gather(small_checkpoint, store)) == shards(undisturbed)
+        assert batches.sizes == [3]
+
+    def test_damaged_shard_is_collected_again(self, small_checkpoint, undisturbed, store, batches):
+        damaged = RunStore(store, undisturbed.settings).shards()[2]
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        with pytest.warns(UserWarning, match=f"{damaged.name}: damaged"):
+            run = gather(small_checkpoint, store)
+        assert len(batches.sizes) == 1
+        assert shards(run) == shards(undisturbed)
+
+    def test_two_processes_at_once(self, small_checkpoint, undisturbed, tmp_path):
+        script = (
+            "import sys; from pathlib import Path; import gemma_mlx\n"
+            "from tests.harness.test_collect import gather\n"
+            "run_batch, count = gemma_mlx.run_batch, []\n"
+            "def counted(*args): count.append(1); return run_batch(*args)\n"
+            "gemma_mlx.run_batch = counted\n"
+            "gather(gemma_mlx.Checkpoint(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+            "print(len(count))\n"
+        )
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-c", script, small_checkpoint.path, tmp_path],
+                cwd=Path(gemma_mlx.__file__).parent.parent,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        counts = [int(process.communicate(timeout=120)[0]) for process in processes]
+        assert sum(counts) == 3
+        assert shards(RunStore(tmp_path, undisturbed.settings)) == shards(undisturbed)
+
+
+class TestKeys:
+    """A stored run is used only if everything that matters is the same."""
+
+    # A value for each setting that differs from SETTINGS.
+    OTHER = {
+        "sites": ("resid_post",),
+        "layers": (0, 3),
+        "positions": "prompt_last",
+        "max_tokens": 4,
+        "sampling": Sampling(temperature=0.5),
+        "seed": 1,
+        "batch_size": 2,
+        "chat": False,
+        "dtype": "bfloat16",
+    }
+    SAMPLING = {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 5,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+    }
+
+    def test_every_field_is_covered_here(self):
+        assert set(self.OTHER) == {field.name for field in fields(CollectSettings)}
+        assert set(self.SAMPLING) == {field.name for field in fields(Sampling)}
+
+    def loads(self, monkeypatch, model, store, settings=SETTINGS, pairs=PAIRS):
+        """Whether the model is loaded, as something is missing in the store."""
+
+        class LoadedError(Exception):
+            pass
+
+        def load(*_args, **_kwargs):
+            raise LoadedError
+
+        monkeypatch.setattr(gemma_mlx, "load_checkpoint", load)
+        try:
+            gather(model, store, settings, pairs=pairs)
+        except LoadedError:
+            return True
+        return False
+
+    @pytest.mark.parametrize("name", OTHER)
+    def test_setting(self, small_checkpoint, store, monkeypatch, name):
+        assert not self.loads(monkeypatch, small_checkpoint, store)
+        settings = replace(SETTINGS, **{name: self.OTHER[name]})
+        assert self.loads(monkeypatch, small_checkpoint, store, settings)
+
+    @pytest.mark.parametrize("name", SAMPLING)
+    def test_sampling(self, small_checkpoint, store, monkeypatch, name):
+        settings = replace(SETTINGS, sampling=Sampling(**{name: self.SAMPLING[name]}))
+        assert self.loads(monkeypatch, small_checkpoint, store, settings)
+
+    @pytest.mark.parametrize("condition", ["natural", "artifact"])
+    def test_prompt(self, small_checkpoint, store, monkeypatch, condition):
+        first, *others = PAIRS.pairs
+        changed = dataclasses.replace(first, **{condition: first.prompt(condition) + " "})
+        pairs = replace(PAIRS, pairs=(changed, *others))
+        assert self.loads(monkeypatch, small_checkpoint, store, pairs=pairs)
+
+    def test_arms(self, small_checkpoint, store, monkeypatch):
+        first, *others = PAIRS.pairs
+        changed = dataclasses.replace(first, natural=first.artifact, artifact=first.natural)
+        pairs = replace(PAIRS, pairs=(changed, *others))
+        assert self.loads(monkeypatch, small_checkpoint, store, pairs=pairs)
+
+    def test_device(self, small_checkpoint, store, monkeypatch):
+        monkeypatch.setattr(gemma_mlx, "device_name", lambda: "another")
+        assert self.loads(monkeypatch, small_checkpoint, store)
+
+    def copied(self, model, folder):
+        return Checkpoint(Path(shutil.copytree(model.path, folder / "copy")))
+
+    def test_place_of_the_checkpoint_does_not_matter(
+        self, small_checkpoint, store, tmp_path, monkeypatch
+    ):
+        assert not self.loads(monkeypatch, self.copied(small_checkpoint, tmp_path), store)
+
+    @pytest.mark.parametrize(
+        "name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    )
+    def test_file_of_the_checkpoint(self, small_checkpoint, store, tmp_path, monkeypatch, name):
+        model = self.copied(small_checkpoint, tmp_path)
+        content = (model.path / name).read_bytes()
+        changed = content[:-1] + bytes([content[-1] ^ 1])
+        (model.path / name).write_bytes(content + b"\n" if name.endswith("json") else changed)
+        assert self.loads(monkeypatch, model, store)
+
+    @pytest.mark.parametrize("name", ["generation_config.json", "chat_template.jinja"])
+    def test_added_file_of_the_checkpoint(
+        self, small_checkpoint, store, tmp_path, monkeypatch, name
+    ):
+        model = self.copied(small_checkpoint, tmp_path)
+        (model.path / name).write_text("{}")
+        assert self.loads(monkeypatch, model, store)
+
+    def test_answers_that_are_forced(self, small_checkpoint, tmp_path, monkeypatch):
+        forced = replace(SETTINGS, positions="forced")
+        gather(small_checkpoint, tmp_path, forced)
+        assert not self.loads(monkeypatch, small_checkpoint, tmp_path, forced)
+        longer = replace(forced, max_tokens=4)
+        assert self.loads(monkeypatch, small_checkpoint, tmp_path, longer)
+
+
+class TestRefusals:
+    def test_no_tokenizer(self, small_checkpoint, tmp_path):
+        model = TestKeys().copied(small_checkpoint, tmp_path)
+        (model.path / "tokenizer.json").unlink()
+        with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
+            gather(model, tmp_path / "store")
+
+    def test_prompt_longer_than_the_context(self, small_checkpoint, tmp_path):
+        pairs = parsed(document({"one": [entry(0, natural="why? " * 300)]}))
+        with pytest.raises(RequestError, match="context is 1024"):
+            gather(small_checkpoint, tmp_path, pairs=pairs)
+
+    def test_layer_that_is_not_there(self, small_checkpoint, tmp_path):
+        with pytest.raises(RequestError, match="layer 6 is outside"):
+            gather(small_checkpoint, tmp_path, replace(SETTINGS, layers=(0, 6)))

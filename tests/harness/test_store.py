@@ -1,0 +1,393 @@
+"""Whole shards or none, whatever fails; damage found; processes that take turns."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import store
+from harness.store import Record, Response, RunStore, StoreError, write_atomically
+
+SETTINGS = {"model": "m", "prompts": {f"g{i}": f"prompt {i}" for i in range(6)}, "layers": [0, 3]}
+BATCHES = [["g4", "g0"], ["g1", "g5"], ["g3", "g2"]]
+
+# What one process does to collect; the same in every process and after every crash.
+COLLECTOR = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from harness.store import Record, Response, RunStore
+
+root, log, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+sync, syncs = os.fsync, 0
+
+def fsync(handle):
+    global syncs
+    syncs += 1
+    if syncs == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(handle)
+
+os.fsync = fsync
+SETTINGS = {settings!r}
+BATCHES = {batches!r}
+
+def record(group):
+    rng = np.random.default_rng(list(group.encode()))
+    response = Response((1, 2), "text of " + group, "length")
+    return Record(response, {{"mlp_out": rng.standard_normal((2, 2, 5)).astype(np.float32)}})
+
+run = RunStore(root, SETTINGS)
+with run.locked("another process is collecting"):
+    run.sweep()
+    if run.plan() is None:
+        run.begin(BATCHES)
+    for number in run.missing():
+        with log.open("a") as file:
+            print(number, file=file)
+        run.write(number, {{group: record(group) for group in BATCHES[number]}})
+""".format(settings=SETTINGS, batches=BATCHES)
+
+
+def record(group: str) -> Record:
+    rng = np.random.default_rng(list(group.encode()))
+    response = Response((1, 2), f"text of {group}", "length")
+    return Record(response, {"mlp_out": rng.standard_normal((2, 2, 5)).astype(np.float32)})
+
+
+def filled(root: Path) -> RunStore:
+    run = RunStore(root, SETTINGS)
+    run.begin(BATCHES)
+    for number, batch in enumerate(BATCHES):
+        run.write(number, {group: record(group) for group in batch})
+    return run
+
+
+def contents(run: RunStore) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in run.path.iterdir() if file.name != "lock"}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return filled(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return contents(filled(tmp_path_factory.mktemp("undisturbed")))
+
+
+class TestReading:
+    def test_responses(self, run):
+        assert run.responses() == {group: record(group).response for group in SETTINGS["prompts"]}
+
+    @pytest.mark.parametrize("layer", [0, 1])
+    def test_tokens(self, run, layer):
+        tokens = run.tokens("mlp_out", layer)
+        assert set(tokens) == set(SETTINGS["prompts"])
+        for group, array in tokens.items():
+            assert array.dtype == np.float32
+            np.testing.assert_array_equal(array, record(group).activations["mlp_out"][layer])
+
+    def test_sites_are_told_apart(self, tmp_path):
+        run = RunStore(tmp_path, SETTINGS)
+        run.begin([["g0"]])
+        values = {"mlp_out": 1.0, "mlp_out_normed": 2.0, "resid_post": 3.0}
+        arrays = {site: np.full((2, 1, 3), value) for site, value in values.items()}
+        run.write(0, {"g0": Record(Response((1,), "", "stop"), arrays)})
+        for site, value in values.items():
+            assert (run.tokens(site, 1)["g0"] == value).all()
+
+    def test_responses_without_tokens(self, tmp_path):
+        run = RunStore(tmp_path, SETTINGS)
+        run.begin([["g0"]])
+        empty = Record(Response((), "", "stop"), {"mlp_out": np.zeros((2, 0, 5), np.float32)})
+        run.write(0, {"g0": empty})
+        assert run.tokens("mlp_out", 1)["g0"].shape == (0, 5)
+        assert run.responses()["g0"].token_ids == ()
+
+    def test_strided_activations(self, tmp_path):
+        run = RunStore(tmp_path, SETTINGS)
+        run.begin([["g0"]])
+        array = np.arange(30, dtype=np.float64).reshape(5, 2, 3).transpose(1, 2, 0)
+        run.write(0, {"g0": Record(Response((1,), "", "stop"), {"mlp_out": array})})
+        np.testing.assert_array_equal(run.tokens("mlp_out", 1)["g0"], array[1])
+
+    @pytest.mark.parametrize("read", [RunStore.responses, lambda run: run.tokens("mlp_out", 0)])
+    def test_incomplete_run(self, run, read):
+        next(iter(run.shards().values())).unlink()
+        with pytest.raises(StoreError, match=r"1 batches are missing"):
+            read(run)
+
+    def test_run_that_never_began(self, tmp_path):
+        with pytest.raises(StoreError):
+            RunStore(tmp_path, SETTINGS).responses()
+
+
+class TestKeys:
+    def test_settings_name_the_run(self, tmp_path):
+        one, other = RunStore(tmp_path, SETTINGS), RunStore(tmp_path, {**SETTINGS, "layers": [0]})
+        assert one.path != other.path
+        assert one.path.parent == tmp_path
+
+    def test_order_of_settings_does_not_matter(self, tmp_path):
+        backwards = dict(reversed(SETTINGS.items()))
+        assert RunStore(tmp_path, backwards).key == RunStore(tmp_path, SETTINGS).key
+
+    def test_format_is_part_of_the_key(self, tmp_path, monkeypatch):
+        before = RunStore(tmp_path, SETTINGS).key
+        monkeypatch.setattr(store, "FORMAT", store.FORMAT + 1)
+        assert RunStore(tmp_path, SETTINGS).key != before
+
+    def test_same_content_same_bytes(self, run, undisturbed):
+        assert contents(run) == undisturbed
+
+
+def fail_with(error):
+    def fail(*_args, **_kwargs):
+        raise error
+
+    return fail
+
+
+class TestFaults:
+    NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
+
+    @pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.open"])
+    @pytest.mark.parametrize("old", [None, b"old"])
+    def test_failed_write_leaves_the_old_file(self, tmp_path, monkeypatch, where, old):
+        path = tmp_path / "file"
+        if old is not None:
+            path.write_bytes(old)
+        with monkeypatch.context() as patch:
+            patch.setattr(where, fail_with(self.NO_SPACE))
+            with pytest.raises(StoreError, match="No space left") as caught:
+                write_atomically(path, b"new")
+        assert str(path) in str(caught.value)
+        assert (path.read_bytes() if path.exists() else None) == old
+        assert [file.name for file in tmp_path.iterdir()] == (["file"] if old else [])
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), MemoryError()])
+    def test_interrupted_write_leaves_nothing(self, tmp_path, monkeypatch, error):
+        monkeypatch.setattr(os, "fsync", fail_with(error))
+        with pytest.raises(type(error)):
+            write_atomically(tmp_path / "file", b"new")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_directories_are_made(self, tmp_path):
+        write_atomically(tmp_path / "a" / "b" / "file", b"new")
+        assert (tmp_path / "a" / "b" / "file").read_bytes() == b"new"
+
+    def test_directory_that_cannot_be_made(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(StoreError, match="cannot be written"):
+            write_atomically(tmp_path / "file" / "below", b"new")
+
+    def test_shard_that_cannot_be_written(self, run, monkeypatch):
+        before = contents(run)
+        monkeypatch.setattr(os, "fsync", fail_with(self.NO_SPACE))
+        with pytest.raises(StoreError, match=r"batch_00001"):
+            run.write(1, {"g1": record("g5")})
+        assert contents(run) == before
+
+    def test_root_that_is_a_file(self, tmp_path):
+        (tmp_path / "store").touch()
+        run = RunStore(tmp_path / "store", SETTINGS)
+        with pytest.raises(StoreError, match="store"), run.locked("waiting"):
+            pass
+
+    def test_lock_that_cannot_be_taken(self, run, monkeypatch):
+        no_locks = OSError(errno.ENOLCK, "No locks available")
+        monkeypatch.setattr("fcntl.flock", fail_with(no_locks))
+        with pytest.raises(StoreError, match="No locks available"), run.locked("waiting"):
+            pass
+
+    @pytest.mark.parametrize("step", ["missing", "sweep", "clear"])
+    def test_file_that_cannot_be_removed(self, run, monkeypatch, step):
+        (run.path / "batch_00000.1.tmp").touch()
+        shard = run.shards()[1]
+        shard.write_bytes(b"damaged")
+        refused = OSError(errno.EROFS, "Read-only file system")
+        monkeypatch.setattr(Path, "unlink", fail_with(refused))
+        with (
+            warnings.catch_warnings(action="ignore"),
+            pytest.raises(StoreError, match="Read-only file system"),
+        ):
+            getattr(run, step)()
+
+    def test_unreadable_shard_is_missing(self, run, monkeypatch):
+        shard = run.shards()[1]
+        read = Path.read_bytes
+
+        def read_bytes(self):
+            if self == shard:
+                raise OSError(errno.EIO, "Input/output error")
+            return read(self)
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+        with pytest.warns(UserWarning, match=shard.name):
+            assert run.missing() == [1]
+
+    def test_leftovers_are_swept(self, run):
+        before = contents(run)
+        (run.path / "batch_00000.abc.safetensors.123.tmp").write_bytes(b"half")
+        (run.path / "manifest.json.123.tmp").write_bytes(b"half")
+        run.sweep()
+        assert contents(run) == before
+
+
+class TestDamage:
+    def test_every_flipped_bit_and_cut_is_found(self, run):
+        chance = random.Random(0)
+        good = {number: file.read_bytes() for number, file in run.shards().items()}
+        for case in range(500):
+            number = chance.randrange(len(BATCHES))
+            file = run.shards()[number]
+            damaged = bytearray(good[number])
+            if case % 2:
+                damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+            else:
+                del damaged[chance.randrange(len(damaged)) :]
+            file.write_bytes(damaged)
+            with pytest.warns(UserWarning, match=f"{file.name}: damaged"):
+                assert run.missing() == [number]
+            assert number not in run.shards()
+            with pytest.raises(StoreError):
+                run.tokens("mlp_out", 0)
+            file.write_bytes(good[number])
+        with warnings.catch_warnings(action="error"):
+            assert run.missing() == []
+
+    def test_another_files_content(self, run):
+        shards = run.shards()
+        shards[0].write_bytes(shards[1].read_bytes())
+        with pytest.warns(UserWarning, match="damaged"):
+            assert run.missing() == [0]
+
+    def test_foreign_files_are_no_shards(self, run):
+        digest = "0" * 64
+        for name in ("batch_7.safetensors", f"batch_00001.{digest}.npz", f"batch_1.{digest}", "x"):
+            (run.path / name).touch()
+        assert set(run.shards()) == {0, 1, 2}
+        assert run.missing() == []
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"{",
+            b"\xff",
+            b"[]",
+            b"null",
+            b"3",
+            b"{}",
+            b'{"batches": [["g0"]]}',
+            b'{"settings": {}, "batches": [["g0"]]}',
+            b"[" * 100_000,
+        ],
+        ids=lambda content: ascii(content[:20]),
+    )
+    def test_damaged_manifest(self, run, content):
+        (run.path / "manifest.json").write_bytes(content)
+        with pytest.raises(StoreError, match=r"manifest\.json"):
+            run.plan()
+
+    @pytest.mark.parametrize("batches", [None, 3, "g0", [3], ["g0"], [["g0", 3]], [[["g0"]]], {}])
+    def test_plan_of_another_form(self, run, batches):
+        file = run.path / "manifest.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "batches": batches}))
+        with pytest.raises(StoreError, match=r"manifest\.json"):
+            run.plan()
+
+    def test_flipped_bits_in_the_manifest(self, run):
+        """Refused, or without consequence: never another plan."""
+        chance = random.Random(0)
+        file = run.path / "manifest.json"
+        good = file.read_bytes()
+        for _ in range(500):
+            damaged = bytearray(good)
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+            file.write_bytes(damaged)
+            try:
+                assert run.plan() == BATCHES
+            except StoreError as error:
+                assert str(file) in str(error)
+
+    def test_manifest_of_another_run(self, run):
+        other = RunStore(run.root, {**SETTINGS, "model": "another"})
+        other.path.mkdir()
+        (run.path / "manifest.json").rename(other.path / "manifest.json")
+        with pytest.raises(StoreError, match="another run"):
+            other.plan()
+
+
+def collector(root: Path, log: Path, *, kill_at: int = 0) -> subprocess.Popen[bytes]:
+    repository = Path(store.__file__).parent.parent
+    return subprocess.Popen(
+        [sys.executable, "-c", COLLECTOR, root, log, str(kill_at)], cwd=repository
+    )
+
+
+class TestProcesses:
+    def test_killed_at_every_sync(self, tmp_path, undisturbed):
+        """Two syncs a file: before it has its name, and after. Runs die in the one and the other
+        by turns, so that each file is begun twice and finished once, the manifest first."""
+        root, log = tmp_path / "store", tmp_path / "log"
+        kills = 0
+        while collector(root, log, kill_at=1 + kills % 2).wait():
+            kills += 1
+            assert kills < 50
+        assert kills == 2 * (1 + len(BATCHES))
+        assert contents(RunStore(root, SETTINGS)) == undisturbed
+        assert log.read_text().split() == ["0", "0", "1", "1", "2", "2"]
+
+    def test_many_processes_at_once(self, tmp_path, undisturbed):
+        root, log = tmp_path / "store", tmp_path / "log"
+        processes = [collector(root, log) for _ in range(6)]
+        assert [process.wait(timeout=60) for process in processes] == [0] * 6
+        assert contents(RunStore(root, SETTINGS)) == undisturbed
+        assert sorted(log.read_text().split()) == ["0", "1", "2"]
+
+    def hold(self, run: RunStore, then: str) -> subprocess.Popen[str]:
+        """A process that takes the lock, says so, and does `then`."""
+        script = (
+            "import sys, time; from pathlib import Path; from harness.store import RunStore\n"
+            f"run = RunStore(Path({str(run.root)!r}), {SETTINGS!r})\n"
+            f"with run.locked('waiting'):\n print('held', flush=True)\n {then}\n"
+        )
+        holder = subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=Path(store.__file__).parent.parent,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        return holder
+
+    def test_lock_of_a_killed_process_is_free(self, run):
+        with self.hold(run, "time.sleep(60)") as holder:
+            holder.send_signal(signal.SIGKILL)
+            holder.wait()
+        with warnings.catch_warnings(action="error"), run.locked("waiting"):
+            pass
+
+    def test_waiting_is_said(self, run):
+        with self.hold(run, "time.sleep(0.5)"):
+            with pytest.warns(UserWarning, match="someone else is at it"):  # noqa: SIM117
+                with run.locked("someone else is at it"):
+                    pass
+
+    def test_lock_is_released_after_an_error(self, run):
+        with pytest.raises(ZeroDivisionError), run.locked("waiting"):
+            raise ZeroDivisionError
+        with warnings.catch_warnings(action="error"), run.locked("waiting"):
+            pass
