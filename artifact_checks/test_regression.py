@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness.plugin import Plan, needs
+from harness.plan import Plan
+from harness.plugin import needs
 from harness.verdict import unchanged
 from harness.versions import LayerComparison
 

@@ -79,7 +79,11 @@ def read_activations(
     keys, artifact, natural = [], [], []
     for site in sites:
         for index, layer in enumerate(layers):
-            means = pair_means(*token_arms(run, kept, site, index))
+            arms = token_arms(run, kept, site, index)
+            means = pair_means(*arms)
+            for arm, averaged in zip(arms, means, strict=True):
+                # Also where the other arm is shorter, so that the mean doesn't see it.
+                averaged[[not np.isfinite(tokens).all() for tokens in arm]] = np.nan
             keys.append((layer, site))
             artifact.append(means[0])
             natural.append(means[1])

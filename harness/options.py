@@ -2,14 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pytest
 
 from gemma_mlx import SITES, Positions
-
-_FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS, STORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +32,14 @@ class Option:
 OPTIONS = (
     Option(
         "--model",
-        str(_FIXTURES / "tiny-gemma3-aligned"),
+        str(EMBEDDED_MODEL),
         "checkpoint folder, or owner/name on the Hugging Face hub (default: the embedded model)",
         "PATH_OR_REPO",
     ),
     Option("--revision", None, "branch, tag or commit of a hub repository", "REV"),
     Option(
         "--pairs",
-        str(_FIXTURES / "alignment_artifact_prompt_pairs.json"),
+        str(EMBEDDED_PAIRS),
         "prompt pairs file (default: the embedded one)",
         "FILE",
     ),
@@ -91,7 +89,7 @@ OPTIONS = (
     Option("--stats-seed", "0", "seed of the resampling (default: 0)", "SEED"),
     Option(
         "--artifact-store",
-        ".artifact_store",
+        str(STORE),
         "where activations are kept and reused (default: .artifact_store)",
         "DIR",
     ),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.activations import LayerSite
 from harness.analysis import Analysis, LayerResult
@@ -86,6 +87,7 @@ def step_figure(analysis: Analysis, alpha: float) -> Figure:
         _heat_map(figure, axes, values, "d (standard deviations)", annotate=False)
         if marks:
             axes.plot(*zip(*marks, strict=True), ".", color="#000000", markersize=3)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("generated token")
         axes.set_title(f"At which token? Dots: family-wise p < {alpha:g} over the layer's tokens")
         _layer_ticks(axes, results)
@@ -129,11 +131,9 @@ def _heat_map(
     figure.colorbar(image, ax=axes, label=label)
     if annotate:
         for (row, column), value in np.ndenumerate(values):
-            dark = abs(value) > 0.65 * bound
-            axes.text(
-                column, row, f"{value:.1f}", ha="center", va="center", fontsize=8,
-                color="#FFFFFF" if dark else "#000000",
-            )  # fmt: skip
+            shown = f"{value if abs(value) >= 0.05 else 0.0:.1f}"
+            colour = "#FFFFFF" if abs(value) > 0.65 * bound else "#000000"
+            axes.text(column, row, shown, ha="center", va="center", fontsize=8, color=colour)
 
 
 def _layer_ticks(axes: Axes, results: Sequence[LayerResult | LayerComparison]) -> None:

@@ -3,39 +3,28 @@
 import base64
 import re
 import warnings
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from tqdm import tqdm
 
 import gemma_mlx
-from gemma_mlx import Checkpoint, CheckpointError, Positions, RequestError
+from gemma_mlx import Checkpoint
 from harness import options, plots, report, results
-from harness.activations import AnalysisError, LayerSite
-from harness.analysis import Analysis, AnalysisSettings, LayerResult, analyze, layer_id
-from harness.baseline import (
-    check_name,
-    compare_with,
-    find_baseline,
-    load_baseline,
-    save_baseline,
-)
-from harness.collect import CollectSettings, collect
-from harness.pairs import PairsError, PromptPairs, load_pairs
+from harness.analysis import Analysis, LayerResult, analyze, layer_id
+from harness.baseline import compare_with, save_baseline
+from harness.html_report import ANALYSIS, ask_for_report
+from harness.pairs import PromptPairs
+from harness.plan import EXPECTED_ERRORS, Plan, make_plan
 from harness.provenance import provenance
-from harness.store import RunStore, StoreError, write_atomically
+from harness.run import Collection
+from harness.store import RunStore, write_atomically
 from harness.verdict import CheckFailedError, Criteria
-from harness.versions import (
-    BaselineError,
-    LayerComparison,
-    Version,
-    VersionComparison,
-    check_comparable,
-)
+from harness.versions import LayerComparison, Version, VersionComparison, check_comparable
 
 PLOT_NAME = "alignment_artifact_analysis_plot.png"
 REPORT_NAME = "report.html"
@@ -43,44 +32,8 @@ REPORT_NAME = "report.html"
 #: Attribute of a check that is collected only if the plan has what it names (`needs`).
 NEEDS = "_artifact_needs"
 
-_EXPECTED_ERRORS = (
-    AnalysisError,
-    BaselineError,
-    CheckpointError,
-    PairsError,
-    RequestError,
-    StoreError,
-)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the options ask for, checked as far as the model's config.json allows."""
-
-    model: str
-    revision: str | None
-    pairs: PromptPairs
-    layers: tuple[int, ...]
-    collection: CollectSettings
-    analysis: AnalysisSettings
-    criteria: Criteria
-    companions: tuple[Positions, ...]
-    base_model: str | None
-    text_baselines: bool
-    save_as: str | None
-    baseline: Version | None
-    margin: float
-    skip_inconclusive: bool
-    store: Path
-    recollect: bool
-
-    @property
-    def family(self) -> list[LayerSite]:
-        return [(layer, site) for site in self.collection.sites for layer in self.layers]
-
 
 _PLAN = pytest.StashKey[Plan | Exception]()
-_ANALYSIS = pytest.StashKey[Analysis]()
 _SAVED = pytest.StashKey[Path]()
 _COMPARISON = pytest.StashKey[VersionComparison]()
 
@@ -95,68 +48,6 @@ def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return mark
 
 
-def make_plan(config: pytest.Config) -> Plan:
-    """Read the options.
-
-    Raises:
-        pytest.UsageError, PairsError, CheckpointError: naming the option or file.
-    """
-    number = partial(options.number, config)
-    sites = tuple(dict.fromkeys(options.read(config, "site")))
-    for name in sites:
-        if name not in gemma_mlx.SITES or name == "attn_pattern":
-            known = ", ".join(s for s in gemma_mlx.SITES if s != "attn_pattern")
-            raise pytest.UsageError(f"--site {name!r}: choose from {known}")
-    positions = tuple(dict.fromkeys(options.read(config, "positions")))
-    for name in positions:
-        if name not in get_args(Positions):
-            known = ", ".join(get_args(Positions))
-            raise pytest.UsageError(f"--positions {name!r}: choose from {known}")
-    pairs = load_pairs(options.read(config, "pairs"))
-    if len(pairs) < 8:
-        raise PairsError(f"{pairs.source}: {len(pairs)} pairs; at least 8 are needed")
-    model, revision = options.read(config, "model"), options.read(config, "revision")
-    shape = gemma_mlx.find_checkpoint(model, revision=revision, config_only=True).config
-    layers = options.parse_layers(options.read(config, "layers"), shape.num_hidden_layers)
-    infinity = float("inf")
-    save_as, compare = options.read(config, "save"), options.read(config, "compare")
-    if save_as is not None:
-        check_name(save_as)
-    inconclusive = options.read(config, "inconclusive")
-    if inconclusive not in ("fail", "skip"):
-        raise pytest.UsageError(f"--artifact-inconclusive {inconclusive!r}: choose fail or skip")
-    return Plan(
-        model=model,
-        revision=revision,
-        pairs=pairs,
-        layers=layers,
-        collection=CollectSettings(
-            sites=sites,
-            layers=layers,
-            positions=positions[0],
-            max_tokens=int(number("max_tokens", low=1, high=infinity, whole=True)),
-            chat=not options.read(config, "no_chat"),
-        ),
-        analysis=AnalysisSettings(
-            replicates=int(number("replicates", low=100, high=infinity, whole=True)),
-            seed=int(number("stats_seed", low=0, high=infinity, whole=True)),
-        ),
-        criteria=Criteria(
-            d_threshold=number("d_threshold", low=-infinity, high=infinity, whole=False),
-            alpha=number("alpha", low=0, high=1, whole=False),
-        ),
-        companions=positions[1:],
-        base_model=options.read(config, "base_model"),
-        text_baselines=options.read(config, "text_baselines"),
-        save_as=save_as,
-        baseline=None if compare is None else load_baseline(find_baseline(compare)),
-        margin=number("margin", low=1e-9, high=infinity, whole=False),
-        skip_inconclusive=inconclusive == "skip",
-        store=Path(options.read(config, "store")),
-        recollect=options.read(config, "recollect"),
-    )
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_options(parser)
 
@@ -164,11 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.option.keyword = _exact_layers(config.option.keyword)
-    if config.pluginmanager.hasplugin("html") and not config.option.htmlpath:
-        # Asked for now, before pytest-html is configured; taken back if no check gets that far.
-        config.option.htmlpath = str(Path(options.read(config, "report")) / REPORT_NAME)
-        config.option.self_contained_html = True
-        config.pluginmanager.register(_ReportKeeper(config))
+    ask_for_report(config, Path(options.read(config, "report")) / REPORT_NAME)
 
 
 def _exact_layers(keyword: str) -> str:
@@ -201,7 +88,7 @@ def _plan(config: pytest.Config) -> Plan | Exception:
     if _PLAN not in config.stash:
         try:
             config.stash[_PLAN] = make_plan(config)
-        except (pytest.UsageError, *_EXPECTED_ERRORS) as error:
+        except (pytest.UsageError, *EXPECTED_ERRORS) as error:
             config.stash[_PLAN] = error
     return config.stash[_PLAN]
 
@@ -211,41 +98,6 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
     plan = config.stash.get(_PLAN, None)
     if isinstance(plan, Exception):
         raise pytest.UsageError(str(plan)) from None
-
-
-class _ReportKeeper:
-    """Keeps an earlier report.html from being replaced by a run that has nothing to report:
-    one without checks, or one that ended before there were results."""
-
-    def __init__(self, config: pytest.Config):
-        self._config = config
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_collection(self) -> Generator[None, Any, Any]:
-        try:
-            return (yield)
-        except BaseException:
-            self._drop()
-            raise
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-        if self._config.option.collectonly or "analysis" not in fixtures:
-            self._drop()
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Called for Ctrl-C, and for `pytest.exit` over input that can't be used."""
-        if _ANALYSIS not in self._config.stash or excinfo.errisinstance(pytest.exit.Exception):
-            self._drop()
-
-    def _drop(self) -> None:
-        for plugin in self._config.pluginmanager.get_plugins():
-            if type(plugin).__module__.startswith("pytest_html."):
-                self._config.pluginmanager.unregister(plugin)
-        folder = Path(self._config.option.htmlpath).parent
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 @pytest.fixture(scope="session")
@@ -308,44 +160,39 @@ def baseline(artifact_plan: Plan, run_provenance: dict[str, Any]) -> Version | N
 
 
 @pytest.fixture(scope="session")
-def activations(artifact_plan: Plan, checkpoint: Checkpoint) -> RunStore:
+def collection(artifact_plan: Plan, checkpoint: Checkpoint) -> Collection:
+    """How this run collects."""
+    return Collection(
+        checkpoint,
+        artifact_plan.pairs,
+        artifact_plan.collection,
+        artifact_plan.store,
+        again=artifact_plan.recollect,
+    )
+
+
+@pytest.fixture(scope="session")
+def activations(collection: Collection) -> RunStore:
     """The run's activations: from the store, or collected into it now."""
-    return _collected(artifact_plan, checkpoint, artifact_plan.collection)
+    return _or_exit(collection.collect)
 
 
 @pytest.fixture(scope="session")
 def companions(
-    artifact_plan: Plan, checkpoint: Checkpoint, activations: RunStore
+    artifact_plan: Plan, collection: Collection, activations: RunStore
 ) -> dict[str, RunStore]:
-    """The same prompts at other positions: those asked for, and beside generated tokens always
-    the two that hold the words constant."""
-    names = list(artifact_plan.companions)
-    if artifact_plan.collection.positions == "generated":
-        names += [name for name in ("forced", "prompt_last") if name not in names]
-    return {
-        name: _collected(
-            artifact_plan, checkpoint, replace(artifact_plan.collection, positions=name)
-        )
-        for name in names
-    }
+    """The same prompts at other positions."""
+    return _or_exit(lambda: collection.companions(artifact_plan.companions))
 
 
 @pytest.fixture(scope="session")
-def base_activations(artifact_plan: Plan) -> RunStore | None:
+def base_activations(artifact_plan: Plan, collection: Collection) -> RunStore | None:
     """The base model's activations, if `--base-model` names one."""
     name = artifact_plan.base_model
     if name is None:
         return None
-    base = _or_exit(lambda: gemma_mlx.find_checkpoint(name))
-    return _collected(artifact_plan, base, artifact_plan.collection)
-
-
-def _collected(plan: Plan, checkpoint: Checkpoint, settings: CollectSettings) -> RunStore:
-    if settings.positions == "prompt_last":
-        # The prompt alone is read: nothing need be written after it.
-        settings = replace(settings, max_tokens=0)
     return _or_exit(
-        lambda: collect(checkpoint, plan.pairs, settings, plan.store, again=plan.recollect)
+        lambda: replace(collection, checkpoint=gemma_mlx.find_checkpoint(name)).collect()
     )
 
 
@@ -379,7 +226,7 @@ def analysis(
             progress=progress,
         )
     )
-    pytestconfig.stash[_ANALYSIS] = found
+    pytestconfig.stash[ANALYSIS] = found
     return found
 
 
@@ -426,7 +273,7 @@ def _or_exit(work: Callable[[], Any]) -> Any:
     """Input that can't be used ends the run with one line, as a wrong option does."""
     try:
         return work()
-    except _EXPECTED_ERRORS as error:
+    except EXPECTED_ERRORS as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
@@ -455,9 +302,9 @@ def _figures(item: pytest.Item) -> list[Any]:
 def _finished(config: pytest.Config) -> tuple[Analysis, Criteria] | None:
     """The run's results, if any check needed them."""
     plan = config.stash.get(_PLAN, None)
-    if _ANALYSIS not in config.stash or not isinstance(plan, Plan):
+    if ANALYSIS not in config.stash or not isinstance(plan, Plan):
         return None
-    return config.stash[_ANALYSIS], plan.criteria
+    return config.stash[ANALYSIS], plan.criteria
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -467,12 +314,10 @@ def pytest_html_report_title(report: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
-    analysis, plan = (
-        session.config.stash.get(_ANALYSIS, None),
-        session.config.stash.get(_PLAN, None),
-    )
-    if analysis is not None and isinstance(plan, Plan):
-        prefix.append(report.summary_html(analysis, plan.criteria))
+    found = _finished(session.config)
+    if found is not None:
+        comparison = session.config.stash.get(_COMPARISON, None)
+        prefix.append(report.summary_html(*found, comparison))
 
 
 @pytest.hookimpl(tryfirst=True)
