@@ -31,6 +31,7 @@ def provenance(
         "model": model,
         "revision": revision,
         "model_fingerprint": checkpoint.fingerprint,
+        "model_layers": checkpoint.config.num_hidden_layers,
         "template_fingerprint": checkpoint.chat_template_fingerprint,
         "pairs_file": Path(pairs.source).name,
         "pairs_version": pairs.metadata.get("version"),

@@ -1,6 +1,7 @@
 """What a person reads: the verdict in a sentence, the terminal table, the HTML summary."""
 
 import base64
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +20,19 @@ def headline(analysis: Analysis, criteria: Criteria) -> str:
     outcomes = [overall(result, criteria) for result in analysis.values()]
     passed = outcomes.count("passed")
     ds = [result.separation.d for result in analysis.values()]
+    defined = [d for d in ds if not np.isnan(d)]
+    span = (
+        f"runs from {decimal(min(defined))} to {decimal(max(defined))}"
+        if defined
+        else "is not defined"
+    )
     pairs = next(iter(analysis.values())).separation.n_pairs
     what = "layer" if len({site for _, site in analysis}) == 1 else "layer and site"
     undecided = outcomes.count("inconclusive")
     tail = f", {undecided} inconclusive" if undecided else ""
     return (
         f"{passed} of {total} {what}s separate artifact from natural prompts beyond "
-        f"d = {criteria.d_threshold:g}{tail}; held-out d runs from {decimal(np.nanmin(ds))} to "
-        f"{decimal(np.nanmax(ds))} on {pairs} pairs."
+        f"d = {criteria.d_threshold:g}{tail}; held-out d {span} on {pairs} pairs."
     )
 
 
@@ -69,17 +75,38 @@ def terminal_table(analysis: Analysis, criteria: Criteria) -> list[tuple[str, Ou
                 outcomes[-1],
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = {0, 2, 4, 7}
-    return [
-        (
-            "  ".join(
-                cell.ljust(w) if i in left else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip(),
-            outcome,
+    lines = _aligned(rows, left={0, 2, 4, 7})
+    return list(zip(lines, outcomes, strict=True))
+
+
+def comparison_table(compared: VersionComparison) -> list[str]:
+    """One line per layer and site of a version comparison, behind a header."""
+    rows = [("", "d then", "d now", "change", "", "cosine", "verdict")]
+    for layer in compared.layers.values():
+        c = layer.comparison
+        rows.append(
+            (
+                layer.id,
+                decimal(c.d_a),
+                decimal(c.d_b),
+                f"{c.difference:+.2f}",
+                interval(c.interval),
+                "–" if layer.drift is None else decimal(layer.drift.cosine),
+                c.verdict,
+            )
         )
-        for row, outcome in zip(rows, outcomes, strict=True)
+    return _aligned(rows, left={0, 4, 6})
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
+    """Rows as lines of columns; those in `left` are flush left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
     ]
 
 

@@ -3,11 +3,11 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analysis import Analysis
+from harness.analysis import Analysis, layer_id
 from harness.store import write_atomically
 from harness.verdict import CRITERIA, Criteria, overall
 
@@ -27,6 +27,11 @@ def to_json(analysis: Analysis, criteria: Criteria) -> dict[str, Any]:
             "criteria": {name: asdict(judge(result, criteria)) for name, judge in CRITERIA.items()},
             "held_out": asdict(result.separation),
             "in_sample": asdict(result.in_sample),
+            "companions": {name: asdict(s) for name, s in result.companions.items()},
+            "category_transfer": [asdict(transfer) for transfer in result.transfer],
+            "steps": [asdict(step) for step in result.steps],
+            "pair_quality": None if result.quality is None else asdict(result.quality),
+            "beyond_base": None if result.beyond_base is None else asdict(result.beyond_base),
         }
         for result in analysis.values()
     ]
@@ -43,6 +48,7 @@ def to_json(analysis: Analysis, criteria: Criteria) -> dict[str, Any]:
             "merged_duplicates": analysis.merged,
         },
         "layers": layers,
+        "text_baselines": analysis.text,
         "responses": [
             {
                 "pair": f"{r.pair.category}/{r.pair.id}",
@@ -52,7 +58,7 @@ def to_json(analysis: Analysis, criteria: Criteria) -> dict[str, Any]:
             for r in analysis.responses
         ],
     }
-    return _plain(content)
+    return plain(content)
 
 
 def write_results(path: Path, analysis: Analysis, criteria: Criteria) -> None:
@@ -60,11 +66,19 @@ def write_results(path: Path, analysis: Analysis, criteria: Criteria) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as JSON values: NaN becomes null, infinities the
+    strings "inf" and "-inf", keys (layer, site) their id."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
+
+
+def _key(key: Any) -> str:
+    return layer_id(*key) if isinstance(key, tuple) else str(key)

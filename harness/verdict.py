@@ -219,7 +219,7 @@ def interval(bounds: tuple[float, float]) -> str:
 
 def decimal(value: float) -> str:
     """Two decimals, and no "-0.00"."""
-    return f"{value + 0.0:.2f}" if abs(value) >= 0.005 else "0.00"
+    return "0.00" if abs(value) < 0.005 else f"{value:.2f}"
 
 
 def p_value(p: float) -> str:

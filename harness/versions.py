@@ -44,6 +44,11 @@ class Version:
     def provenance(self) -> Mapping[str, Any]:
         return self.results["provenance"]
 
+    @property
+    def layer_count(self) -> int:
+        """Layers of the model, captured or not."""
+        return int(self.provenance["model_layers"])
+
     def passed(self) -> frozenset[str]:
         """Ids of the layers that met every criterion when this run was made."""
         return frozenset(x["id"] for x in self.results["layers"] if x["verdict"] == "passed")

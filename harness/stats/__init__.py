@@ -7,7 +7,7 @@ plain words is in ``docs/statistics.md``, its measured error rates in ``docs/cal
 from harness.stats.arrays import average_duplicates, distinct_pairs, finite_pairs, pair_means
 from harness.stats.compare import Comparison, compare
 from harness.stats.insample import InSampleSeparation, in_sample_separation
-from harness.stats.kernels import fold_directions
+from harness.stats.kernels import Scale, fold_directions
 from harness.stats.power import pairs_needed, pairs_to_decide, smallest_detectable_effect
 from harness.stats.quality import (
     DirectionDrift,
@@ -31,6 +31,7 @@ __all__ = [
     "DirectionDrift",
     "InSampleSeparation",
     "PairQuality",
+    "Scale",
     "Separation",
     "StepSeparation",
     "average_duplicates",
