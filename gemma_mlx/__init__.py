@@ -1,7 +1,9 @@
 """Gemma 3 text models on MLX, with capture of activations at every layer."""
 
 # First: it has to load before anything imports mlx.core.
-from gemma_mlx.blas import BLAS
+from gemma_mlx.blas import BLAS  # isort: split
+
+from gemma_mlx import intervention
 from gemma_mlx.capture import Activations
 from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
 from gemma_mlx.config import GemmaConfig
@@ -10,6 +12,7 @@ from gemma_mlx.generation import (
     Generation,
     Positions,
     Request,
+    continuation_log_probs,
     encode_prompts,
     generate,
     logits,
@@ -35,10 +38,12 @@ __all__ = [
     "RequestError",
     "Sampling",
     "Site",
+    "continuation_log_probs",
     "device_name",
     "encode_prompts",
     "find_checkpoint",
     "generate",
+    "intervention",
     "load",
     "load_checkpoint",
     "logits",

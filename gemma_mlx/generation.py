@@ -327,6 +327,36 @@ def logits(gemma: Gemma, token_ids: np.ndarray | Sequence[Sequence[int]]) -> np.
     return np.array(gemma.model.logits(gemma.model(tokens, hook=_chain(gemma, None))))
 
 
+def continuation_log_probs(
+    gemma: Gemma, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+) -> list[np.ndarray]:
+    """Log-probabilities, in nats, of every token at every step of given continuations.
+
+    Args:
+        prompts, continuations: token ids, one of each per row; one batch, in one pass.
+
+    Returns:
+        Per row float32 (steps, vocab): row t is the distribution that continuation token t is
+        drawn from.
+
+    Raises:
+        RequestError: nothing to read in a row, or more than the model's context.
+    """
+    request = Request(prompts, layers=(), sites=(), positions="forced", continuation=continuations)
+    request.check(gemma.config)
+    if not all(map(len, continuations)):
+        raise RequestError("a continuation has no tokens")
+    tokens, padding = _left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
+    cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1])
+    hidden = gemma.model(tokens, cache, _chain(gemma, None))
+    # The last column predicts what comes after; only the continuations' predictions are turned
+    # into logits, which are wide.
+    steps = max(map(len, continuations))
+    logits = gemma.model.logits(hidden[:, -steps - 1 : -1])
+    log_probs = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+    return [row[-len(c) :] for row, c in zip(log_probs, continuations, strict=True)]
+
+
 def prompt_seed(seed: int, key: int | str) -> int:
     """The seed of one prompt, from the request's seed and the prompt's number or name."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "little")

@@ -1,7 +1,8 @@
 """Change what the model computes at a site, for as long as a `with` block lasts.
 
 An intervention acts on every token, prompt and generated, of every row, before capture sees the
-site. Activation addition: Turner et al. 2023 (arXiv:2308.10248); directional ablation: Arditi et
+site. A vector is (width,) for all rows, or (rows, width) for a batch of just these rows.
+Activation addition: Turner et al. 2023 (arXiv:2308.10248); directional ablation: Arditi et
 al. 2024 (arXiv:2406.11717).
 """
 
@@ -19,7 +20,7 @@ from gemma_mlx.sites import site as find_site
 
 @contextmanager
 def add(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> Iterator[None]:
-    """Add `vector` (width,) to the activations at `site` of `layer`."""
+    """Add `vector` to the activations at `site` of `layer`."""
     addend = _vector(gemma, site, layer, vector)
     with _changed(gemma, site, layer, lambda x: x + addend.astype(x.dtype)):
         yield
@@ -37,17 +38,17 @@ def scale(gemma: Gemma, site: str, layer: int, factor: float) -> Iterator[None]:
 
 @contextmanager
 def ablate(gemma: Gemma, site: str, layer: int, direction: np.ndarray) -> Iterator[None]:
-    """Project `direction` (width,), of any length but 0, out of the activations at `site`."""
+    """Project `direction`, of any length but 0, out of the activations at `site`."""
     v = _vector(gemma, site, layer, direction)
-    norm = mx.linalg.norm(v).item()
-    if norm == 0:
+    norm = mx.linalg.norm(v, axis=-1, keepdims=True)
+    if not norm.all().item():
         raise RequestError("the direction to ablate is the zero vector")
     unit = v / norm
 
     def project_out(x: mx.array) -> mx.array:
         # In float32: a projection taken in bfloat16 leaves a hundredth of the direction behind.
         y = x.astype(mx.float32)
-        return (y - (y @ unit)[..., None] * unit).astype(x.dtype)
+        return (y - (y * unit).sum(axis=-1, keepdims=True) * unit).astype(x.dtype)
 
     with _changed(gemma, site, layer, project_out):
         yield
@@ -79,8 +80,10 @@ def _check(gemma: Gemma, site: str, layer: int) -> int:
 def _vector(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> mx.array:
     width = _check(gemma, site, layer)
     array = np.asarray(vector, dtype=np.float32)
-    if array.shape != (width,):
-        raise RequestError(f"a vector at {site} has shape ({width},), not {array.shape}")
+    if array.ndim not in (1, 2) or array.shape[-1] != width:
+        raise RequestError(
+            f"a vector at {site} has shape ({width},) or (rows, {width}), not {array.shape}"
+        )
     if not np.isfinite(array).all():
         raise RequestError(f"the vector for {site} of layer {layer} holds NaN or infinity")
-    return mx.array(array)
+    return mx.array(array if array.ndim == 1 else array[:, None])

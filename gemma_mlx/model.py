@@ -33,7 +33,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, 1.0 + self.weight, self.eps)
+        # As in transformers, 1 + weight isn't rounded to bfloat16.
+        scale = 1.0 + self.weight.astype(mx.float32)
+        return mx.fast.rms_norm(x, scale, self.eps).astype(x.dtype)
 
 
 class MLP(nn.Module):

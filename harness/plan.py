@@ -44,6 +44,7 @@ class Plan:
     companions: tuple[Positions, ...]
     base_model: str | None
     text_baselines: bool
+    causal: bool
     save_as: str | None
     baseline: Version | None
     margin: float
@@ -109,6 +110,7 @@ def make_plan(config: pytest.Config) -> Plan:
         companions=positions[1:],
         base_model=options.read(config, "base_model"),
         text_baselines=options.read(config, "text_baselines"),
+        causal="causal" in config.option.markexpr,
         save_as=save_as,
         baseline=None if compare is None else load_baseline(find_baseline(compare)),
         margin=number("margin", low=1e-9, high=infinity, whole=False),

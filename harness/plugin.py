@@ -15,8 +15,11 @@ from tqdm import tqdm
 import gemma_mlx
 from gemma_mlx import Checkpoint
 from harness import options, plots, report, results
+from harness.activations import LayerSite
 from harness.analysis import Analysis, LayerResult, analyze, layer_id
 from harness.baseline import compare_with, save_baseline
+from harness.causality import Effect
+from harness.causality import causal_effects as measure_effects
 from harness.html_report import ANALYSIS, ask_for_report
 from harness.pairs import PromptPairs
 from harness.plan import EXPECTED_ERRORS, Plan, make_plan
@@ -35,6 +38,7 @@ NEEDS = "_artifact_needs"
 
 _PLAN = pytest.StashKey[Plan | Exception]()
 _SAVED = pytest.StashKey[Path]()
+_CAUSAL = pytest.StashKey[dict[LayerSite, tuple[Effect, Effect]]]()
 _COMPARISON = pytest.StashKey[VersionComparison]()
 
 
@@ -54,6 +58,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "causal: interventions on the model, opted into with -m causal"
+    )
     config.option.keyword = _exact_layers(config.option.keyword)
     ask_for_report(config, Path(options.read(config, "report")) / REPORT_NAME)
 
@@ -258,6 +265,38 @@ def layer_comparison(
     return version_comparison.layers[layer_result.layer, layer_result.site]
 
 
+@pytest.fixture(scope="session")
+def causal_findings(pytestconfig: pytest.Config) -> dict[LayerSite, tuple[Effect, Effect]]:
+    """Addition and ablation at the layers that were measured so far."""
+    return pytestconfig.stash.setdefault(_CAUSAL, {})
+
+
+@pytest.fixture
+def causal_effects(
+    layer_result: LayerResult,
+    causal_findings: dict[LayerSite, tuple[Effect, Effect]],
+    artifact_plan: Plan,
+    analysis: Analysis,
+    activations: RunStore,
+    gemma: gemma_mlx.Gemma,
+) -> tuple[Effect, Effect]:
+    """What adding and ablating the direction of one layer at one site does."""
+    key = layer_result.layer, layer_result.site
+    if key not in causal_findings:
+        causal_findings[key] = _or_exit(
+            lambda: measure_effects(
+                gemma,
+                analysis.activations,
+                activations.responses(),
+                key,
+                chat=artifact_plan.collection.chat,
+                level=artifact_plan.analysis.level,
+                seed=artifact_plan.analysis.seed,
+            )
+        )
+    return causal_findings[key]
+
+
 @pytest.fixture
 def layer_result(
     request: pytest.FixtureRequest, analysis: Analysis, criteria: Criteria
@@ -316,8 +355,12 @@ def pytest_html_report_title(report: Any) -> None:
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     found = _finished(session.config)
     if found is not None:
-        comparison = session.config.stash.get(_COMPARISON, None)
-        prefix.append(report.summary_html(*found, comparison))
+        stash = session.config.stash
+        prefix.append(
+            report.summary_html(
+                *found, compared=stash.get(_COMPARISON, None), causal=stash.get(_CAUSAL, {})
+            )
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -327,7 +370,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if found is None:
         return
     folder = Path(options.read(config, "report"))
-    results.write_results(folder / results.FILE_NAME, *found)
+    results.write_results(
+        folder / results.FILE_NAME,
+        *found,
+        comparison=config.stash.get(_COMPARISON, None),
+        causal=config.stash.get(_CAUSAL, {}),
+    )
     plan = config.stash[_PLAN]
     if isinstance(plan, Plan) and plan.save_as is not None:
         config.stash[_SAVED] = save_baseline(plan.save_as, *found)

@@ -1,7 +1,7 @@
 """What a person reads: the verdict in a sentence, the terminal table, the HTML summary."""
 
 import base64
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from harness import panels, plots
-from harness.analysis import Analysis, LayerResult, PairResponses
+from harness.activations import LayerSite
+from harness.analysis import Analysis, LayerResult, PairResponses, layer_id
+from harness.causality import Effect
 from harness.verdict import Criteria, Outcome, decimal, interval, overall, p_value
 from harness.versions import VersionComparison
 
@@ -117,7 +119,10 @@ def _same_words(result: LayerResult) -> str:
 
 
 def summary_html(
-    analysis: Analysis, criteria: Criteria, compared: VersionComparison | None = None
+    analysis: Analysis,
+    criteria: Criteria,
+    compared: VersionComparison | None = None,
+    causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
 ) -> str:
     """The HTML that stands above the list of checks; every text in it is escaped."""
     environment = Environment(
@@ -130,6 +135,7 @@ def summary_html(
         plot=_picture(plots.separation_figure(analysis, criteria)),
         has_base=any(result.beyond_base for result in analysis.values()),
         panels=_panels(analysis, criteria),
+        causal={layer_id(*key): effects for key, effects in (causal or {}).items()},
         compared=compared,
         comparison=_comparison_panel(compared),
         rows=[_LayerRow.of(result, criteria) for result in analysis.values()],

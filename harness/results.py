@@ -7,16 +7,24 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.activations import LayerSite
 from harness.analysis import Analysis, layer_id
+from harness.causality import Effect
 from harness.store import write_atomically
 from harness.verdict import CRITERIA, Criteria, overall
+from harness.versions import VersionComparison
 
 #: Version of the file's schema; raised when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
 FILE_NAME = "alignment_artifact_analysis_results.json"
 
 
-def to_json(analysis: Analysis, criteria: Criteria) -> dict[str, Any]:
+def to_json(
+    analysis: Analysis,
+    criteria: Criteria,
+    comparison: VersionComparison | None = None,
+    causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
+) -> dict[str, Any]:
     """The results as JSON values: NaN becomes null, infinities the strings "inf" and "-inf"."""
     layers = [
         {
@@ -49,6 +57,8 @@ def to_json(analysis: Analysis, criteria: Criteria) -> dict[str, Any]:
         },
         "layers": layers,
         "text_baselines": analysis.text,
+        "comparison": comparison,
+        "causality": causal or {},
         "responses": [
             {
                 "pair": f"{r.pair.category}/{r.pair.id}",
@@ -61,8 +71,16 @@ def to_json(analysis: Analysis, criteria: Criteria) -> dict[str, Any]:
     return plain(content)
 
 
-def write_results(path: Path, analysis: Analysis, criteria: Criteria) -> None:
-    text = json.dumps(to_json(analysis, criteria), indent=1, allow_nan=False, ensure_ascii=False)
+def write_results(
+    path: Path,
+    analysis: Analysis,
+    criteria: Criteria,
+    comparison: VersionComparison | None = None,
+    causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
+) -> None:
+    """Write the results file, whole or not at all."""
+    content = to_json(analysis, criteria, comparison, causal)
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.analysis import LayerResult
+from harness.causality import Effect
 from harness.controls import TextBaseline
 from harness.stats import pairs_to_decide
 from harness.versions import LayerComparison
@@ -179,6 +180,28 @@ def beyond_base(result: LayerResult) -> Verdict:
     if outcome == "passed":
         return _verdict(result, outcome, found)
     return _verdict(result, outcome, f"{found}: training is not shown to have added to it")
+
+
+def uses_direction(result: LayerResult, effect: Effect) -> Verdict:
+    """Passed if the intervention moves the model's preference between the two answers the way
+    that the direction says, further than random directions do, with the whole interval."""
+    low, high = effect.shift_interval
+    found = (
+        f"{_INTERVENTIONS[effect.kind]} changes log P(artifact answer) − log P(natural answer) by "
+        f"{effect.own_shift:+.3f} nats per token, {effect.shift:+.3f} [{low:+.3f}, {high:+.3f}] "
+        f"beyond {effect.n_random} random directions (rank p = {p_value(effect.p_value)})"
+    )
+    sign = 1 if effect.kind == "add" else -1
+    outcome = _against((min(sign * low, sign * high), max(sign * low, sign * high)), 0.0)
+    if outcome == "passed":
+        return _verdict(result, outcome, found)
+    return _verdict(result, outcome, f"{found}: the model is not shown to use this direction here")
+
+
+_INTERVENTIONS = {
+    "add": "adding the direction to natural prompts",
+    "ablate": "ablating it from artifact prompts",
+}
 
 
 def unchanged(compared: LayerComparison) -> Verdict:

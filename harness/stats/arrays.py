@@ -117,8 +117,8 @@ def distinct_pairs(*conditions: Layers) -> NDArray[np.intp]:
     """Index of the first of each set of pairs that are identical throughout.
 
     Two pairs are duplicates if they agree bit for bit in every layer of every condition given
-    (both arms; for a comparison, both versions). A pair counted twice is not two observations:
-    ten duplicates among forty pairs push the type-I error of the sign-flip test to 0.77.
+    (both arms; for a comparison, both versions). A pair counted twice is not two observations,
+    and its copy would be scored along a direction that knows it.
 
     Returns
     -------
@@ -166,8 +166,8 @@ def pair_means(
 ) -> tuple[FloatArray, FloatArray]:
     """Average tokens to pairs, over as many tokens as both arms have.
 
-    A drift with position would otherwise pass for an effect wherever lengths differ (type-I
-    error 0.97 in simulation), so the longer response is cut to the length of the shorter.
+    A drift with position would otherwise pass for an effect wherever lengths differ, so the
+    longer response is cut to the length of the shorter.
 
     Parameters
     ----------

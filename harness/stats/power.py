@@ -60,7 +60,8 @@ def pairs_needed(
 def pairs_to_decide(result: Separation, threshold: float) -> float:
     """Pairs with which the interval of d would clear ``threshold``, if d stayed where it is.
 
-    Intervals shrink as 1/√n. Infinite where d equals the threshold or is not defined.
+    Intervals shrink as 1/√n. Infinite where d is not defined or equals the threshold,
+    as far as one can tell.
 
     Returns
     -------
@@ -69,9 +70,10 @@ def pairs_to_decide(result: Separation, threshold: float) -> float:
     """
     low, high = result.d_interval
     gap = abs(result.d - threshold)
-    if not gap > 0:
+    ratio = (high - low) / 2 / gap if gap > 0 else math.inf
+    if not ratio < 1e6:
         return math.inf
-    return float(max(MIN_PAIRS, math.ceil(result.n_pairs * ((high - low) / 2 / gap) ** 2)))
+    return float(max(MIN_PAIRS, math.ceil(result.n_pairs * ratio**2)))
 
 
 def _distance(layers: float, power: float, alpha: float) -> float:

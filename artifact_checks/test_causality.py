@@ -1,0 +1,23 @@
+"""Does the model use the direction? Opt in with -m causal; best with one layer: --layers 6.
+
+A measurement with both answers given: no text is generated with anything removed.
+"""
+
+import pytest
+
+from harness.analysis import LayerResult
+from harness.causality import Effect
+from harness.plugin import needs
+from harness.verdict import uses_direction
+
+
+@pytest.mark.causal
+@needs("causal")
+def test_addition(layer_result: LayerResult, causal_effects: tuple[Effect, Effect]) -> None:
+    uses_direction(layer_result, causal_effects[0]).require()
+
+
+@pytest.mark.causal
+@needs("causal")
+def test_ablation(layer_result: LayerResult, causal_effects: tuple[Effect, Effect]) -> None:
+    uses_direction(layer_result, causal_effects[1]).require()

@@ -1,0 +1,268 @@
+"""Does the model use the direction? Change it, and see what becomes of the words.
+
+At one layer and site, each pair's direction is the mean difference of all the *other* pairs. It
+is added to the activations of the natural prompt (Turner et al. 2023) and projected out of those
+of the artifact prompt (Arditi et al. 2024), and so are random directions of the same length. What
+is measured is how far the model now prefers the artifact prompt's answer to the natural one's,
+with both answers given: nothing is generated.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy.stats import t as student_t
+
+import gemma_mlx
+from gemma_mlx import Gemma, intervention
+from harness.activations import AnalysisError, LayerSite, PairActivations
+from harness.pairs import Condition, Pair
+from harness.stats.kernels import fold_directions
+from harness.store import Response
+
+#: Random directions that the real one is held against.
+RANDOM_DIRECTIONS = 50
+
+# Prompts about nothing in particular, to see what an intervention does to ordinary text.
+NEUTRAL_PROMPTS = (
+    "Please describe a quiet morning at the lake.",
+    "How do people bake bread at home?",
+    "Tell me about the weather in spring.",
+    "What do gardeners do in the autumn?",
+    "Write a short note about a train ride.",
+    "How is paper made from wood?",
+    "Describe a small town by the sea.",
+    "What does a baker do before sunrise?",
+)
+
+_BATCH_ELEMENTS = 2**26
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one intervention does at one layer and site.
+
+    Attributes:
+        kind: "add" (to natural prompts) or "ablate" (from artifact prompts).
+        shift, shift_interval: mean over pairs of the change in log P(artifact answer) −
+            log P(natural answer), nats per token, beyond what random directions do on average,
+            and its t interval over pairs at the given level.
+        own_shift, random_shift: the two parts of it.
+        p_value: rank of the real direction's mean shift among those of the random ones.
+        divergence, random_divergence: mean KL(before ‖ after), nats per token, on the model's
+            own answers to neutral prompts.
+        n_pairs, n_random: pairs and random directions.
+    """
+
+    kind: str
+    shift: float
+    shift_interval: tuple[float, float]
+    own_shift: float
+    random_shift: float
+    p_value: float
+    divergence: float
+    random_divergence: float
+    n_pairs: int
+    n_random: int
+
+
+def causal_effects(
+    gemma: Gemma,
+    activations: PairActivations,
+    responses: Mapping[str, Response],
+    key: LayerSite,
+    *,
+    chat: bool = True,
+    n_random: int = RANDOM_DIRECTIONS,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[Effect, Effect]:
+    """Measure addition and ablation at one (layer, site).
+
+    Random directions are sums of the same pair differences with random signs, at the length of
+    the real one, so that they lie where activations vary; isotropic ones are too easily beaten.
+
+    Raises:
+        AnalysisError: fewer than 8 pairs have two different answers.
+    """
+    pairs = [
+        pair
+        for pair in activations.pairs
+        if responses[pair.group("natural")].token_ids != responses[pair.group("artifact")].token_ids
+    ]
+    if len(pairs) < 8:
+        raise AnalysisError(
+            f"{len(pairs)} pairs have two different answers; 8 are needed to see what an "
+            "intervention does to the choice between them"
+        )
+    chosen = activations.select(pairs, [key])
+    directions = _Directions.learn(chosen, n_random, np.random.default_rng(seed))
+    neutral = _Neutral.answers_of(gemma, chat)
+    answers = _answers(pairs, responses)
+
+    def measure(kind: str, condition: Condition, at: _ChangeTo) -> Effect:
+        prompts = gemma_mlx.encode_prompts(gemma, [p.prompt(condition) for p in pairs], chat=chat)
+        before = _preference(gemma, prompts, answers, None)
+
+        def shift(vectors: np.ndarray) -> np.ndarray:
+            after = _preference(gemma, prompts, answers, lambda rows: at(vectors[rows]))
+            return after - before
+
+        def divergence(vectors: np.ndarray) -> float:
+            return neutral.divergence(gemma, at(vectors.mean(axis=0)))
+
+        return _effect(
+            kind,
+            shift(directions.own),
+            np.stack([shift(vectors) for vectors in directions.random]),
+            divergence(directions.own),
+            float(np.mean([divergence(vectors) for vectors in directions.random])),
+            level,
+        )
+
+    layer, site = key
+    return (
+        measure("add", "natural", partial(intervention.add, gemma, site, layer)),
+        measure("ablate", "artifact", partial(intervention.ablate, gemma, site, layer)),
+    )
+
+
+@dataclass(frozen=True)
+class _Directions:
+    """`own` (pairs, width): the mean difference of the other pairs; `random` (n, pairs, width):
+    the same with random signs and each row at its own direction's length."""
+
+    own: np.ndarray
+    random: np.ndarray
+
+    @classmethod
+    def learn(
+        cls, activations: PairActivations, n_random: int, rng: np.random.Generator
+    ) -> "_Directions":
+        artifact, natural = activations.artifact[0], activations.natural[0]
+        n = len(artifact)
+        own = fold_directions(artifact, natural, scale="raw") / (n - 1)
+        delta = artifact - natural
+        random = []
+        for _ in range(n_random):
+            signed = rng.choice((-1.0, 1.0), size=(n, 1)) * delta
+            others = signed.sum(axis=0) - signed
+            norms = np.linalg.norm(others, axis=1, keepdims=True)
+            random.append(others / norms * np.linalg.norm(own, axis=1, keepdims=True))
+        return cls(own, np.stack(random))
+
+
+_Change = Callable[[slice], AbstractContextManager[None]]
+_ChangeTo = Callable[[np.ndarray], AbstractContextManager[None]]
+
+
+def _answers(
+    pairs: Sequence[Pair], responses: Mapping[str, Response]
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Token ids of the artifact and of the natural answer of each pair."""
+    return (
+        [responses[pair.group("artifact")].token_ids for pair in pairs],
+        [responses[pair.group("natural")].token_ids for pair in pairs],
+    )
+
+
+def _preference(
+    gemma: Gemma,
+    prompts: Sequence[Sequence[int]],
+    answers: tuple[list[tuple[int, ...]], list[tuple[int, ...]]],
+    change: _Change | None,
+) -> np.ndarray:
+    """Per pair: mean log-probability per token of the artifact answer minus the natural one's."""
+    artifact, natural = (
+        np.array(
+            [
+                log_probs[np.arange(len(answer)), answer].mean()
+                for rows in _batches(gemma, prompts, side)
+                for log_probs, answer in zip(
+                    _read(gemma, prompts[rows], side[rows], rows, change), side[rows], strict=True
+                )
+            ]
+        )
+        for side in answers
+    )
+    return artifact - natural
+
+
+def _read(
+    gemma: Gemma,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    rows: slice,
+    change: _Change | None,
+) -> list[np.ndarray]:
+    if change is None:
+        return gemma_mlx.continuation_log_probs(gemma, prompts, answers)
+    with change(rows):
+        return gemma_mlx.continuation_log_probs(gemma, prompts, answers)
+
+
+def _batches(
+    gemma: Gemma, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> Iterator[slice]:
+    """Rows in order, as many at once as keep the distributions in memory."""
+    longest = max(map(len, answers))
+    size = max(1, min(64, _BATCH_ELEMENTS // (longest * gemma.config.vocab_size)))
+    for start in range(0, len(prompts), size):
+        yield slice(start, min(start + size, len(prompts)))
+
+
+@dataclass(frozen=True)
+class _Neutral:
+    """Neutral prompts, the model's own answers to them, and their distributions."""
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+    before: list[np.ndarray]
+
+    @classmethod
+    def answers_of(cls, gemma: Gemma, chat: bool) -> "_Neutral":
+        prompts = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS, chat=chat)
+        written = gemma_mlx.generate(gemma, prompts, sites=())
+        spoken = [(p, g.token_ids) for p, g in zip(prompts, written, strict=True) if g.token_ids]
+        if not spoken:
+            raise AnalysisError("the model answers no neutral prompt with any token")
+        prompts, answers = [p for p, _ in spoken], [a for _, a in spoken]
+        return cls(prompts, answers, gemma_mlx.continuation_log_probs(gemma, prompts, answers))
+
+    def divergence(self, gemma: Gemma, change: AbstractContextManager[None]) -> float:
+        with change:
+            after = gemma_mlx.continuation_log_probs(gemma, self.prompts, self.answers)
+        per_token = [
+            (np.exp(b.astype(np.float64)) * (b - a)).sum(axis=-1)
+            for b, a in zip(self.before, after, strict=True)
+        ]
+        return float(np.concatenate(per_token).mean())
+
+
+def _effect(
+    kind: str,
+    own: np.ndarray,
+    random: np.ndarray,
+    divergence: float,
+    random_divergence: float,
+    level: float,
+) -> Effect:
+    beyond = own - random.mean(axis=0)
+    n = len(beyond)
+    half = student_t.ppf((1 + level) / 2, n - 1) * beyond.std(ddof=1) / np.sqrt(n)
+    sign = 1.0 if kind == "add" else -1.0
+    as_large = (sign * random.mean(axis=1) >= sign * own.mean()).sum()
+    return Effect(
+        kind=kind,
+        shift=float(beyond.mean()),
+        shift_interval=(float(beyond.mean() - half), float(beyond.mean() + half)),
+        own_shift=float(own.mean()),
+        random_shift=float(random.mean()),
+        p_value=float((1 + as_large) / (1 + len(random))),
+        divergence=divergence,
+        random_divergence=random_divergence,
+        n_pairs=n,
+        n_random=len(random),
+    )
