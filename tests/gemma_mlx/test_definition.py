@@ -51,10 +51,12 @@ def definition(
     return Definition(tmp_path_factory.mktemp("definition"), CASES[request.param])
 
 
-def test_logits(definition: Definition) -> None:
+def test_logits_of_rows_of_every_length(definition: Definition) -> None:
     ids = PROMPTS[-1]
     expected, _ = reference.forward(definition.config, definition.weights, ids)
-    assert relative_error(gemma_mlx.logits(definition.gemma, [ids])[0], expected) <= TOLERANCE
+    for length in range(1, len(ids) + 1):
+        found = gemma_mlx.logits(definition.gemma, [ids[:length]])[0]
+        assert relative_error(found, expected[:length]) <= TOLERANCE, length
 
 
 def test_generated(definition: Definition) -> None:
@@ -86,3 +88,21 @@ def test_forced(definition: Definition) -> None:
     for prompt, more, generation in zip(PROMPTS, continuation, found, strict=True):
         assert generation.token_ids == more
         definition.check(generation, [*prompt, *more], len(prompt), len(more))
+
+
+def test_log_probabilities_of_a_continuation(definition: Definition) -> None:
+    continuations = [[8] * 11, [9, 10], [7], [11], [12, 13, 14, 15, 16]]
+    found = gemma_mlx.continuation_log_probs(definition.gemma, PROMPTS, continuations)
+    for prompt, more, row in zip(PROMPTS, continuations, found, strict=True):
+        logits, _ = reference.forward(definition.config, definition.weights, [*prompt, *more])
+        logits = logits[len(prompt) - 1 : -1]
+        expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        assert row.dtype == np.float32
+        assert relative_error(row, expected) <= TOLERANCE
+
+
+def test_log_probabilities_of_nothing_are_refused(definition: Definition) -> None:
+    with pytest.raises(gemma_mlx.RequestError, match="a continuation has no tokens"):
+        gemma_mlx.continuation_log_probs(definition.gemma, PROMPTS[:2], [[3], []])
+    with pytest.raises(gemma_mlx.RequestError, match="1 entries for 2 prompts"):
+        gemma_mlx.continuation_log_probs(definition.gemma, PROMPTS[:2], [[3]])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import Checkpoint
+from harness.activations import PairActivations
 from harness.analysis import Analysis, AnalysisSettings, LayerResult, PairResponses
 from harness.pairs import CONDITIONS, Pair, PromptPairs, parse_pairs
 from harness.stats import InSampleSeparation, Separation
@@ -161,8 +162,11 @@ def responses(pair: Pair, natural: str = "plain", artifact: str = "evasive") -> 
 
 def analysis_of(*results: LayerResult, **changes: Any) -> Analysis:
     """An analysis of the three pairs `PAIRS` with these results."""
+    keys = tuple((result.layer, result.site) for result in results)
+    arms = tuple(np.zeros((len(PAIRS), 4)) for _ in keys)
     values: dict[str, Any] = {
-        "results": {(result.layer, result.site): result for result in results},
+        "results": dict(zip(keys, results, strict=True)),
+        "activations": PairActivations(PAIRS, keys, arms, arms),
         "scored": PAIRS,
         "responses": tuple(map(responses, PAIRS)),
         "dropped": (),

@@ -1,0 +1,694 @@
+"""The checks as people run them: whole runs, selections, options, and what is said of bad input."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib.image
+import pytest
+
+import gemma_mlx
+import harness
+from gemma_mlx import Checkpoint
+from harness import options
+from harness.collect import CollectSettings, collect
+from harness.pairs import load_pairs
+from tests.gemma_mlx.checkpoints import config as model_config
+from tests.harness.builders import document, entry, two_categories, written
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
+
+ROOT = Path(harness.__file__).resolve().parent.parent
+BASE = ROOT / "fixtures" / "tiny-gemma3-base"
+ALIGNED = ROOT / "fixtures" / "tiny-gemma3-aligned"
+PAIRS = ROOT / "fixtures" / "alignment_artifact_prompt_pairs.json"
+RESULTS = "alignment_artifact_analysis_results.json"
+PLOT = "alignment_artifact_analysis_plot.png"
+QUICK = ("--max-tokens", "4", "--replicates", "200")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of the checks in a process of its own."""
+
+    code: int
+    output: str
+    folder: Path
+
+    @property
+    def results(self):
+        def refuse(name):
+            raise AssertionError(f"{name} isn't JSON")
+
+        text = (self.folder / RESULTS).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=refuse)
+
+    @property
+    def page(self) -> str:
+        return (self.folder / "report.html").read_text(encoding="utf-8")
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)]
+
+
+def run_checks(folder: Path, *arguments) -> Run:
+    """`pytest artifact_checks` from the top of the repository."""
+    done = subprocess.run(
+        command("artifact_checks", "--artifact-report", folder, *arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, folder)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One store for all runs of this module, so that each thing is collected once."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def some_pairs(tmp_path_factory):
+    """Three of the shipped pairs of each category."""
+    content = json.loads(PAIRS.read_text(encoding="utf-8"))
+    for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
+        del body["pairs"][3:]
+    return written(tmp_path_factory.mktemp("pairs") / "pairs.json", content)
+
+
+@pytest.fixture(scope="module")
+def on_base(tmp_path_factory, store, some_pairs):
+    folder = tmp_path_factory.mktemp("base")
+    before = set(ROOT.iterdir())
+    run = run_checks(
+        folder / "report", "--model", BASE, "--pairs", some_pairs, "--artifact-store", store,
+        "--junitxml", folder / "junit.xml", *QUICK,
+    )  # fmt: skip
+    assert set(ROOT.iterdir()) == before
+    return run
+
+
+@pytest.fixture(scope="module")
+def on_aligned(tmp_path_factory, store):
+    folder = tmp_path_factory.mktemp("aligned")
+    return run_checks(
+        folder / "report", "--artifact-store", store, "--max-tokens", 12, "--replicates", 500
+    )
+
+
+@pytest.fixture(scope="module")
+def warm(small_checkpoint):
+    """Import what loading and drawing import late: runs in this process forget their imports."""
+    import huggingface_hub.errors
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg
+
+    assert huggingface_hub.errors
+    assert matplotlib.backends.backend_agg
+    assert matplotlib.backends.backend_svg
+    gemma_mlx.load_checkpoint(small_checkpoint)
+
+
+@pytest.fixture
+def checks(pytester, warm, store, monkeypatch):
+    """Run the checks in this process, reports going to `report` in the test's directory."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def run(*arguments, report="report", tests=(ROOT / "artifact_checks",)):
+        given = list(map(str, arguments))
+        defaults = {
+            "--model": BASE,
+            "--artifact-store": store,
+            "--artifact-report": report,
+            "-c": ROOT / "pytest.ini",
+            "--rootdir": ROOT,
+        }
+        for flag, value in defaults.items():
+            if flag not in given:
+                given += [flag, str(value)]
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *tests, *given)
+
+    return run
+
+
+def selected(result) -> set[str]:
+    """Names of the checks that --collect-only lists."""
+    return {match for line in result.outlines for match in re.findall(r"::(test_\S+)$", line)}
+
+
+def layers_of(result) -> set[int]:
+    return {int(re.search(r"\[layer_(\d+)-", name)[1]) for name in selected(result)}
+
+
+class TestOnBase:
+    def test_fails(self, on_base):
+        assert on_base.code == pytest.ExitCode.TESTS_FAILED
+
+    def test_says_why(self, on_base):
+        said = re.search(r"^layer 6, mlp_out: d = (\S+) \[(.*), (.*)\] .*$", on_base.output, re.M)
+        assert abs(float(said[1])) < 0.5
+        assert "lies below the threshold 0.8" in said[0]
+        assert "(n = 15 pairs)" in said[0]
+        assert re.search(r"^layer 6, mlp_out: accuracy = .* chance", on_base.output, re.M)
+        assert re.search(r"^layer 6, mlp_out: family-wise p = .* not below 0.05", on_base.output, re.M)
+
+    def test_message_is_not_a_bare_assertion(self, on_base):
+        assert "assert " not in on_base.output
+        assert "Traceback" not in on_base.output
+
+    def test_one_line_per_layer_at_the_end(self, on_base):
+        lines = re.findall(r"^layer_(\d)-mlp_out .* failed$", on_base.output, re.M)
+        assert lines == list("01234567")
+        assert re.search(r"^0 of 8 layers separate .* on 15 pairs\.$", on_base.output, re.M)
+
+
+@pytest.mark.skipif(not ALIGNED.exists(), reason="the checkpoint isn't trained yet")
+class TestOnAligned:
+    def test_passes(self, on_aligned):
+        assert on_aligned.code == pytest.ExitCode.OK, on_aligned.output[-3000:]
+        assert "FAILED" not in on_aligned.output
+
+    def test_every_layer_separates(self, on_aligned):
+        content = on_aligned.results
+        assert [entry["verdict"] for entry in content["layers"]] == ["passed"] * 8
+        by_id = {entry["id"]: entry["held_out"] for entry in content["layers"]}
+        assert by_id["layer_6-mlp_out"]["d"] > 2.5
+        assert len(content["pairs"]["scored"]) >= 60
+
+
+class Scripts(HTMLParser):
+    """Addresses and scripts of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.addresses = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [
+            value for name, value in attrs if name in ("src", "srcset") or tag == "link"
+        ]
+
+
+class TestWhatIsLeft:
+    def test_files(self, on_base):
+        assert {file.name for file in on_base.folder.iterdir()} == {
+            "report.html",
+            PLOT,
+            RESULTS,
+        }
+
+    def test_results_are_those_of_the_terminal(self, on_base):
+        for entry_ in on_base.results["layers"]:
+            line = re.search(rf"^{entry_['id']} +(\S+) .*$", on_base.output, re.M)
+            assert float(line[1]) == pytest.approx(entry_["held_out"]["d"], abs=0.0051)
+
+    def test_provenance(self, on_base):
+        found = on_base.results["provenance"]
+        assert found["model"] == str(BASE)
+        assert found["model_fingerprint"] == Checkpoint(BASE).fingerprint
+        assert found["pairs_file"] == "pairs.json"
+        assert found["collection"]["max_tokens"] == 4
+        assert found["analysis"]["replicates"] == 200
+        assert {"numpy", "mlx", "scipy"} <= set(found["packages"])
+        assert re.fullmatch(r"20\d\d-\d\d-\d\dT.*\+00:00", found["date"])
+
+    def test_plot(self, on_base):
+        picture = matplotlib.image.imread(on_base.folder / PLOT)
+        assert picture.shape[0] > 500
+
+    def test_report_has_the_verdict_and_the_responses(self, on_base):
+        assert "0 of 8 layers separate" in on_base.page
+        assert "layer_7-mlp_out" in on_base.page
+        assert "<title>Alignment artifacts</title>" in on_base.page
+        response = on_base.results["responses"][0]
+        assert response["natural"]["text"].strip()
+        assert response["natural"]["prompt"].split(",")[0] in on_base.page
+
+    def test_report_needs_no_other_file(self, on_base):
+        addresses = [address for address in Scripts(on_base.page).addresses if address]
+        assert addresses
+        assert all(address.startswith("data:") for address in addresses)
+
+    def test_junit_has_the_numbers(self, on_base):
+        root = ElementTree.parse(on_base.folder.parent / "junit.xml").getroot()
+        by_id = {entry["id"]: entry["held_out"] for entry in on_base.results["layers"]}
+        cases = [case for case in root.iter("testcase") if "[layer_" in case.get("name")]
+        assert len(cases) >= 24
+        for case in cases:
+            figures = by_id[re.search(r"\[(layer_\d+-[a-z_]+)", case.get("name"))[1]]
+            properties = {p.get("name"): p.get("value") for p in case.iter("property")}
+            assert float(properties["d"]) == figures["d"]
+            assert json.loads(properties["d_interval"].replace("(", "[").replace(")", "]")) == (
+                figures["d_interval"]
+            )
+            assert float(properties["accuracy"]) == figures["accuracy"]
+            assert float(properties["p_adjusted"]) == figures["p_adjusted"]
+            assert properties["n_pairs"] == "15"
+
+
+class TestReuse:
+    def test_second_run_loads_no_model(self, on_base, checks, some_pairs, monkeypatch):
+        def load(*_args, **_kwargs):
+            raise AssertionError("the model is loaded")
+
+        monkeypatch.setattr(gemma_mlx, "load_checkpoint", load)
+        checks(
+            "--pairs", some_pairs, *QUICK, "-p", "no:html", "-k", "test_accuracy and layer_6"
+        ).assert_outcomes(failed=1, deselected=39)
+
+    @pytest.mark.parametrize("selection", ["test_accuracy and layer_6", "test_significance"])
+    def test_numbers_do_not_depend_on_the_selection(
+        self, on_base, checks, some_pairs, pytester, selection
+    ):
+        checks("--pairs", some_pairs, *QUICK, "-p", "no:html", "-k", selection)
+        found = json.loads((pytester.path / "report" / RESULTS).read_text())
+        assert found["layers"] == on_base.results["layers"]
+
+    def test_family_is_that_of_the_layers_asked_for(self, on_base, checks, some_pairs, pytester):
+        checks("--pairs", some_pairs, *QUICK, "-p", "no:html", "--layers", "2,5", "-k", "accuracy")
+        found = json.loads((pytester.path / "report" / RESULTS).read_text())
+        whole = {entry["id"]: entry["held_out"] for entry in on_base.results["layers"]}
+        assert [entry["layer"] for entry in found["layers"]] == [2, 5]
+        for entry_ in found["layers"]:
+            figures = entry_["held_out"]
+            assert figures["p_value"] == whole[entry_["id"]]["p_value"]
+            assert figures["d"] == pytest.approx(whole[entry_["id"]]["d"], abs=1e-9)
+            assert figures["p_adjusted"] <= whole[entry_["id"]]["p_adjusted"]
+
+    def test_without_html(self, on_base, checks, some_pairs, pytester):
+        result = checks("--pairs", some_pairs, *QUICK, "-p", "no:html", "-k", "accuracy")
+        result.stdout.fnmatch_lines(["0 of 8 layers separate *"])
+        assert {file.name for file in (pytester.path / "report").iterdir()} == {RESULTS, PLOT}
+
+
+@pytest.fixture
+def large_model(tmp_path):
+    """Nothing but the config of a model of 26 layers."""
+    return written(tmp_path / "config.json", model_config(num_hidden_layers=26)).parent
+
+
+class TestKeywords:
+    """In -k a layer's name means that layer alone."""
+
+    EVERY = frozenset(range(26))
+
+    @pytest.fixture
+    def chosen(self, checks, large_model):
+        return lambda *arguments: checks("--collect-only", "-q", "--model", large_model, *arguments)
+
+    @pytest.mark.parametrize(
+        ("keyword", "layers"),
+        [
+            ("layer_6", {6}),
+            ("layer_1", {1}),
+            ("layer_25", {25}),
+            ("Layer_1", {1}),
+            ("layer_1 or layer_6", {1, 6}),
+            ("layer_1 or layer_12", {1, 12}),
+            ("not layer_1", EVERY - {1}),
+            ("not (layer_1 or layer_2)", EVERY - {1, 2}),
+            ("(layer_2)", {2}),
+            ("layer_1-mlp_out", {1}),
+            ("layer_2 and mlp_out", {2}),
+            ("layer_", EVERY),
+            ("test_accuracy and layer_1", {1}),
+            ("layer_99", set()),
+        ],
+    )
+    def test_layers(self, chosen, keyword, layers):
+        assert layers_of(chosen("-k", keyword)) == layers
+
+    def test_check(self, chosen):
+        names = selected(chosen("-k", "test_accuracy"))
+        assert {name.partition("[")[0] for name in names} == {"test_accuracy"}
+        assert len(names) == 26
+
+    def test_names(self, chosen):
+        assert "test_effect_size[layer_6-mlp_out]" in selected(chosen())
+
+    def test_sites(self, chosen):
+        sites = ("--site", "resid_post", "--site", "mlp_out", "--layers", "0-1")
+        assert selected(chosen(*sites, "-k", "test_accuracy and layer_1")) == {
+            "test_accuracy[layer_1-resid_post]",
+            "test_accuracy[layer_1-mlp_out]",
+        }
+        assert selected(chosen(*sites, "-k", "test_accuracy and layer_1-resid_post")) == {
+            "test_accuracy[layer_1-resid_post]"
+        }
+
+    def test_node_id(self, checks, large_model):
+        result = checks(
+            "--collect-only", "-q", "--model", large_model,
+            tests=[f"{ROOT}/artifact_checks/test_separation.py::test_accuracy[layer_1-mlp_out]"],
+        )  # fmt: skip
+        assert selected(result) == {"test_accuracy[layer_1-mlp_out]"}
+
+    def test_collecting_leaves_nothing(self, chosen, pytester):
+        chosen()
+        assert list(pytester.path.iterdir()) == []
+
+
+class TestOptions:
+    # For each option what the ini file says, what the command line says, and both as read.
+    VALUES = {
+        "model": ("a", ["b"], "a", "b"),
+        "revision": ("a", ["b"], "a", "b"),
+        "pairs": ("a.json", ["b.json"], "a.json", "b.json"),
+        "site": ("mlp_out, resid_post", ["x", "y"], ["mlp_out", "resid_post"], ["x", "y"]),
+        "layers": ("3", ["0-5,12"], "3", "0-5,12"),
+        "positions": ("forced", ["prompt_last"], ["forced"], ["prompt_last"]),
+        "max_tokens": ("7", ["8"], "7", "8"),
+        "no_chat": ("true", None, True, True),
+        "base_model": ("a", ["b"], "a", "b"),
+        "text_baselines": ("true", None, True, True),
+        "alpha": ("0.01", ["0.1"], "0.01", "0.1"),
+        "d_threshold": ("0.5", ["-1"], "0.5", "-1"),
+        "replicates": ("500", ["600"], "500", "600"),
+        "stats_seed": ("1", ["2"], "1", "2"),
+        "store": ("a", ["b"], "a", "b"),
+        "save": ("a", ["b"], "a", "b"),
+        "compare": ("a", ["b"], "a", "b"),
+        "margin": ("0.3", ["0.4"], "0.3", "0.4"),
+        "inconclusive": ("skip", ["fail"], "skip", "fail"),
+        "recollect": ("true", None, True, True),
+        "report": ("a", ["b"], "a", "b"),
+    }
+
+    @pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.flag)
+    def test_command_line_over_ini_over_default(self, pytester, option):
+        in_ini, given, from_ini, from_command_line = self.VALUES[option.name]
+        quiet = ("-p", "harness.plugin", "-p", "no:html")
+        flags = [option.flag] if given is None else [
+            part for value in given for part in (f"{option.flag}={value}",)
+        ]  # fmt: skip
+
+        def read(*arguments):
+            return options.read(pytester.parseconfig(*quiet, *arguments), option.name)
+
+        default = read()
+        if option.action == "append":
+            assert default == option.default.split()
+        else:
+            assert default == (False if option.action == "store_true" else option.default)
+        pytester.makeini(f"[pytest]\nartifact_{option.name} = {in_ini}")
+        assert read() == from_ini
+        assert read(*flags) == from_command_line
+
+    def test_defaults_of_the_design(self):
+        defaults = {option.name: option.default for option in options.OPTIONS}
+        assert Path(defaults["model"]) == ALIGNED
+        assert Path(defaults["pairs"]) == PAIRS
+        assert defaults["site"] == "mlp_out"
+        assert float(defaults["d_threshold"]) == 0.8
+        assert float(defaults["alpha"]) == 0.05
+        assert defaults["store"] == ".artifact_store"
+        assert defaults["report"] == "artifact_report"
+
+    @pytest.mark.parametrize(
+        ("text", "layers"),
+        [
+            (None, tuple(range(12))),
+            ("6", (6,)),
+            ("0-2,5", (0, 1, 2, 5)),
+            ("5,0-2", (0, 1, 2, 5)),
+            (" 1 - 3 , 2 ", (1, 2, 3)),
+            ("11", (11,)),
+        ],
+    )
+    def test_layers(self, text, layers):
+        assert options.parse_layers(text, 12) == layers
+
+    @pytest.mark.parametrize(
+        "text", ["12", "99", "x", "", ",", "1,", "3-1", "-1", "1-", "1-2-3", "1.5", "0-12", "9" * 5000]
+    )
+    def test_layers_that_are_not_there(self, text):
+        with pytest.raises(pytest.UsageError, match="--layers"):
+            options.parse_layers(text, 12)
+
+    def test_are_in_the_help(self, checks):
+        result = checks("--help")
+        for option in options.OPTIONS:
+            result.stdout.fnmatch_lines([f"*{option.flag}*"])
+
+
+def copied(folder: Path, **changes) -> Path:
+    """A copy of the base checkpoint; bytes replace a file, None takes it away."""
+    shutil.copytree(BASE, folder)
+    for name, content in changes.items():
+        file = folder / name.replace("__", ".")
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+    return folder
+
+
+def edited(**changes) -> bytes:
+    config = json.loads((BASE / "config.json").read_text())
+    return json.dumps({**config, **changes}).encode()
+
+
+def pairs_of(*entries) -> str:
+    return json.dumps(document({"one": entries}))
+
+
+GOOD = [entry(number) for number in range(10)]
+NO_ARTIFACT = {key: value for key, value in entry(3).items() if key != "artifact"}
+FEW = {"--replicates": "200", "--max-tokens": "1"}
+
+BAD_OPTIONS = {
+    "layers too high": (["--layers", "99"], "--layers '99': layer 99 doesn't exist; *0 to 7"),
+    "layers not numbers": (["--layers", "x"], "--layers 'x': give layers as*"),
+    "layers empty": (["--layers", ""], "--layers '': give layers as*"),
+    "layers backwards": (["--layers", "5-2"], "--layers '5-2': 5-2 runs backwards"),
+    "site": (["--site", "nonsense"], "--site 'nonsense': choose from *mlp_out*"),
+    "site without width": (["--site", "attn_pattern"], "--site 'attn_pattern': choose from*"),
+    "positions": (["--positions", "everywhere"], "--positions 'everywhere': choose from *"),
+    "alpha too high": (["--alpha", "2"], "--alpha must be a number from 0 to 1, not '2'"),
+    "alpha nan": (["--alpha", "nan"], "--alpha must be a number from 0 to 1, not 'nan'"),
+    "alpha text": (["--alpha", "x"], "--alpha must be a number*"),
+    "threshold": (["--d-threshold", "high"], "--d-threshold must be a number*"),
+    "max-tokens 0": (["--max-tokens", "0"], "--max-tokens must be a whole number from 1, not '0'"),
+    "max-tokens text": (["--max-tokens", "1.5"], "--max-tokens must be a whole number*"),
+    "max-tokens too many": (["--max-tokens", "5000"], "*the model's context is 2048*"),
+    "replicates": (["--replicates", "10"], "--replicates must be a whole number from 100*"),
+    "seed": (["--stats-seed", "-1"], "--stats-seed must be a whole number from 0*"),
+    "margin": (["--artifact-margin", "0"], "--artifact-margin must be a number*"),
+    "model folder": (["--model", "/no/such/folder"], "/no/such/folder: no such folder*"),
+    "model file": (["--model", __file__], "*test_plugin.py: a checkpoint is a folder*"),
+    "misspelt hub id": (["--model", "gogle/gemma-3-1b-it"], "gogle/gemma-3-1b-it: not a local*"),
+    "no hub id": (["--model", "a/b/c"], "a/b/c: no such folder, and not a Hugging Face*"),
+    "model name too long": (["--model", "x" * 300], "xxx*"),
+    "model of no user": (["--model", "~nosuchuser/x"], "~nosuchuser/x: no such folder*"),
+    "pairs file": (["--pairs", "/no/such.json"], "/no/such.json: no such prompt pairs file"),
+    "baseline": (["--artifact-compare", "nosuch"], "no baseline 'nosuch' in*"),
+    "baseline name": (["--artifact-save", "../x"], "baseline name '../x': use letters*"),
+}
+BAD_PAIRS = {
+    "broken JSON": ('{"a": \n]', "*bad.json: not valid JSON: * (line 2, column 1)"),
+    "no artifact": (
+        pairs_of(*GOOD[:3], NO_ARTIFACT, *GOOD[4:]),
+        "*bad.json: category 'one', pair 4 ('q03') has no 'artifact'",
+    ),
+    "duplicate ids": (pairs_of(*GOOD, entry(4, artifact="x")), "*bad.json: pair 'q04'*share*"),
+    "empty prompt": (
+        pairs_of(*GOOD, entry(10, natural=" ")),
+        "*bad.json: category 'one', pair 11 ('q10'): 'natural' must be a text that isn't empty",
+    ),
+    "too few pairs": (pairs_of(*GOOD[:7]), "*bad.json: 7 pairs; at least 8 are needed"),
+    "too few that differ": (
+        pairs_of(*GOOD[:7], *(entry(6, id=f"again{number}") for number in range(3))),
+        "*bad.json: 7 distinct pairs are too few*",
+    ),
+    "prompt too long": (
+        pairs_of(*GOOD, entry(10, natural="why? " * 5000)),
+        "*the model's context is 2048*",
+    ),
+}
+BAD_MODELS = {
+    "no config": ({"config__json": None}, "*config.json: no such file"),
+    "broken config": ({"config__json": b"{"}, "*config.json: not valid JSON*"),
+    "config is a list": ({"config__json": b"[]"}, "*config.json: expected a JSON object*"),
+    "other architecture": (
+        {"config__json": edited(model_type="llama")},
+        "*config.json: unsupported model_type 'llama'*",
+    ),
+    "unknown key": (
+        {"config__json": edited(mystery=3)},
+        "*config.json: unsupported key mystery*",
+    ),
+    "other shape": (
+        {"config__json": edited(intermediate_size=96)},
+        "*wrong shape: *",
+    ),
+    "no weights": ({"model__safetensors": None}, "*no *.safetensors file*"),
+    "truncated weights": (
+        {"model__safetensors": (BASE / "model.safetensors").read_bytes()[:-1000]},
+        "*model.safetensors: damaged or truncated*",
+    ),
+    "weights that are none": ({"model__safetensors": b"x" * 100}, "*model.safetensors: damaged*"),
+    "no tokenizer": ({"tokenizer__json": None}, "*no tokenizer.json*"),
+    "broken tokenizer": ({"tokenizer__json": b"{}"}, "*the tokenizer can't be loaded*"),
+}
+
+
+class TestBadInput:
+    """One clear line each, exit code 4, no traceback, and no report."""
+
+    def refused(self, result, message, pytester):
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        text = result.stdout.str() + result.stderr.str()
+        assert "Traceback" not in text
+        assert "INTERNALERROR" not in text
+        lines = [
+            match[1].strip()
+            for line in text.splitlines()
+            if (match := re.match(r"(?:ERROR: |!+ _pytest\.outcomes\.Exit: )(.*?)!*$", line))
+        ]
+        assert len(lines) == 1, text
+        pattern = re.escape(message).replace(r"\*", ".*")
+        assert re.fullmatch(pattern, lines[0]), lines[0]
+        assert not (pytester.path / "report").exists()
+
+    @pytest.mark.parametrize("name", BAD_OPTIONS)
+    def test_option(self, checks, pytester, name):
+        arguments, message = BAD_OPTIONS[name]
+        self.refused(checks(*arguments), message, pytester)
+
+    @pytest.mark.parametrize("name", BAD_PAIRS)
+    def test_pairs(self, checks, pytester, tmp_path, name):
+        content, message = BAD_PAIRS[name]
+        (tmp_path / "bad.json").write_text(content)
+        self.refused(checks("--pairs", tmp_path / "bad.json", *QUICK), message, pytester)
+
+    @pytest.mark.parametrize("name", BAD_MODELS)
+    def test_model(self, checks, pytester, tmp_path, name):
+        changes, message = BAD_MODELS[name]
+        model = copied(tmp_path / "model", **changes)
+        self.refused(checks("--model", model, *QUICK), message, pytester)
+
+    def test_store_that_cannot_be_written(self, checks, pytester):
+        pytester.makefile("", file="")
+        result = checks("--artifact-store", pytester.path / "file", *QUICK)
+        self.refused(result, "*file*: cannot be written (Not a directory)", pytester)
+
+    @pytest.mark.parametrize("html", [(), ("-p", "no:html")])
+    def test_report_that_cannot_be_written(self, on_base, checks, some_pairs, pytester, html):
+        pytester.makefile("", file="")
+        result = checks(
+            "--pairs", some_pairs, *QUICK, *html, "-k", "test_accuracy and layer_6",
+            report="file/report",
+        )  # fmt: skip
+        text = result.stdout.str() + result.stderr.str()
+        assert result.ret not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        assert "Traceback" not in text
+        assert "INTERNALERROR" not in text
+        assert re.search(r"file/report.*: cannot be written \(Not a directory\)", text)
+
+    def test_several_faults_are_still_one_line(self, checks, pytester):
+        result = checks("--layers", "99", "--alpha", "2", "--pairs", "/no/such.json")
+        self.refused(result, "*", pytester)
+
+
+class TestReportsOfEarlierRuns:
+    """A run without results leaves them alone."""
+
+    @pytest.fixture
+    def earlier(self, pytester):
+        file = pytester.path / "report" / "report.html"
+        file.parent.mkdir()
+        file.write_text("of an earlier run")
+        return file
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("--collect-only",),
+            ("--layers", "99"),
+            ("-k", "nosuchcheck"),
+            ("--model", "/no/such/folder"),
+            ("--pairs", "/no/such.json"),
+        ],
+    )
+    def test_stay(self, checks, earlier, arguments):
+        checks(*arguments)
+        assert earlier.read_text() == "of an earlier run"
+        assert [file.name for file in earlier.parent.iterdir()] == ["report.html"]
+
+    def test_stay_if_the_model_cannot_be_used(self, checks, earlier, tmp_path):
+        checks("--model", copied(tmp_path / "model", model__safetensors=None))
+        assert earlier.read_text() == "of an earlier run"
+
+    def test_tests_that_are_no_checks_leave_none(self, checks, pytester):
+        test = pytester.makepyfile(test_other="def test_it(): pass")
+        checks(tests=[test]).assert_outcomes(passed=1)
+        assert not (pytester.path / "report").exists()
+
+    def test_reports_asked_for_are_written(self, checks, pytester):
+        test = pytester.makepyfile(test_other="def test_it(): pass")
+        checks("--html", "mine.html", tests=[test])
+        assert (pytester.path / "mine.html").exists()
+        assert not (pytester.path / "report").exists()
+
+
+class TestInterrupted:
+    def test_collection_goes_on_where_it_stopped(self, small_checkpoint, tmp_path, monkeypatch):
+        """Ctrl-C while the second of several batches is run."""
+        pairs = written(tmp_path / "pairs.json", two_categories(100))
+        arguments = ("--model", small_checkpoint.path, "--pairs", pairs, "--max-tokens", "40")
+        with subprocess.Popen(
+            command(
+                "artifact_checks", "--artifact-store", tmp_path / "store",
+                "--artifact-report", tmp_path / "report", *arguments,
+            ),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                deadline = time.monotonic() + 60
+                while not list(tmp_path.glob("store/*/batch_*.safetensors")):
+                    assert process.poll() is None, process.communicate()[0]
+                    assert time.monotonic() < deadline
+                    time.sleep(0.005)
+                process.send_signal(signal.SIGINT)
+                output, _ = process.communicate(timeout=60)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == pytest.ExitCode.INTERRUPTED, output
+        assert "INTERNALERROR" not in output
+        assert not (tmp_path / "report").exists()
+        assert not list(tmp_path.glob("store/*/*.tmp"))
+        finished = {file: file.stat().st_mtime_ns for file in tmp_path.glob("store/*/batch_*")}
+
+        run_batch, run = gemma_mlx.run_batch, []
+        monkeypatch.setattr(
+            gemma_mlx, "run_batch", lambda *args: run.append(args[2]) or run_batch(*args)
+        )
+        settings = CollectSettings(layers=tuple(range(6)), max_tokens=40)
+        again = collect(
+            small_checkpoint, load_pairs(pairs), settings, tmp_path / "store", progress=False
+        )
+        assert len(list((tmp_path / "store").iterdir())) == 1, "other settings than the run's"
+        assert len(again.responses()) == 200
+        assert 0 < len(finished) < len(again.shards())
+        assert len(run) == len(again.shards()) - len(finished)
+        assert all(file.stat().st_mtime_ns == then for file, then in finished.items())

@@ -1,0 +1,277 @@
+"""What people read: the right numbers, in the right order, and no text that does anything."""
+
+import math
+import re
+import warnings
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from harness import plots
+from harness.activations import Dropped
+from harness.pairs import Pair
+from harness.report import headline, summary_html, terminal_table
+from harness.verdict import Criteria
+from tests.harness.builders import PAIRS, analysis_of, layer_result, responses
+
+CRITERIA = Criteria()
+
+
+@pytest.fixture(autouse=True)
+def _quick_pictures(monkeypatch):
+    """Whether figures draw is the matter of test_plots."""
+    monkeypatch.setattr(plots, "separation_figure", lambda *_: None)
+    monkeypatch.setattr(plots, "to_bytes", lambda *_: b"<svg/>")
+
+
+class Page(HTMLParser):
+    """Tags, attributes and texts of a page."""
+
+    VOID = ("img", "br", "meta", "input")
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] not in (["style"], ["script"]):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def page(*results, **changes):
+    return Page(summary_html(analysis_of(*results, **changes), CRITERIA))
+
+
+FAILED = {"d": 0.1, "d_interval": (-0.4, 0.6), "p_adjusted": 0.7}
+UNDECIDED = {"d": 1.0, "d_interval": (0.5, 1.5)}
+
+
+class TestHeadline:
+    def test_counts_and_range(self):
+        analysis = analysis_of(
+            layer_result(0, **FAILED),
+            layer_result(1, **UNDECIDED),
+            layer_result(2, d=3.21),
+            layer_result(3, d=-0.4, d_interval=(-0.9, 0.1), p_adjusted=1.0),
+            layer_result(4),
+        )
+        found = headline(analysis, Criteria(d_threshold=0.8))
+        assert found.startswith("2 of 5 layers separate")
+        assert "beyond d = 0.8, 1 inconclusive" in found
+        assert "from -0.40 to 3.21" in found
+        assert "on 3 pairs" in found
+
+    def test_nothing_inconclusive(self):
+        assert "inconclusive" not in headline(analysis_of(layer_result(0)), CRITERIA)
+
+    def test_sites(self):
+        analysis = analysis_of(layer_result(0), layer_result(0, "resid_post"))
+        assert headline(analysis, CRITERIA).startswith("2 of 2 layer")
+        assert "site" in headline(analysis, CRITERIA)
+
+    def test_d_that_is_not_defined(self):
+        with warnings.catch_warnings(action="error"):
+            some = headline(analysis_of(layer_result(0), layer_result(1, d=math.nan)), CRITERIA)
+            none = headline(analysis_of(layer_result(1, d=math.nan)), CRITERIA)
+        assert "from 1.50 to 1.50" in some
+        assert none.startswith("0 of 1 layers")
+        assert "0.00" not in none, "a d that isn't defined is not 0"
+
+
+class TestTerminal:
+    def test_one_line_per_layer(self):
+        (header, _), *rows = terminal_table(
+            analysis_of(
+                layer_result(1, **FAILED), layer_result(10, **UNDECIDED), layer_result(20)
+            ),
+            CRITERIA,
+        )
+        assert "accuracy" in header
+        assert [outcome for _, outcome in rows] == ["failed", "inconclusive", "passed"]
+        first, _, last = (line for line, _ in rows)
+        assert re.match(
+            r"layer_1-mlp_out +0\.10 +\[-0\.40, 0\.60\] +0\.80 +\[0\.70, 0\.90\] +0\.7000 .*failed$",
+            first,
+        )
+        assert last.startswith("layer_20-mlp_out ")
+        assert last.endswith(" passed")
+
+    def test_columns_line_up(self):
+        table = terminal_table(
+            analysis_of(layer_result(1, d=-10.5), layer_result(10, d=math.nan)), CRITERIA
+        )
+        ends = {re.search(r"0\.80", line).end() for line, _ in table[1:]}
+        assert len(ends) == 1
+
+    def test_d_that_is_not_defined_is_not_zero(self):
+        _, (line, outcome) = terminal_table(analysis_of(layer_result(0, d=math.nan)), CRITERIA)
+        assert re.match(r"layer_0-mlp_out +nan ", line)
+        assert outcome == "failed"
+
+    def test_no_escape_sequence_gets_through(self):
+        evil = "\x1b[2J\x1b]0;title\x07 evil \x9b31m"
+        analysis = analysis_of(
+            layer_result(0),
+            responses=(responses(PAIRS[0], evil, evil),),
+            provenance={"model": evil, "pairs_version": evil},
+        )
+        lines = [line for line, _ in terminal_table(analysis, CRITERIA)]
+        lines.append(headline(analysis, CRITERIA))
+        assert all(line.isprintable() for line in lines)
+
+
+EVIL = [
+    "<script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    "</td></tr></table><h1>pass</h1>",
+    "<img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    "\"' onmouseover='alert(1)",
+    "&lt;b&gt; &amp;",
+    "<!-- ",
+    "{{ 7 * 7 }} {% include 'x' %}",
+    "javascript:alert(1)",
+    "\u202e<b>",
+]
+
+
+class TestEscaping:
+    def assert_inert(self, shown):
+        assert set(shown.tags) == set(page(layer_result()).tags)
+        assert not [name for name, _ in shown.attributes if name.startswith("on")]
+
+    def test_responses_and_prompts(self):
+        pairs = [
+            Pair("one", f"q{number}", f"{evil} natural", f"{evil} artifact")
+            for number, evil in enumerate(EVIL, start=10)
+        ]
+        given = [
+            responses(pair, f"{evil} yes", f"{evil} no")
+            for pair, evil in zip(pairs, EVIL, strict=True)
+        ]
+        shown = page(layer_result(), responses=(*map(responses, PAIRS), *given))
+        self.assert_inert(shown)
+        for evil in EVIL:
+            for end in ("natural", "artifact", "yes", "no"):
+                assert " ".join(f"{evil} {end}".split()) in shown.text
+
+    def test_everything_else(self):
+        pairs = [Pair(evil, evil, "n", "a") for evil in EVIL]
+        shown = page(
+            layer_result(),
+            provenance={evil: evil for evil in EVIL} | {"packages": {e: e for e in EVIL}},
+            dropped=tuple(Dropped(pair, pair.id) for pair in pairs),
+            responses=(*map(responses, PAIRS), *map(responses, pairs)),
+        )
+        self.assert_inert(shown)
+        for evil in EVIL:
+            assert shown.text.count(" ".join(evil.split())) >= 9
+
+    def test_nothing_is_fetched(self):
+        content = summary_html(analysis_of(layer_result()), CRITERIA)
+        shown = Page(content)
+        addresses = [v for name, v in shown.attributes if name in ("src", "href", "srcset")]
+        assert addresses
+        assert all(address.startswith("data:image/") for address in addresses)
+        assert not {"script", "link", "iframe", "object", "base", "form"} & set(shown.tags)
+        assert "url(" not in content
+        assert "@import" not in content
+
+
+class TestSummary:
+    def test_headline_and_rows(self):
+        analysis = analysis_of(layer_result(3, **FAILED), layer_result(4, d=2.345))
+        shown = Page(summary_html(analysis, CRITERIA))
+        assert headline(analysis, CRITERIA) in shown.text
+        assert "layer_3-mlp_out failed 0.10 [-0.40, 0.60] 0.80 [0.70, 0.90] 0.7000" in shown.text
+        assert re.search(r"layer_4-mlp_out passed 2\.3\d \[1\.00, 2\.00\]", shown.text)
+
+    def test_in_sample_figures_stand_beside(self):
+        assert re.search(r"layer_6-mlp_out passed 1\.50 .* 4\.00 0\.97", page(layer_result()).text)
+
+    def test_criteria_are_said(self):
+        text = Page(summary_html(analysis_of(layer_result()), Criteria(0.65, 0.02))).text
+        assert "95% interval" in text
+        assert "0.65" in text
+        assert "0.02" in text
+
+    def test_pictures_have_descriptions(self):
+        shown = page(layer_result())
+        assert shown.tags.count("img") >= 1
+        assert all(value for name, value in shown.attributes if name == "alt")
+        assert [n for n, _ in shown.attributes].count("alt") == shown.tags.count("img")
+
+    def test_dropped_and_merged_pairs_are_said(self):
+        text = page(layer_result(), dropped=(Dropped(PAIRS[2], "empty"),), merged=3).text
+        assert "1 pairs were dropped" in text
+        assert "one/q2: empty" in text
+        assert "3 duplicate pairs were merged" in text
+
+    def test_provenance(self):
+        text = page(layer_result(), provenance={"model": "a/b", "p": {"q": {"r": None}}}).text
+        assert "model a/b" in text
+        assert "p.q.r –" in text
+
+    def test_no_page_without_d(self):
+        with warnings.catch_warnings(action="error"):
+            text = page(layer_result(d=math.nan, d_interval=(math.nan, math.nan))).text
+        assert "nan" in text
+
+
+class TestOrderOfResponses:
+    def order(self, analysis):
+        shown = Page(summary_html(analysis, CRITERIA))
+        return re.findall(r"one (q\d) (-?\d+\.\d\d|–)", shown.text)
+
+    def test_worst_pair_first(self):
+        result = layer_result(scores_artifact=(1.0, -2.0, 3.0), scores_natural=(-1.0, 2.0, -3.0))
+        found = self.order(analysis_of(result))
+        assert [name for name, _ in found] == ["q1", "q0", "q2"]
+        gaps = [float(gap) for _, gap in found]
+        assert gaps == sorted(gaps)
+        assert gaps[0] < 0 < gaps[1]
+
+    def test_over_all_layers(self):
+        layers = [
+            layer_result(0, scores_artifact=(1.0, 2.0, 3.0), scores_natural=(0.0, 0.0, 0.0)),
+            layer_result(1, scores_artifact=(9.0, 2.0, 3.0), scores_natural=(0.0, 0.0, 0.0)),
+        ]
+        assert [name for name, _ in self.order(analysis_of(layers[0]))] == ["q0", "q1", "q2"]
+        assert [name for name, _ in self.order(analysis_of(*layers))] == ["q1", "q0", "q2"]
+
+    def test_each_layer_counts_the_same(self):
+        """Layers are in standard deviations: one on a large scale doesn't decide alone."""
+        scores = {"scores_artifact": (1.0, 2.0, 3.0), "scores_natural": (0.0, 0.0, 0.0)}
+        large = {name: tuple(1e6 * s for s in values) for name, values in scores.items()}
+        one = self.order(analysis_of(layer_result(0, **scores)))
+        assert self.order(analysis_of(layer_result(0, **scores), layer_result(1, **large))) == one
+
+    def test_pairs_without_a_score_come_last(self):
+        dropped = Pair("one", "q9", "n", "a")
+        analysis = analysis_of(layer_result())
+        analysis = replace(analysis, responses=(responses(dropped), *analysis.responses))
+        assert self.order(analysis)[-1] == ("q9", "–")
+
+    def test_no_spread(self):
+        same = layer_result(scores_artifact=(0.0,) * 3, scores_natural=(0.0,) * 3)
+        with warnings.catch_warnings(action="error"):
+            assert len(self.order(analysis_of(same))) == 3

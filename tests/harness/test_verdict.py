@@ -1,0 +1,190 @@
+"""What passes, what fails, what is undecided, and whether the message says so."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.verdict import (
+    CheckFailedError,
+    Criteria,
+    above_chance,
+    decimal,
+    effect_size,
+    interval,
+    overall,
+    p_value,
+    significant,
+)
+from tests.harness.builders import layer_result
+
+CRITERIA = Criteria(d_threshold=0.8, alpha=0.05)
+
+
+class TestEffectSize:
+    @pytest.mark.parametrize(
+        ("bounds", "outcome"),
+        [
+            ((0.81, 2.0), "passed"),
+            ((0.8, 2.0), "inconclusive"),
+            ((0.5, 0.81), "inconclusive"),
+            ((0.5, 0.8), "failed"),
+            ((-0.5, 0.5), "failed"),
+            ((math.nan, math.nan), "failed"),
+        ],
+    )
+    def test_outcome(self, bounds, outcome):
+        verdict = effect_size(layer_result(d=sum(bounds) / 2, d_interval=bounds), CRITERIA)
+        assert verdict.outcome == outcome
+
+    def test_a_large_estimate_alone_does_not_pass(self):
+        verdict = effect_size(layer_result(d=5.0, d_interval=(0.7, 9.3)), CRITERIA)
+        assert verdict.outcome == "inconclusive"
+
+    def test_threshold_is_that_of_the_criteria(self):
+        result = layer_result(d=1.5, d_interval=(1.0, 2.0))
+        assert effect_size(result, Criteria(d_threshold=0.99)).outcome == "passed"
+        assert effect_size(result, Criteria(d_threshold=1.01)).outcome == "inconclusive"
+        assert effect_size(result, Criteria(d_threshold=-3)).outcome == "passed"
+
+    def test_not_defined(self):
+        verdict = effect_size(layer_result(d=math.nan, d_interval=(0.9, 0.9)), CRITERIA)
+        assert verdict.outcome == "failed"
+        assert "same activations" in verdict.explanation
+
+    def test_interval_without_end(self):
+        result = layer_result(d=1.5, d_interval=(-math.inf, math.inf))
+        assert effect_size(result, CRITERIA).outcome == "inconclusive"
+
+    def test_infinite(self):
+        infinite = layer_result(d=math.inf, d_interval=(math.inf, math.inf))
+        assert effect_size(infinite, CRITERIA).outcome == "passed"
+
+    def test_failure_says_why(self):
+        verdict = effect_size(layer_result(d=0.123, d_interval=(-0.3, 0.55), n_pairs=65), CRITERIA)
+        for part in ("layer 6, mlp_out", "d = 0.12", "[-0.30, 0.55]", "below", "0.8", "n = 65"):
+            assert part in verdict.explanation
+        assert "In-sample d = 4.00" in verdict.explanation
+
+    def test_inconclusive_says_how_many_pairs_would_decide(self):
+        result = layer_result(d=1.0, d_interval=(0.0, 2.0), n_pairs=50)
+        verdict = effect_size(result, Criteria(d_threshold=0.5))
+        # The half-width 1 has to shrink to the distance 0.5: four times as many pairs.
+        assert "straddles" in verdict.explanation
+        assert "about 200 pairs" in verdict.explanation
+
+    def test_estimate_on_the_threshold_promises_nothing(self):
+        verdict = effect_size(layer_result(d=0.8, d_interval=(0.4, 1.2)), CRITERIA)
+        assert "straddles" in verdict.explanation
+        assert "would decide" not in verdict.explanation
+
+    @given(st.floats(-5, 5), st.floats(0, 3), st.floats(-5, 5))
+    def test_passes_only_with_the_whole_interval_above(self, d, half, threshold):
+        result = layer_result(d=d, d_interval=(d - half, d + half))
+        outcome = effect_size(result, Criteria(d_threshold=threshold)).outcome
+        assert (outcome == "passed") == (d - half > threshold)
+        assert (outcome == "failed") == (d + half <= threshold)
+
+
+class TestAccuracy:
+    @pytest.mark.parametrize(
+        ("bounds", "outcome"),
+        [
+            ((0.51, 0.9), "passed"),
+            ((0.5, 0.9), "inconclusive"),
+            ((0.4, 0.6), "inconclusive"),
+            ((0.2, 0.5), "failed"),
+            ((0.1, 0.3), "failed"),
+        ],
+    )
+    def test_outcome(self, bounds, outcome):
+        result = layer_result(accuracy=sum(bounds) / 2, accuracy_interval=bounds)
+        assert above_chance(result, CRITERIA).outcome == outcome
+
+    def test_message(self):
+        result = layer_result(accuracy=0.515, accuracy_interval=(0.4, 0.62), n_pairs=65)
+        explanation = above_chance(result, CRITERIA).explanation
+        for part in ("layer 6, mlp_out", "[0.40, 0.62]", "includes chance", "n = 65"):
+            assert part in explanation
+
+
+class TestSignificance:
+    @pytest.mark.parametrize(
+        ("p", "outcome"),
+        [(0.049, "passed"), (0.05, "failed"), (0.9, "failed"), (math.nan, "failed")],
+    )
+    def test_outcome(self, p, outcome):
+        assert significant(layer_result(p_adjusted=p), CRITERIA).outcome == outcome
+
+    def test_is_family_wise(self):
+        result = layer_result(p_value=0.001, p_adjusted=0.2)
+        assert significant(result, CRITERIA).outcome == "failed"
+        assert "0.2000 (this layer alone 0.0010)" in significant(result, CRITERIA).explanation
+
+    def test_alpha_is_that_of_the_criteria(self):
+        result = layer_result(p_adjusted=0.02)
+        assert significant(result, Criteria(alpha=0.01)).outcome == "failed"
+        assert significant(result, Criteria(alpha=0.03)).outcome == "passed"
+
+
+class TestOverall:
+    GOOD = layer_result()
+
+    def test_passed(self):
+        assert overall(self.GOOD, CRITERIA) == "passed"
+
+    @pytest.mark.parametrize(
+        ("changes", "outcome"),
+        [
+            ({"d_interval": (0.5, 2.0)}, "inconclusive"),
+            ({"accuracy_interval": (0.45, 0.8)}, "inconclusive"),
+            ({"d_interval": (0.5, 0.7)}, "failed"),
+            ({"accuracy_interval": (0.3, 0.4)}, "failed"),
+            ({"p_adjusted": 0.05}, "failed"),
+            ({"d_interval": (0.5, 2.0), "p_adjusted": 0.05}, "failed"),
+        ],
+    )
+    def test_worst_of_all_criteria(self, changes, outcome):
+        assert overall(layer_result(**changes), CRITERIA) == outcome
+
+
+class TestRequire:
+    def test_passed(self):
+        effect_size(layer_result(), CRITERIA).require()
+
+    @pytest.mark.parametrize("bounds", [(0.5, 2.0), (0.5, 0.7)])
+    def test_neither_failed_nor_undecided_gets_through(self, bounds):
+        verdict = effect_size(layer_result(d_interval=bounds), CRITERIA)
+        with pytest.raises(CheckFailedError) as caught:
+            verdict.require()
+        assert isinstance(caught.value, AssertionError)
+        assert str(caught.value) == verdict.explanation
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            (1.005, "1.00"),
+            (-0.001, "0.00"),
+            (-0.0, "0.00"),
+            (0.004999, "0.00"),
+            (0.005, "0.01"),
+            (-0.006, "-0.01"),
+            (-12.345, "-12.35"),
+            (math.inf, "inf"),
+            (math.nan, "nan"),
+        ],
+    )
+    def test_decimal(self, value, text):
+        assert decimal(value) == text
+
+    def test_interval(self):
+        assert interval((-0.001, 1.234)) == "[0.00, 1.23]"
+
+    @pytest.mark.parametrize(
+        ("p", "text"), [(1.0, "1.0000"), (0.0001, "0.0001"), (2e-20, "2.0e-20"), (math.nan, "nan")]
+    )
+    def test_p_value(self, p, text):
+        assert p_value(p) == text

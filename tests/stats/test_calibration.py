@@ -1,0 +1,119 @@
+"""Error rates, in small: the full measurement is ``python -m benchmarks.calibration``.
+
+Every range is the required one, widened by five Monte Carlo standard errors.
+"""
+
+import numpy as np
+import pytest
+
+from benchmarks import calibration
+from benchmarks.calibration import Figure, Range, Table
+
+
+def assert_reached(figure):
+    assert figure.reached(tolerance=5), f"{figure}, required {figure.required}"
+
+
+@pytest.mark.parametrize(
+    "population",
+    [
+        calibration.gaussian(),
+        calibration.massive(),
+        calibration.elementwise_t3(),
+        calibration.pair_effects(),
+    ],
+    ids=lambda population: population.name,
+)
+def test_size_and_null_means(population):
+    result = calibration.size(population, 50, 800)
+    assert_reached(result.figure("reject", calibration.SIZE))
+    assert_reached(result.figure("d", Range(-0.03, 0.03)))
+    assert_reached(result.figure("accuracy", Range(0.49, 0.51)))
+    assert_reached(result.figure("control", Range(low=0.99)))
+
+
+def test_size_with_correlated_tokens_of_unequal_number():
+    result = calibration.token_size("lengths", calibration.drift_and_lengths, 50, 200)
+    assert_reached(result.figure("reject", calibration.SIZE))
+    assert_reached(result.figure("pooled_reject", Range(low=0.99)))
+    assert calibration.uncut_size(50, 50).figure("reject").value > 0.5
+
+
+def test_size_with_duplicates():
+    assert_reached(
+        calibration.duplicate_size(300, collapse=True).figure("reject", calibration.SIZE)
+    )
+    assert calibration.duplicate_size(50, collapse=False).figure("reject").value > 0.5
+
+
+def test_family_wise_error():
+    result = calibration.family(50, 80)
+    assert_reached(result.figure("family_wise", Range(0.03, 0.065)))
+    assert_reached(result.figure("uncorrected", Range(low=0.3)))
+
+
+@pytest.mark.parametrize(
+    ("population", "n", "effect", "runs"),
+    [
+        (calibration.gaussian(), 20, 0.0, 400),
+        (calibration.gaussian(), 50, 0.0, 400),
+        (calibration.gaussian(), 50, 1.5, 400),
+        (calibration.massive(), 50, 3.0, 400),
+        (calibration.elementwise_t3(), 50, 1.5, 120),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_coverage(population, n, effect, runs):
+    result = calibration.coverage(population, n, effect, runs)
+    assert_reached(result.figure("d", Range(0.925, 0.98)))
+    assert_reached(result.figure("analytic", Range(0.925, 0.98)))
+    assert_reached(result.figure("accuracy", Range(0.93, 0.99)))
+
+
+def test_power():
+    assert_reached(
+        calibration.power(calibration.gaussian(), 50, 0.7, 200).figure("reject", Range(0.7))
+    )
+
+
+def test_versions():
+    law = calibration.gaussian()
+    same = calibration.versions(law, 50, (0.7, 0.7), 400)
+    assert_reached(same.figure("detectable", Range(0.02, 0.065)))
+    apart = calibration.versions(law, 50, (0.7, 1.2), 120)
+    assert_reached(apart.figure("detectable", Range(low=0.65)))
+    assert_reached(apart.figure("equivalent", Range(high=0.07)))
+
+
+def test_a_category_of_its_own_does_not_count():
+    apart = calibration.categories(50, 60, shared=False)
+    left_out = apart.figure("left_out")
+    assert abs(left_out.value) < 5 * left_out.error
+    assert calibration.categories(50, 60, shared=True).figure("left_out").value > 0.8
+
+
+def test_truth_agrees_with_fresh_pairs():
+    """The closed form that coverage is judged by, against a large fresh sample."""
+    law, rng = calibration.low_rank(), np.random.default_rng(0)
+    artifact, natural = law.pairs(rng, 30, 3.0)
+    pool = law.draw(rng, 20_000).reshape(40_000, -1)
+    exact = calibration.truth(law, artifact, natural, 3.0, None)
+    sampled = calibration.truth(law, artifact, natural, 3.0, pool)
+    assert sampled.accuracy == pytest.approx(exact.accuracy, abs=0.01)
+    directions = calibration.fold_directions(artifact, natural)
+    np.testing.assert_allclose(
+        law.variance(directions), (pool @ directions.T).var(axis=0), rtol=0.06
+    )
+
+
+def test_tables_mark_what_is_required():
+    rows = {
+        "good": {"size": Figure(0.05, 0.01, Range(0.03, 0.07)), "d": Figure(12.3456, 0.2)},
+        "bad": {"size": Figure(0.09, 0.01, Range(0.03, 0.07))},
+    }
+    text = Table("Title", "Note.", rows).markdown()
+    assert "| good | 0.050 ± 0.010 ✓ | 12.3 ± 0.2 |" in text
+    assert "| bad | 0.090 ± 0.010 ✗ |  |" in text
+    assert "size 0.03 to 0.07" in text
+    assert not rows["bad"]["size"].reached(tolerance=1)
+    assert rows["bad"]["size"].reached(tolerance=3)
