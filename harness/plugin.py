@@ -397,6 +397,7 @@ def pytest_terminal_summary(
         terminalreporter.line(line, **{colours[outcome]: True})
     terminalreporter.line("")
     terminalreporter.line(report.headline(*found))
+    terminalreporter.line(report.power_sentence(*found))
     if _COMPARISON in config.stash:
         terminalreporter.line(report.comparison_headline(config.stash[_COMPARISON]))
     if _SAVED in config.stash:

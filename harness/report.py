@@ -1,6 +1,7 @@
 """What a person reads: the verdict in a sentence, the terminal table, the HTML summary."""
 
 import base64
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from harness import panels, plots
 from harness.activations import LayerSite
 from harness.analysis import Analysis, LayerResult, PairResponses, layer_id
 from harness.causality import Effect
+from harness.stats import smallest_detectable_effect
 from harness.verdict import Criteria, Outcome, decimal, interval, overall, p_value
 from harness.versions import VersionComparison
 
@@ -35,6 +37,17 @@ def headline(analysis: Analysis, criteria: Criteria) -> str:
     return (
         f"{passed} of {total} {what}s separate artifact from natural prompts beyond "
         f"d = {criteria.d_threshold:g}{tail}; held-out d {span} on {pairs} pairs."
+    )
+
+
+def power_sentence(analysis: Analysis, criteria: Criteria) -> str:
+    """What this run could have seen, had it been there."""
+    first = next(iter(analysis.values())).separation
+    layers = first.effective_layers if math.isfinite(first.effective_layers) else len(analysis)
+    found = smallest_detectable_effect(first.n_pairs, layers=layers, alpha=criteria.alpha)
+    return (
+        f"With {first.n_pairs} pairs and these layers, a true d of {decimal(found)} or more is "
+        "told from 0 in 4 runs of 5."
     )
 
 
@@ -132,6 +145,7 @@ def summary_html(
     template = environment.get_template("summary.html")
     return template.render(
         headline=headline(analysis, criteria),
+        power=power_sentence(analysis, criteria),
         plot=_picture(plots.separation_figure(analysis, criteria)),
         has_base=any(result.beyond_base for result in analysis.values()),
         panels=_panels(analysis, criteria),
@@ -227,6 +241,7 @@ class _LayerRow:
     p: str
     same_words: str
     base: str
+    agreement: str
     in_sample_d: str
     in_sample_accuracy: str
 
@@ -245,6 +260,7 @@ class _LayerRow:
             "–"
             if result.beyond_base is None
             else f"{result.beyond_base.difference:+.2f} {interval(result.beyond_base.interval)}",
+            "–" if result.quality is None else decimal(result.quality.mean_cosine),
             decimal(result.in_sample.d),
             decimal(result.in_sample.accuracy),
         )
