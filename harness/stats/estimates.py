@@ -19,9 +19,13 @@ def standardized_difference(difference: FloatArray, midpoint: FloatArray) -> Flo
 
     The arms score midpoint ± difference/2, so their mean variance is var R + var D/4.
     """
-    mean, variance = _moments(difference)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return mean / np.sqrt(_moments(midpoint)[1] + variance / 4)
+        return _moments(difference)[0] / standard_deviation(difference, midpoint)
+
+
+def standard_deviation(difference: FloatArray, midpoint: FloatArray) -> FloatArray:
+    """Pooled standard deviation of the two arms' scores, midpoint ± difference/2."""
+    return np.sqrt(_moments(midpoint)[1] + _moments(difference)[1] / 4)
 
 
 def paired_statistic(difference: FloatArray) -> FloatArray:

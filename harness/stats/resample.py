@@ -8,12 +8,17 @@ statistics are an exact reference (Fisher 1935; Westfall & Young 1993 for the fa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.arrays import FloatArray
-from harness.stats.estimates import paired_statistic, standardized_difference
+from harness.stats.estimates import (
+    paired_statistic,
+    standard_deviation,
+    standardized_difference,
+)
 from harness.stats.kernels import Kernels
 from harness.stats.linalg import product
 
@@ -47,6 +52,16 @@ class HeldOut:
         n = self.difference.shape[-1]
         centre = self.midpoint * (n / (n - 1))
         return centre + self.difference / 2, centre - self.difference / 2
+
+
+class Null(NamedTuple):
+    """Statistics under sign flips, ``(flips,)`` each: d_z, d_s, and the mean difference and the
+    pooled standard deviation of scores along directions that are not cut to unit length."""
+
+    d_z: FloatArray
+    d_s: FloatArray
+    drift: FloatArray
+    spread: FloatArray
 
 
 def sign_flips(n_pairs: int, count: int, rng: np.random.Generator) -> Signs:
@@ -105,15 +120,19 @@ class Flipper:
         once = self.held_out(identity)
         return HeldOut(once.difference[0], once.midpoint[0], once.norm[0])
 
-    def null(self, signs: Signs, *, chunk: int = CHUNK) -> tuple[FloatArray, FloatArray]:
-        """d_z and d_s for each row of ``signs``, ``(flips,)`` each, in chunks that fit a cache."""
-        d_z, d_s = np.empty(len(signs)), np.empty(len(signs))
+    def null(self, signs: Signs, *, chunk: int = CHUNK) -> Null:
+        """Statistics for each row of ``signs``, in chunks that fit a cache."""
+        d_z, d_s, drift, spread = (np.empty(len(signs)) for _ in range(4))
         for start in range(0, len(signs), chunk):
             part = slice(start, start + chunk)
             held = self.held_out(signs[part])
             d_z[part] = paired_statistic(held.difference)
             d_s[part] = standardized_difference(held.difference, held.midpoint)
-        return d_z, d_s
+            length = np.ascontiguousarray(np.sqrt(held.norm.clip(min=0.0)))
+            raw = held.difference * length
+            drift[part] = raw.sum(axis=-1) / raw.shape[-1]
+            spread[part] = standard_deviation(raw, held.midpoint * length)
+        return Null(d_z, d_s, drift, spread)
 
 
 def p_values(statistics: FloatArray) -> tuple[FloatArray, FloatArray]:

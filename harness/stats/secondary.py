@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.arrays import MIN_PAIRS, FloatArray, Layers, matched_layers, pair_means
+from harness.stats.arrays import MIN_PAIRS, Layers, matched_layers, pair_means
 from harness.stats.estimates import (
     hedges_correction,
     pair_accuracies,
@@ -17,7 +17,7 @@ from harness.stats.estimates import (
 )
 from harness.stats.intervals import Interval, analytic_interval, check_level
 from harness.stats.kernels import Kernels, Scale, halves, inverse_variances
-from harness.stats.resample import Flipper, HeldOut, p_values, sign_flips
+from harness.stats.resample import Flipper, HeldOut, Null, p_values, sign_flips
 
 MIN_CATEGORY = 3
 
@@ -196,7 +196,7 @@ def step_curve(
     shared = np.array([min(len(a), len(b)) for a, b in zip(artifact, natural, strict=True)])
 
     observed: list[tuple[int, HeldOut]] = []
-    nulls: list[tuple[FloatArray, FloatArray]] = []
+    nulls: list[Null] = []
     for step in range(shared.max()):
         rows = np.flatnonzero(shared > step)
         if len(rows) < max(min_share * n, MIN_PAIRS):
@@ -215,7 +215,7 @@ def step_curve(
 
     if not observed:
         return []
-    p, p_adjusted = p_values(np.stack([d_z for d_z, _ in nulls]))
+    p, p_adjusted = p_values(np.stack([null.d_z for null in nulls]))
     results = []
     for index, (step, held) in enumerate(observed):
         size = len(held.difference)
@@ -228,7 +228,7 @@ def step_curve(
                 accuracy=float(pair_accuracies(*held.scores()).mean()),
                 p_value=float(p[index]),
                 p_adjusted=float(p_adjusted[index]),
-                null_quantile_95=correction * float(np.quantile(nulls[index][1], 0.95)),
+                null_quantile_95=correction * float(np.quantile(nulls[index].d_s, 0.95)),
                 n_pairs=size,
             )
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.stats.arrays import FloatArray, Layers, matched_layers, usable_pairs
+from harness.stats.arrays import Layers, matched_layers, usable_pairs
 from harness.stats.estimates import (
     auroc,
     hedges_correction,
@@ -26,7 +26,14 @@ from harness.stats.intervals import (
     expand,
 )
 from harness.stats.kernels import Scale, kernels
-from harness.stats.resample import Flipper, HeldOut, effective_family, p_values, sign_flips
+from harness.stats.resample import (
+    Flipper,
+    HeldOut,
+    Null,
+    effective_family,
+    p_values,
+    sign_flips,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,8 @@ class Separation:
         One-sided sign-flip p of this layer; family-wise over all layers of the call (maxT);
         Monte Carlo standard error of ``p_value``, zero if all flips were enumerated.
     null_mean, null_mean_se, null_quantile_95
-        Of d under shuffled labels: mean, its Monte Carlo standard error, 95% quantile.
+        Of d under shuffled labels: mean, taken before d is divided by its spread (which depends
+        on the flip), its Monte Carlo standard error, and the 95% quantile.
     effective_layers
         Number of independent layers that would need the same family-wise correction.
     n_pairs, pairs
@@ -146,15 +154,15 @@ def separation(
 
     observed: list[tuple[HeldOut, Expansion]] = []
     null_d_z = np.empty((len(layers), len(signs)))
-    null_d = np.empty_like(null_d_z)
+    nulls: list[Null] = []
     for index in progress(range(len(layers))):
         layer = kernels(*(arm[pairs] for arm in layers[index]), scale=scale)
         flipper = Flipper(layer)
         held = flipper.observed()
         observed.append((held, expand(held, layer.gram)))
-        null_d_z[index], null_d[index] = flipper.null(signs)
+        nulls.append(flipper.null(signs))
+        null_d_z[index] = nulls[-1].d_z
     correction = hedges_correction(n)
-    null_d *= correction
 
     p = p_adjusted = np.full(len(layers), np.nan)
     effective = np.nan
@@ -171,7 +179,7 @@ def separation(
             d_interval = bootstrap_interval(d, deviations, n, level)
         scores_artifact, scores_natural = held.scores()
         accuracies = pair_accuracies(scores_artifact, scores_natural)
-        null_mean, null_mean_se, null_quantile = _null_figures(null_d[index])
+        null_mean, null_mean_se, null_quantile = _null_figures(nulls[index], correction)
         results.append(
             Separation(
                 d=d,
@@ -200,13 +208,21 @@ def separation(
     return results
 
 
-def _null_figures(null_d: FloatArray) -> tuple[float, float, float]:
-    """Mean of d under the flips, its Monte Carlo standard error, and the 95% quantile."""
-    if null_d.size == 0:
+def _null_figures(null: Null, correction: float) -> tuple[float, float, float]:
+    """Mean of d under the flips, its Monte Carlo standard error, and the 95% quantile.
+
+    What has mean 0 is the product of direction and differences. d divides it by a spread that
+    grows with the direction's length, so that where the pairs share a strong effect, flips that
+    happen to cancel it would pull the plain mean of d below 0 without anything being wrong:
+    the mean is taken before that division.
+    """
+    if null.d_s.size == 0:
         return np.nan, np.nan, np.nan
-    with np.errstate(invalid="ignore"):
-        error = null_d.std() / np.sqrt(null_d.size)
-        return float(null_d.mean()), float(error), float(np.quantile(null_d, 0.95))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = correction * null.drift / np.sqrt(np.mean(null.spread**2))
+        error = relative.std() / np.sqrt(relative.size)
+        quantile = correction * np.quantile(null.d_s, 0.95)
+    return float(relative.mean()), float(error), float(quantile)
 
 
 def _check_settings(permutations: int, bootstrap: int, level: float) -> None:
