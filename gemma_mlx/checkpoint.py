@@ -129,11 +129,15 @@ def find_checkpoint(
         CheckpointError: no such folder or repository, no access to it, or no network.
     """
     name = os.fspath(path_or_repo)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return Checkpoint(path.resolve())
-    if path.exists():
-        raise CheckpointError(f"{name}: a checkpoint is a folder with config.json, not a file")
+    try:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return Checkpoint(path.resolve())
+        if path.exists():
+            raise CheckpointError(f"{name}: a checkpoint is a folder with config.json, not a file")
+    except (OSError, RuntimeError) as error:
+        # A name that is too long for a file, or the home of nobody.
+        raise CheckpointError(f"{name}: no such folder ({error})") from None
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise CheckpointError(
             f"{name}: no such folder, and not a Hugging Face repository (owner/name) either"

@@ -129,7 +129,7 @@ def encode_prompts(
 def plan_batches(
     request: Request, config: GemmaConfig, batch_size: int | None = None
 ) -> list[tuple[int, ...]]:
-    """Prompt numbers of each batch, prompts of like length together.
+    """Prompt numbers of each batch, prompts of like length together and in order in a batch.
 
     Depends on the request and the model's shape alone, never on the machine, so that a plan made
     once holds for every process that works on it.
@@ -140,7 +140,7 @@ def plan_batches(
     batches: list[tuple[int, ...]] = []
     while order:
         size = batch_size or _rows_that_fit(request, config, order)
-        batches.append(tuple(order[-size:]))
+        batches.append(tuple(sorted(order[-size:])))
         del order[-size:]
     return batches[::-1]
 

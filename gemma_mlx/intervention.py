@@ -22,7 +22,7 @@ from gemma_mlx.sites import site as find_site
 def add(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> Iterator[None]:
     """Add `vector` to the activations at `site` of `layer`."""
     addend = _vector(gemma, site, layer, vector)
-    with _changed(gemma, site, layer, lambda x: x + addend.astype(x.dtype)):
+    with _changed(gemma, site, layer, lambda x: x + _of_rows(addend, x).astype(x.dtype)):
         yield
 
 
@@ -47,8 +47,8 @@ def ablate(gemma: Gemma, site: str, layer: int, direction: np.ndarray) -> Iterat
 
     def project_out(x: mx.array) -> mx.array:
         # In float32: a projection taken in bfloat16 leaves a hundredth of the direction behind.
-        y = x.astype(mx.float32)
-        return (y - (y * unit).sum(axis=-1, keepdims=True) * unit).astype(x.dtype)
+        y, u = x.astype(mx.float32), _of_rows(unit, x)
+        return (y - (y * u).sum(axis=-1, keepdims=True) * u).astype(x.dtype)
 
     with _changed(gemma, site, layer, project_out):
         yield
@@ -87,3 +87,10 @@ def _vector(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> mx.array
     if not np.isfinite(array).all():
         raise RequestError(f"the vector for {site} of layer {layer} holds NaN or infinity")
     return mx.array(array if array.ndim == 1 else array[:, None])
+
+
+def _of_rows(vector: mx.array, x: mx.array) -> mx.array:
+    """`vector`, seen to fit the rows of `x` where it has some: MLX would broadcast."""
+    if vector.ndim == 3 and vector.shape[0] != x.shape[0]:
+        raise RequestError(f"{vector.shape[0]} vectors for a batch of {x.shape[0]} rows")
+    return vector

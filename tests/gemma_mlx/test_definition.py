@@ -59,8 +59,11 @@ def test_logits_of_rows_of_every_length(definition: Definition) -> None:
         assert relative_error(found, expected[:length]) <= TOLERANCE, length
 
 
-def test_generated(definition: Definition) -> None:
-    found = gemma_mlx.generate(definition.gemma, PROMPTS, max_tokens=18, sites=tuple(SITES))
+@pytest.mark.parametrize("batch_size", [None, 1], ids=["padded", "alone"])
+def test_generated(definition: Definition, batch_size: int | None) -> None:
+    found = gemma_mlx.generate(
+        definition.gemma, PROMPTS, max_tokens=18, sites=tuple(SITES), batch_size=batch_size
+    )
     for prompt, generation in zip(PROMPTS, found, strict=True):
         ids = [*prompt, *generation.token_ids]
         logits, _ = reference.forward(definition.config, definition.weights, ids)
