@@ -81,7 +81,7 @@ def find_baseline(name: str, directory: Path = DIRECTORY) -> Path:
         raise BaselineError(f"{name}: no such baseline file")
     listed = _listed(directory)
     for number, known, file in reversed(listed):
-        if known == name or file.stem == name or (name.isdigit() and int(name) == number):
+        if known == name or file.stem == name or (name.isdecimal() and int(name) == number):
             return file
     there = ", ".join(file.stem for _, _, file in listed) or "none"
     raise BaselineError(
@@ -114,7 +114,7 @@ def load_baseline(path: Path) -> Version:
             layers = {entry["id"]: entry["verdict"] for entry in results["layers"]}
             if layers.keys() != {layer_id(*key) for key in keys} or not results["provenance"]:
                 raise BaselineError(f"{path}: its results and activations name other layers")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, BaselineError):
             raise
         raise BaselineError(f"{path}: not a baseline, or damaged ({error})") from error

@@ -85,7 +85,8 @@ def causal_effects(
     the real one, so that they lie where activations vary; isotropic ones are too easily beaten.
 
     Raises:
-        AnalysisError: fewer than 8 pairs have two different answers.
+        AnalysisError: fewer than 8 pairs have two different answers, or both conditions have the
+            same activations.
     """
     pairs = [
         pair
@@ -98,6 +99,8 @@ def causal_effects(
             "intervention does to the choice between them"
         )
     chosen = activations.select(pairs, [key])
+    if np.array_equal(chosen.artifact[0], chosen.natural[0]):
+        raise AnalysisError(f"layer {key[0]}, {key[1]}: both conditions have the same activations")
     directions = _Directions.learn(chosen, n_random, np.random.default_rng(seed))
     neutral = _Neutral.answers_of(gemma, chat)
     answers = _answers(pairs, responses)

@@ -1,5 +1,6 @@
 """Several saved runs side by side: d over relative depth, and how alike their layers are."""
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -41,8 +42,10 @@ def depth_figure(versions: Sequence[Version]) -> Figure:
             layers = [entry for entry in version.results["layers"] if entry["site"] == site]
             depth = version.layer_count
             x = np.array([entry["layer"] / max(1, depth - 1) for entry in layers])
-            d = [entry["held_out"]["d"] for entry in layers]
-            low, high = np.array([entry["held_out"]["d_interval"] for entry in layers]).T
+            d = [_number(entry["held_out"]["d"]) for entry in layers]
+            low, high = np.array(
+                [[_number(end) for end in entry["held_out"]["d_interval"]] for entry in layers]
+            ).T
             colour = COLOURS[number % len(COLOURS)]
             axes.vlines(x + 0.004 * number, low, high, color=colour, linewidth=1.4)
             axes.plot(x + 0.004 * number, d, "o-", color=colour, markersize=4, linewidth=1,
@@ -53,6 +56,11 @@ def depth_figure(versions: Sequence[Version]) -> Figure:
         axes.set_title("Effect size by relative depth, with intervals")
         figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def _number(value: float | str | None) -> float:
+    """A figure of a results file, which has null for NaN and "inf" for infinity."""
+    return math.nan if value is None else float(value)
 
 
 def likeness_figure(versions: Sequence[Version], activations: Sequence[PairActivations]) -> Figure:

@@ -40,8 +40,8 @@ def text_baselines(
     """Separation by words and lengths, without the model's activations.
 
     Responses are cut to the tokens that the activations were averaged over, so that model and
-    text see the same ones. A text that can't tell the arms apart at all (all lengths equal, say)
-    is left out.
+    text see the same ones. A text that can't tell the arms apart at all (all lengths equal, say,
+    or nothing written) is left out.
     """
     pairs = activations.pairs
     words = {c: [re.findall(r"\w+", pair.prompt(c).lower()) for pair in pairs] for c in CONDITIONS}
@@ -55,26 +55,21 @@ def text_baselines(
     )
     found = []
     for name, description, features, texts in made:
+        if not any(map(len, (*texts["artifact"], *texts["natural"]))):
+            continue
         artifact, natural = features(texts["artifact"], texts["natural"])
         if (artifact == natural).all():
             continue
-        # Two short texts may well have equal lengths without being one observation twice.
-        distinct = features is text_lengths
+        # Two pairs may well have equal answers, or lengths, without being one observation twice.
         (text,) = separation(
             artifact,
             natural,
             permutations=replicates,
             bootstrap=replicates,
             seed=seed,
-            collapse_duplicates=not distinct,
+            collapse_duplicates=False,
         )
-        compared = compare(
-            artifact,
-            natural,
-            activations.artifact,
-            activations.natural,
-            collapse_duplicates=not distinct,
-        )
+        compared = compare(artifact, natural, activations.artifact, activations.natural)
         beyond = dict(zip(activations.keys, compared, strict=True))
         found.append(TextBaseline(name, description, text, beyond))
     return tuple(found)

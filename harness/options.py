@@ -171,7 +171,7 @@ def parse_layers(text: str | None, count: int) -> tuple[int, ...]:
         return tuple(range(count))
     layers: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part)
         if not match:
             raise pytest.UsageError(f"--layers {text!r}: give layers as 6, or 0-5,12")
         first, last = int(match[1]), int(match[2] or match[1])

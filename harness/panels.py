@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.activations import LayerSite
 from harness.analysis import Analysis, LayerResult
 from harness.plots import COLOURS, GREY, label_height, line_at, style
-from harness.versions import LayerComparison
+from harness.versions import LayerComparison, VersionComparison
 
 # Diverging, safe for the colour-blind, white at 0.
 _MAP = "PuOr_r"
@@ -62,7 +62,7 @@ def category_figure(analysis: Analysis) -> Figure:
         axes = figure.subplots()
         _heat_map(figure, axes, values, "d (standard deviations)", annotate=len(results) <= 12)
         axes.set_yticks(range(len(categories)), categories)
-        axes.set_title("Does the direction of four categories hold on the fifth?")
+        axes.set_title("Does the direction of the other categories hold on each?")
         _layer_ticks(axes, results)
     return figure
 
@@ -122,6 +122,26 @@ def comparison_figure(
     return figure
 
 
+def category_change_figure(compared: VersionComparison) -> Figure:
+    """Category × layer: change of each category's d along the direction of the others."""
+    layers = list(compared.layers.values())
+    categories = list(compared.categories)
+    values = np.array(
+        [
+            [compared.categories[category].get(layer.id, np.nan) for layer in layers]
+            for category in categories
+        ]
+    )
+    with style():
+        figure = Figure(figsize=(9, 1.6 + 0.45 * len(categories)), layout="constrained")
+        axes = figure.subplots()
+        _heat_map(figure, axes, values, "change of d", annotate=len(layers) <= 12)
+        axes.set_yticks(range(len(categories)), categories)
+        axes.set_title(f"Which categories changed from {compared.a}?")
+        _layer_ticks(axes, layers)
+    return figure
+
+
 def _heat_map(
     figure: Figure, axes: Axes, values: np.ndarray, label: str, *, annotate: bool
 ) -> None:
@@ -131,7 +151,7 @@ def _heat_map(
     figure.colorbar(image, ax=axes, label=label)
     if annotate:
         for (row, column), value in np.ndenumerate(values):
-            shown = f"{value if abs(value) >= 0.05 else 0.0:.1f}"
+            shown = "–" if np.isnan(value) else f"{0.0 if abs(value) < 0.05 else value:.1f}"
             colour = "#FFFFFF" if abs(value) > 0.65 * bound else "#000000"
             axes.text(column, row, shown, ha="center", va="center", fontsize=8, color=colour)
 

@@ -62,12 +62,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "causal: interventions on the model, opted into with -m causal"
     )
     config.option.keyword = _exact_layers(config.option.keyword)
-    ask_for_report(config, Path(options.read(config, "report")) / REPORT_NAME)
+    folder = Path(options.read(config, "report"))
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise pytest.UsageError(f"--artifact-report {folder}: {there} is a file, not a folder")
+    ask_for_report(config, folder / REPORT_NAME)
 
 
 def _exact_layers(keyword: str) -> str:
     """`-k layer_1` means layer 1 alone, but pytest looks for substrings: ask for `layer_1-`."""
-    return re.sub(r"(?<![\w\[.:-])(layer_\d+)(?![\w.:-])", r"\1-", keyword)
+    return re.sub(r"(?i)(?<![\w\[.:-])(layer_\d+)(?![\w.:-])", r"\1-", keyword)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -365,7 +369,11 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    config = session.config
+    # A full disk, say, is told in one line too.
+    _or_exit(lambda: _write_results(session.config))
+
+
+def _write_results(config: pytest.Config) -> None:
     found = _finished(config)
     if found is None:
         return

@@ -67,8 +67,21 @@ def comparison_headline(compared: VersionComparison) -> str:
     return (
         f"Against {compared.a}, of {len(found)} layers {', '.join(counts)} within "
         f"±{compared.margin:g}; largest change of d {largest.difference:+.2f} "
-        f"{interval(largest.interval)}.{sets}"
+        f"{interval(largest.interval)}.{sets}{_category_sentence(compared)}"
     )
+
+
+def _category_sentence(compared: VersionComparison) -> str:
+    """The category that changed most, if there are several."""
+    mean = {
+        category: float(np.mean(list(changes.values())))
+        for category, changes in compared.categories.items()
+        if changes
+    }
+    if len(mean) < 2:
+        return ""
+    most = max(mean, key=lambda category: abs(mean[category]))
+    return f" Of the categories, {most} changed most: {mean[most]:+.2f} on average over layers."
 
 
 def terminal_table(analysis: Analysis, criteria: Criteria) -> list[tuple[str, Outcome]]:
@@ -151,7 +164,7 @@ def summary_html(
         panels=_panels(analysis, criteria),
         causal={layer_id(*key): effects for key, effects in (causal or {}).items()},
         compared=compared,
-        comparison=_comparison_panel(compared),
+        comparison=_comparison_panels(compared),
         rows=[_LayerRow.of(result, criteria) for result in analysis.values()],
         responses=_worst_first(analysis),
         analysis=analysis,
@@ -214,18 +227,26 @@ def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
     return found
 
 
-def _comparison_panel(compared: VersionComparison | None) -> _Panel | None:
+def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
     if compared is None:
-        return None
-    return _Panel(
-        "Against the baseline",
-        comparison_headline(compared),
-        _picture(
-            panels.comparison_figure(
-                compared.layers, compared.margin, f"Change of d from {compared.a}"
+        return []
+    title = f"Change of d from {compared.a}"
+    found = [
+        _Panel(
+            "Against the baseline",
+            comparison_headline(compared),
+            _picture(panels.comparison_figure(compared.layers, compared.margin, title)),
+        )
+    ]
+    if compared.categories:
+        found.append(
+            _Panel(
+                "Against the baseline, by category",
+                "Change of each category's d along the direction of the other categories.",
+                _picture(panels.category_change_figure(compared)),
             )
-        ),
-    )
+        )
+    return found
 
 
 @dataclass(frozen=True)

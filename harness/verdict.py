@@ -117,7 +117,11 @@ def crosses_categories(result: LayerResult) -> Verdict:
     interval of d above 0 (an intersection–union test, Berger 1982, needs no correction)."""
     if not result.transfer:
         return _verdict(result, "inconclusive", "no category has enough pairs to be left out")
-    worst = min(result.transfer, key=lambda transfer: transfer.d_interval[0])
+    # A d that isn't defined is the worst: `min` alone would pass over a NaN.
+    worst = min(
+        result.transfer,
+        key=lambda transfer: -math.inf if math.isnan(transfer.d) else transfer.d_interval[0],
+    )
     found = (
         f"weakest category {worst.category}: d = {decimal(worst.d)} {interval(worst.d_interval)} "
         f"on its {worst.n_pairs} pairs, along the direction of the other categories"

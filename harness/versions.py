@@ -1,6 +1,6 @@
 """Two versions of a model on the same pairs: what changed, layer by layer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,16 @@ class Version:
         """Layers of the model, captured or not."""
         return int(self.provenance["model_layers"])
 
+    def category_d(self) -> dict[str, dict[str, float]]:
+        """d of each category along the direction of the others, by layer id."""
+        found: dict[str, dict[str, float]] = {}
+        for entry in self.results["layers"]:
+            for transfer in entry["category_transfer"]:
+                if transfer["d"] is not None:
+                    d = float(transfer["d"])
+                    found.setdefault(str(transfer["category"]), {})[entry["id"]] = d
+        return found
+
     def passed(self) -> frozenset[str]:
         """Ids of the layers that met every criterion when this run was made."""
         return frozenset(x["id"] for x in self.results["layers"] if x["verdict"] == "passed")
@@ -73,12 +83,17 @@ class LayerComparison:
 
 @dataclass(frozen=True)
 class VersionComparison:
-    """Two versions, layer by layer. `warnings` name circumstances that differ without making
-    the runs incomparable; `gained` and `lost` the layers that pass in only one of them."""
+    """Two versions, layer by layer.
+
+    `categories` holds the change of each category's d, along the direction of the other
+    categories, by category and layer id. `gained` and `lost` are the layers that pass in only one
+    of the two; `warnings` name circumstances that differ without making the runs incomparable.
+    """
 
     a: str
     b: str
     layers: Mapping[LayerSite, LayerComparison]
+    categories: Mapping[str, Mapping[str, float]]
     margin: float
     gained: tuple[str, ...]
     lost: tuple[str, ...]
@@ -106,6 +121,7 @@ def compare_versions(
             key: LayerComparison(*key, comparison, drift)
             for key, comparison, drift in zip(keys, compared, drifts, strict=True)
         },
+        categories=_category_changes(a, b, ids),
         margin=margin,
         gained=tuple(sorted((passed_now - passed_before) & ids)),
         lost=tuple(sorted((passed_before - passed_now) & ids)),
@@ -140,6 +156,19 @@ def _value(provenance: Mapping[str, Any], key: str) -> Any:
     return value
 
 
+def _category_changes(a: Version, b: Version, ids: Set[str]) -> dict[str, dict[str, float]]:
+    before, now = a.category_d(), b.category_d()
+    return {
+        category: {
+            layer: now[category][layer] - before[category][layer]
+            for layer in now[category]
+            if layer in ids and layer in before[category]
+        }
+        for category in now
+        if category in before
+    }
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}…"
@@ -150,13 +179,17 @@ def _drifts(
 ) -> list[DirectionDrift | None]:
     common = [pair for pair in b.pairs if pair in set(a.pairs)]
     one, other = a.select(common, b.keys), b.select(common, b.keys)
-    return [
-        direction_drift(
-            *(arm[i][None] for arm in (one.artifact, one.natural, other.artifact, other.natural)),
-            scale=scale,
-            level=level,
-        )[0]
-        if one.artifact[i].shape == other.artifact[i].shape
-        else None
-        for i in range(len(b.keys))
-    ]
+    alike = [
+        i for i, (x, y) in enumerate(zip(one.artifact, other.artifact, strict=True))
+        if x.shape == y.shape
+    ]  # fmt: skip
+    drifts: list[DirectionDrift | None] = [None] * len(b.keys)
+    if alike:
+        # In one call: a layer alone may have too few pairs that differ at all.
+        arms = (one.artifact, one.natural, other.artifact, other.natural)
+        found = direction_drift(
+            *([arm[i] for i in alike] for arm in arms), scale=scale, level=level
+        )
+        for i, drift in zip(alike, found, strict=True):
+            drifts[i] = drift
+    return drifts
