@@ -8,16 +8,20 @@ import pytest
 from harness.analysis import LayerResult
 from harness.causality import Effect
 from harness.plugin import needs
-from harness.verdict import uses_direction
+from harness.verdict import Criteria, uses_direction
 
 
 @pytest.mark.causal
 @needs("causal")
-def test_addition(layer_result: LayerResult, causal_effects: tuple[Effect, Effect]) -> None:
-    uses_direction(layer_result, causal_effects[0]).require()
+def test_addition(
+    layer_result: LayerResult, causal_effects: tuple[Effect, Effect], criteria: Criteria
+) -> None:
+    uses_direction(layer_result, causal_effects[0], criteria).require()
 
 
 @pytest.mark.causal
 @needs("causal")
-def test_ablation(layer_result: LayerResult, causal_effects: tuple[Effect, Effect]) -> None:
-    uses_direction(layer_result, causal_effects[1]).require()
+def test_ablation(
+    layer_result: LayerResult, causal_effects: tuple[Effect, Effect], criteria: Criteria
+) -> None:
+    uses_direction(layer_result, causal_effects[1], criteria).require()

@@ -180,7 +180,7 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
     recorder = Recorder(gemma.config, request.sites, request.layers, tokens=1)
     at_prompt = request.positions == "prompt_last"
     hook = _chain(gemma, recorder if at_prompt else None)
-    hidden = gemma.model(tokens, cache, hook, pattern=at_prompt and pattern)
+    hidden = gemma.model(tokens, cache, hook, pattern=at_prompt and pattern, last=1)
     if at_prompt:
         recorder.end_step(columns=width)
     token = sample(gemma.model.logits(hidden[:, -1]))
@@ -227,7 +227,7 @@ def _replay(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Genera
     if max(steps):
         cache = BatchCache(gemma.config, padding=padding, capacity=width)
         pattern = "attn_pattern" in request.sites
-        gemma.model(tokens, cache, _chain(gemma, recorder), pattern=pattern)
+        gemma.model(tokens, cache, _chain(gemma, recorder), pattern=pattern, last=max(steps))
         recorder.end_step(columns=width)
         mx.eval(recorder.pending())
     return [
@@ -348,11 +348,11 @@ def continuation_log_probs(
         raise RequestError("a continuation has no tokens")
     tokens, padding = _left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
     cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1])
-    hidden = gemma.model(tokens, cache, _chain(gemma, None))
     # The last column predicts what comes after; only the continuations' predictions are turned
     # into logits, which are wide.
     steps = max(map(len, continuations))
-    logits = gemma.model.logits(hidden[:, -steps - 1 : -1])
+    hidden = gemma.model(tokens, cache, _chain(gemma, None), last=steps + 1)
+    logits = gemma.model.logits(hidden[:, :-1])
     log_probs = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
     return [row[-len(c) :] for row, c in zip(log_probs, continuations, strict=True)]
 

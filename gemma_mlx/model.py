@@ -11,6 +11,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
+from gemma_mlx.activation import gated_gelu
 from gemma_mlx.cache import BatchCache, LayerCache
 from gemma_mlx.config import GemmaConfig, Rope
 
@@ -47,7 +48,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(intermediate, hidden, bias=False)
 
     def __call__(self, x: mx.array, layer: int, hook: Hook) -> mx.array:
-        gated = nn.gelu_approx(self.gate_proj(x)) * self.up_proj(x)
+        gated = gated_gelu(self.gate_proj(x), self.up_proj(x))
         return self.down_proj(hook("mlp_post", layer, gated))
 
 
@@ -70,25 +71,28 @@ class Attention(nn.Module):
         self.base, self.position_scale = rope.base, 1.0 / rope.factor
 
     def __call__(
-        self, x: mx.array, cache: LayerCache, layer: int, hook: Hook, pattern: bool
+        self, x: mx.array, cache: LayerCache, layer: int, hook: Hook, pattern: bool, last: int
     ) -> mx.array:
         batch, length, _ = x.shape
 
         def heads(y: mx.array, count: int) -> mx.array:
-            return y.reshape(batch, length, count, self.head_dim).transpose(0, 2, 1, 3)
+            return y.reshape(batch, -1, count, self.head_dim).transpose(0, 2, 1, 3)
 
-        q = heads(self.q_proj(x), self.heads)
+        q = heads(self.q_proj(x[:, -last:]), self.heads)
         k = heads(self.k_proj(x), self.kv_heads)
         v = heads(self.v_proj(x), self.kv_heads)
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = self._rotate(q, cache.positions), self._rotate(k, cache.positions)
+        q = self._rotate(q, cache.positions + (length - last))
+        k = self._rotate(k, cache.positions)
         k, v, mask = cache.update(k, v)
+        if isinstance(mask, mx.array):
+            mask = mask[..., -last:, :]
         if pattern or self.softcap is not None:
             mixed = self._explicit(q, k, v, mask, cache, layer, hook)
         else:
             mixed = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
-        return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1))
+        return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(batch, last, -1))
 
     def _rotate(self, x: mx.array, offset: mx.array | int) -> mx.array:
         return mx.fast.rope(
@@ -118,7 +122,7 @@ class Attention(nn.Module):
         if self.softcap is not None:
             scores = mx.tanh(scores / self.softcap) * self.softcap
         if isinstance(mask, str):
-            mask = cache.causal(q.shape[2])
+            mask = cache.causal(k.shape[2])[-q.shape[2] :]
         if mask is not None:
             scores = mx.where(mask, scores, mx.array(-math.inf, scores.dtype))
         weights = mx.softmax(scores, axis=-1, precise=True)
@@ -142,12 +146,14 @@ class Block(nn.Module):
         self.post_feedforward_layernorm = RMSNorm(hidden, eps)
 
     def __call__(
-        self, x: mx.array, cache: LayerCache, layer: int, hook: Hook, pattern: bool
+        self, x: mx.array, cache: LayerCache, layer: int, hook: Hook, pattern: bool, last: int
     ) -> mx.array:
+        """All columns go into keys and values, the `last` ones through the rest of the block."""
         x = hook("resid_pre", layer, x)
-        attended = self.self_attn(self.input_layernorm(x), cache, layer, hook, pattern)
+        attended = self.self_attn(self.input_layernorm(x), cache, layer, hook, pattern, last)
         attended = hook("attn_out", layer, attended)
-        x = hook("resid_mid", layer, x + self.post_attention_layernorm(attended))
+        x = x[:, -last:] + self.post_attention_layernorm(attended)
+        x = hook("resid_mid", layer, x)
         mlp = hook("mlp_out", layer, self.mlp(self.pre_feedforward_layernorm(x), layer, hook))
         mlp = hook("mlp_out_normed", layer, self.post_feedforward_layernorm(mlp))
         return hook("resid_post", layer, x + mlp)
@@ -185,8 +191,11 @@ class GemmaModel(nn.Module):
         hook: Hook = no_hook,
         *,
         pattern: bool = False,
+        last: int | None = None,
     ) -> mx.array:
-        """`pattern=True` takes the explicit attention, which calls the hook at `attn_pattern`."""
+        """Hidden states of the `last` columns, by default of all; the last block computes no
+        others. `pattern=True` takes the explicit attention, which calls the hook at
+        `attn_pattern`."""
         batch, length = tokens.shape
         if cache is None:
             cache = BatchCache(self.config, padding=[0] * batch, capacity=length)
@@ -194,8 +203,10 @@ class GemmaModel(nn.Module):
         # transformers rounds √hidden to the compute dtype, and so do we.
         x = x * mx.array(self.config.hidden_size**0.5, dtype=x.dtype)
         cache.advance(length)
-        for layer, block in enumerate(self.model.layers):
-            x = block(x, cache.layers[layer], layer, hook, pattern)
+        *blocks, final = self.model.layers
+        for layer, block in enumerate(blocks):
+            x = block(x, cache.layers[layer], layer, hook, pattern, length)
+        x = final(x, cache.layers[-1], len(blocks), hook, pattern, last or length)
         return self.model.norm(x)
 
     def logits(self, hidden: mx.array) -> mx.array:

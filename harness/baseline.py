@@ -40,7 +40,8 @@ def save_baseline(
     """
     check_name(name)
     tensors = {
-        f"{arm}/{layer_id(*key)}": array
+        # What isn't contiguous, safetensors writes in another order without a word.
+        f"{arm}/{layer_id(*key)}": np.ascontiguousarray(array)
         for arm, arrays in (
             ("artifact", analysis.activations.artifact),
             ("natural", analysis.activations.natural),

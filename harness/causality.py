@@ -82,7 +82,8 @@ def causal_effects(
     """Measure addition and ablation at one (layer, site).
 
     Random directions are sums of the same pair differences with random signs, at the length of
-    the real one, so that they lie where activations vary; isotropic ones are too easily beaten.
+    the real one and at right angles to it: they lie where activations vary (isotropic ones are
+    too easily beaten), but hold nothing of the direction itself.
 
     Raises:
         AnalysisError: fewer than 8 pairs have two different answers, or both conditions have the
@@ -135,7 +136,7 @@ def causal_effects(
 @dataclass(frozen=True)
 class _Directions:
     """`own` (pairs, width): the mean difference of the other pairs; `random` (n, pairs, width):
-    the same with random signs and each row at its own direction's length."""
+    the same with random signs, each row at right angles to `own` and at its length."""
 
     own: np.ndarray
     random: np.ndarray
@@ -148,12 +149,14 @@ class _Directions:
         n = len(artifact)
         own = fold_directions(artifact, natural, scale="raw") / (n - 1)
         delta = artifact - natural
+        lengths = np.linalg.norm(own, axis=1, keepdims=True)
+        unit = own / lengths
         random = []
         for _ in range(n_random):
             signed = rng.choice((-1.0, 1.0), size=(n, 1)) * delta
             others = signed.sum(axis=0) - signed
-            norms = np.linalg.norm(others, axis=1, keepdims=True)
-            random.append(others / norms * np.linalg.norm(own, axis=1, keepdims=True))
+            others -= (others * unit).sum(axis=1, keepdims=True) * unit
+            random.append(others / np.linalg.norm(others, axis=1, keepdims=True) * lengths)
         return cls(own, np.stack(random))
 
 

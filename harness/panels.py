@@ -145,7 +145,7 @@ def category_change_figure(compared: VersionComparison) -> Figure:
 def _heat_map(
     figure: Figure, axes: Axes, values: np.ndarray, label: str, *, annotate: bool
 ) -> None:
-    bound = max(1.0, float(np.nanmax(np.abs(values))))
+    bound = float(np.abs(values[np.isfinite(values)]).max(initial=1.0))
     image = axes.imshow(values, cmap=_MAP, vmin=-bound, vmax=bound, aspect="auto")
     axes.grid(visible=False)
     figure.colorbar(image, ax=axes, label=label)

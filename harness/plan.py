@@ -105,7 +105,7 @@ def make_plan(config: pytest.Config) -> Plan:
         ),
         criteria=Criteria(
             d_threshold=number("d_threshold", low=-infinity, high=infinity, whole=False),
-            alpha=number("alpha", low=0, high=1, whole=False),
+            alpha=number("alpha", low=1e-9, high=0.5, whole=False),
         ),
         companions=positions[1:],
         base_model=options.read(config, "base_model"),

@@ -58,7 +58,7 @@ def comparison_headline(compared: VersionComparison) -> str:
         f"{sum(c.verdict == verdict for c in found)} {verdict}"
         for verdict in ("equivalent", "changed", "inconclusive")
     ]
-    largest = max(found, key=lambda c: abs(c.difference))
+    largest = max(found, key=lambda c: -1 if math.isnan(c.difference) else abs(c.difference))
     sets = "".join(
         f" {word}: {', '.join(ids)}."
         for word, ids in (("Pass now", compared.gained), ("Pass no more", compared.lost))
@@ -194,18 +194,25 @@ def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
     found = []
     if any(result.companions for result in results):
         forced = [r.companions["forced"].d for r in results if "forced" in r.companions]
-        same = f" With the same words after both prompts, d is at most {decimal(max(forced))}."
+        defined = [d for d in forced if not math.isnan(d)]
+        same = (
+            f" With the same words after both prompts, d is at most {decimal(max(defined))}."
+            if defined
+            else ""
+        )
         found.append(
             _Panel(
                 "Is it the words, or the model?",
                 "Where each prompt has its own answer, the words that were written separate the "
-                "conditions even at layer 0. The other curves hold the words constant."
-                + (same if forced else ""),
+                f"conditions even at layer 0. The other curves hold the words constant.{same}",
                 _picture(panels.positions_figure(analysis)),
             )
         )
     if all(result.transfer for result in results):
-        worst = min((t for r in results for t in r.transfer), key=lambda t: t.d)
+        worst = min(
+            (t for r in results for t in r.transfer),
+            key=lambda t: -math.inf if math.isnan(t.d) else t.d,
+        )
         found.append(
             _Panel(
                 "One direction for all categories?",

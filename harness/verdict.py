@@ -186,9 +186,11 @@ def beyond_base(result: LayerResult) -> Verdict:
     return _verdict(result, outcome, f"{found}: training is not shown to have added to it")
 
 
-def uses_direction(result: LayerResult, effect: Effect) -> Verdict:
+def uses_direction(result: LayerResult, effect: Effect, criteria: Criteria) -> Verdict:
     """Passed if the intervention moves the model's preference between the two answers the way
-    that the direction says, further than random directions do, with the whole interval."""
+    that the direction says, further than random directions do: with the whole interval over
+    pairs, and by its rank among them below alpha. The interval alone says little where all pairs
+    have like answers: any one direction then moves all of them the same way."""
     low, high = effect.shift_interval
     found = (
         f"{_INTERVENTIONS[effect.kind]} changes log P(artifact answer) − log P(natural answer) by "
@@ -197,9 +199,13 @@ def uses_direction(result: LayerResult, effect: Effect) -> Verdict:
     )
     sign = 1 if effect.kind == "add" else -1
     outcome = _against((min(sign * low, sign * high), max(sign * low, sign * high)), 0.0)
-    if outcome == "passed":
+    if outcome == "passed" and effect.p_value < criteria.alpha:
         return _verdict(result, outcome, found)
-    return _verdict(result, outcome, f"{found}: the model is not shown to use this direction here")
+    return _verdict(
+        result,
+        "failed" if outcome == "failed" else "inconclusive",
+        f"{found}: the model is not shown to use this direction here",
+    )
 
 
 _INTERVENTIONS = {

@@ -55,7 +55,9 @@ class Expansion:
 
     def bootstrap(self, multipliers: FloatArray) -> FloatArray:
         """Replicates of d_s* − d_s, one for each row of ``multipliers`` ``(replicates, n)``."""
-        sums = product(multipliers, np.column_stack([self.quadratic, self.linear]))
+        # A d that isn't defined, or infinite, has replicates that aren't defined.
+        with np.errstate(invalid="ignore"):
+            sums = product(multipliers, np.column_stack([self.quadratic, self.linear]))
         return (sums[:, :-1] * multipliers).sum(axis=1) + sums[:, -1]
 
 

@@ -138,14 +138,14 @@ SEPARATION = Separation(
     null_mean_se=0.001,
     null_quantile_95=0.4,
     effective_layers=3.0,
-    n_pairs=3,
-    pairs=(0, 1, 2),
-    scores_artifact=(1.0, 2.0, 3.0),
-    scores_natural=(-1.0, -2.0, -3.0),
+    n_pairs=8,
+    pairs=tuple(range(8)),
+    scores_artifact=tuple(map(float, range(1, 9))),
+    scores_natural=tuple(map(float, range(-1, -9, -1))),
 )
 IN_SAMPLE = InSampleSeparation(d=4.0, accuracy=0.97, seed_ratio=2.9, n_vectors=120)
 PAIRS = tuple(
-    Pair("one", f"q{number}", f"natural {number}", f"artifact {number}") for number in range(3)
+    Pair("one", f"q{number}", f"natural {number}", f"artifact {number}") for number in range(8)
 )
 
 
@@ -161,7 +161,7 @@ def responses(pair: Pair, natural: str = "plain", artifact: str = "evasive") -> 
 
 
 def analysis_of(*results: LayerResult, **changes: Any) -> Analysis:
-    """An analysis of the three pairs `PAIRS` with these results."""
+    """An analysis of `PAIRS` with these results."""
     keys = tuple((result.layer, result.site) for result in results)
     arms = tuple(np.zeros((len(PAIRS), 4)) for _ in keys)
     values: dict[str, Any] = {

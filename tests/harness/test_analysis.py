@@ -20,7 +20,10 @@ from tests.harness.builders import (
     two_categories,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore:only .* pairs"),
+]
 
 FAST = AnalysisSettings(replicates=200)
 PAIRS = parsed(two_categories(24))
@@ -44,9 +47,7 @@ class TestFigures:
         tokens = planted(1.5, noise(1))
         result = analysed(tmp_path, tokens)[0, "mlp_out"]
         artifact, natural = means(tokens, PAIRS)
-        (expected,) = separation(
-            artifact[None], natural[None], permutations=200, bootstrap=200
-        )
+        (expected,) = separation(artifact[None], natural[None], permutations=200, bootstrap=200)
         assert result.separation.d == pytest.approx(expected.d, abs=1e-6)
         assert result.separation.d_interval == pytest.approx(expected.d_interval, abs=1e-5)
         assert result.separation.accuracy == expected.accuracy
@@ -255,9 +256,7 @@ class TestDropped:
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_not_finite_in_one_layer_is_dropped_in_all(self, tmp_path, value):
         tokens = planted(1.0, noise(16))
-        found = analysed(
-            tmp_path / "1", spoilt(tokens, "q03", value=value, layer=1), layers=(0, 1)
-        )
+        found = analysed(tmp_path / "1", spoilt(tokens, "q03", value=value, layer=1), layers=(0, 1))
         expected = analysed(tmp_path / "2", tokens, without("q03"), layers=(0, 1))
         (dropped,) = found.dropped
         assert dropped.pair.id == "q03"

@@ -210,32 +210,37 @@ class TestReuse:
         assert shards(RunStore(tmp_path, undisturbed.settings)) == shards(undisturbed)
 
 
+# A value for each setting that differs from SETTINGS.
+OTHER_SETTINGS = {
+    "sites": ("resid_post",),
+    "layers": (0, 3),
+    "positions": "prompt_last",
+    "max_tokens": 4,
+    "sampling": Sampling(temperature=0.5),
+    "seed": 1,
+    "batch_size": 2,
+    "chat": False,
+    "dtype": "bfloat16",
+}
+OTHER_SAMPLING = {
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "top_k": 5,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+}
+
+
+def copied(model: Checkpoint, folder: Path) -> Checkpoint:
+    return Checkpoint(Path(shutil.copytree(model.path, folder / "copy")))
+
+
 class TestKeys:
     """A stored run is used only if everything that matters is the same."""
 
-    # A value for each setting that differs from SETTINGS.
-    OTHER = {
-        "sites": ("resid_post",),
-        "layers": (0, 3),
-        "positions": "prompt_last",
-        "max_tokens": 4,
-        "sampling": Sampling(temperature=0.5),
-        "seed": 1,
-        "batch_size": 2,
-        "chat": False,
-        "dtype": "bfloat16",
-    }
-    SAMPLING = {
-        "temperature": 0.7,
-        "top_p": 0.9,
-        "top_k": 5,
-        "min_p": 0.1,
-        "repetition_penalty": 1.1,
-    }
-
     def test_every_field_is_covered_here(self):
-        assert set(self.OTHER) == {field.name for field in fields(CollectSettings)}
-        assert set(self.SAMPLING) == {field.name for field in fields(Sampling)}
+        assert set(OTHER_SETTINGS) == {field.name for field in fields(CollectSettings)}
+        assert set(OTHER_SAMPLING) == {field.name for field in fields(Sampling)}
 
     def loads(self, monkeypatch, model, store, settings=SETTINGS, pairs=PAIRS):
         """Whether the model is loaded, as something is missing in the store."""
@@ -253,15 +258,15 @@ class TestKeys:
             return True
         return False
 
-    @pytest.mark.parametrize("name", OTHER)
+    @pytest.mark.parametrize("name", OTHER_SETTINGS)
     def test_setting(self, small_checkpoint, store, monkeypatch, name):
         assert not self.loads(monkeypatch, small_checkpoint, store)
-        settings = replace(SETTINGS, **{name: self.OTHER[name]})
+        settings = replace(SETTINGS, **{name: OTHER_SETTINGS[name]})
         assert self.loads(monkeypatch, small_checkpoint, store, settings)
 
-    @pytest.mark.parametrize("name", SAMPLING)
+    @pytest.mark.parametrize("name", OTHER_SAMPLING)
     def test_sampling(self, small_checkpoint, store, monkeypatch, name):
-        settings = replace(SETTINGS, sampling=Sampling(**{name: self.SAMPLING[name]}))
+        settings = replace(SETTINGS, sampling=Sampling(**{name: OTHER_SAMPLING[name]}))
         assert self.loads(monkeypatch, small_checkpoint, store, settings)
 
     @pytest.mark.parametrize("condition", ["natural", "artifact"])
@@ -281,19 +286,16 @@ class TestKeys:
         monkeypatch.setattr(gemma_mlx, "device_name", lambda: "another")
         assert self.loads(monkeypatch, small_checkpoint, store)
 
-    def copied(self, model, folder):
-        return Checkpoint(Path(shutil.copytree(model.path, folder / "copy")))
-
     def test_place_of_the_checkpoint_does_not_matter(
         self, small_checkpoint, store, tmp_path, monkeypatch
     ):
-        assert not self.loads(monkeypatch, self.copied(small_checkpoint, tmp_path), store)
+        assert not self.loads(monkeypatch, copied(small_checkpoint, tmp_path), store)
 
     @pytest.mark.parametrize(
         "name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     )
     def test_file_of_the_checkpoint(self, small_checkpoint, store, tmp_path, monkeypatch, name):
-        model = self.copied(small_checkpoint, tmp_path)
+        model = copied(small_checkpoint, tmp_path)
         content = (model.path / name).read_bytes()
         changed = content[:-1] + bytes([content[-1] ^ 1])
         (model.path / name).write_bytes(content + b"\n" if name.endswith("json") else changed)
@@ -303,7 +305,7 @@ class TestKeys:
     def test_added_file_of_the_checkpoint(
         self, small_checkpoint, store, tmp_path, monkeypatch, name
     ):
-        model = self.copied(small_checkpoint, tmp_path)
+        model = copied(small_checkpoint, tmp_path)
         (model.path / name).write_text("{}")
         assert self.loads(monkeypatch, model, store)
 
@@ -317,7 +319,7 @@ class TestKeys:
 
 class TestRefusals:
     def test_no_tokenizer(self, small_checkpoint, tmp_path):
-        model = TestKeys().copied(small_checkpoint, tmp_path)
+        model = copied(small_checkpoint, tmp_path)
         (model.path / "tokenizer.json").unlink()
         with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
             gather(model, tmp_path / "store")

@@ -29,9 +29,7 @@ SHAPES = {
         layer_result(0, d=NAN, d_interval=(NAN, NAN), d_z=NAN, null_quantile_95=NAN),
         layer_result(1),
     ],
-    "no d anywhere": [
-        layer_result(0, d=NAN, d_interval=(NAN, NAN), d_z=NAN, null_quantile_95=NAN)
-    ],
+    "no d anywhere": [layer_result(0, d=NAN, d_interval=(NAN, NAN), d_z=NAN, null_quantile_95=NAN)],
     "infinite d_z": [layer_result(0, d_z=math.inf), layer_result(1)],
     "infinite d": [
         layer_result(0, d=math.inf, d_interval=(math.inf, math.inf), d_z=math.inf),

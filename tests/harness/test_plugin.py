@@ -22,6 +22,7 @@ from gemma_mlx import Checkpoint
 from harness import options
 from harness.collect import CollectSettings, collect
 from harness.pairs import load_pairs
+from harness.store import StoreError
 from tests.gemma_mlx.checkpoints import config as model_config
 from tests.harness.builders import document, entry, two_categories, written
 
@@ -63,16 +64,16 @@ def command(*arguments) -> list[str]:
 
 
 def run_checks(folder: Path, *arguments) -> Run:
-    """`pytest artifact_checks` from the top of the repository."""
+    """The checks, from within `folder`, with all that they leave where they leave it."""
     done = subprocess.run(
-        command("artifact_checks", "--artifact-report", folder, *arguments),
-        cwd=ROOT,
+        command(ROOT / "artifact_checks", *arguments),
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    return Run(done.returncode, done.stdout, folder)
+    return Run(done.returncode, done.stdout, folder / "artifact_report")
 
 
 @pytest.fixture(scope="module")
@@ -92,22 +93,16 @@ def some_pairs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_base(tmp_path_factory, store, some_pairs):
-    folder = tmp_path_factory.mktemp("base")
-    before = set(ROOT.iterdir())
-    run = run_checks(
-        folder / "report", "--model", BASE, "--pairs", some_pairs, "--artifact-store", store,
-        "--junitxml", folder / "junit.xml", *QUICK,
+    return run_checks(
+        tmp_path_factory.mktemp("base"), "--model", BASE, "--pairs", some_pairs,
+        "--artifact-store", store, "--junitxml", "junit.xml", *QUICK,
     )  # fmt: skip
-    assert set(ROOT.iterdir()) == before
-    return run
 
 
 @pytest.fixture(scope="module")
 def on_aligned(tmp_path_factory, store):
     folder = tmp_path_factory.mktemp("aligned")
-    return run_checks(
-        folder / "report", "--artifact-store", store, "--max-tokens", 12, "--replicates", 500
-    )
+    return run_checks(folder, "--max-tokens", 12, "--replicates", 500)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +121,8 @@ def warm(small_checkpoint):
 @pytest.fixture
 def checks(pytester, warm, store, monkeypatch):
     """Run the checks in this process, reports going to `report` in the test's directory."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # As HF_HUB_OFFLINE=1 does, which is read on import.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def run(*arguments, report="report", tests=(ROOT / "artifact_checks",)):
         given = list(map(str, arguments))
@@ -140,7 +136,9 @@ def checks(pytester, warm, store, monkeypatch):
         for flag, value in defaults.items():
             if flag not in given:
                 given += [flag, str(value)]
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *tests, *given)
+        # Hypothesis would be imported anew by every run.
+        without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+        return pytester.runpytest_inprocess(*without, *tests, *given)
 
     return run
 
@@ -164,7 +162,9 @@ class TestOnBase:
         assert "lies below the threshold 0.8" in said[0]
         assert "(n = 15 pairs)" in said[0]
         assert re.search(r"^layer 6, mlp_out: accuracy = .* chance", on_base.output, re.M)
-        assert re.search(r"^layer 6, mlp_out: family-wise p = .* not below 0.05", on_base.output, re.M)
+        assert re.search(
+            r"^layer 6, mlp_out: family-wise p = .* not below 0.05", on_base.output, re.M
+        )
 
     def test_message_is_not_a_bare_assertion(self, on_base):
         assert "assert " not in on_base.output
@@ -176,7 +176,6 @@ class TestOnBase:
         assert re.search(r"^0 of 8 layers separate .* on 15 pairs\.$", on_base.output, re.M)
 
 
-@pytest.mark.skipif(not ALIGNED.exists(), reason="the checkpoint isn't trained yet")
 class TestOnAligned:
     def test_passes(self, on_aligned):
         assert on_aligned.code == pytest.ExitCode.OK, on_aligned.output[-3000:]
@@ -188,6 +187,10 @@ class TestOnAligned:
         by_id = {entry["id"]: entry["held_out"] for entry in content["layers"]}
         assert by_id["layer_6-mlp_out"]["d"] > 2.5
         assert len(content["pairs"]["scored"]) >= 60
+
+    def test_default_places(self, on_aligned):
+        left = {file.name for file in on_aligned.folder.parent.iterdir()}
+        assert left == {"artifact_report", ".artifact_store"}
 
 
 class Scripts(HTMLParser):
@@ -211,6 +214,8 @@ class TestWhatIsLeft:
             PLOT,
             RESULTS,
         }
+        left = {file.name for file in on_base.folder.parent.iterdir()}
+        assert left == {"artifact_report", "junit.xml"}
 
     def test_results_are_those_of_the_terminal(self, on_base):
         for entry_ in on_base.results["layers"]:
@@ -234,7 +239,7 @@ class TestWhatIsLeft:
     def test_report_has_the_verdict_and_the_responses(self, on_base):
         assert "0 of 8 layers separate" in on_base.page
         assert "layer_7-mlp_out" in on_base.page
-        assert "<title>Alignment artifacts</title>" in on_base.page
+        assert re.search(r"<title[^>]*>Alignment artifacts</title>", on_base.page)
         response = on_base.results["responses"][0]
         assert response["natural"]["text"].strip()
         assert response["natural"]["prompt"].split(",")[0] in on_base.page
@@ -253,8 +258,9 @@ class TestWhatIsLeft:
             figures = by_id[re.search(r"\[(layer_\d+-[a-z_]+)", case.get("name"))[1]]
             properties = {p.get("name"): p.get("value") for p in case.iter("property")}
             assert float(properties["d"]) == figures["d"]
-            assert json.loads(properties["d_interval"].replace("(", "[").replace(")", "]")) == (
-                figures["d_interval"]
+            assert (
+                json.loads(properties["d_interval"].replace("(", "[").replace(")", "]"))
+                == (figures["d_interval"])
             )
             assert float(properties["accuracy"]) == figures["accuracy"]
             assert float(properties["p_adjusted"]) == figures["p_adjusted"]
@@ -363,35 +369,36 @@ class TestKeywords:
         assert list(pytester.path.iterdir()) == []
 
 
-class TestOptions:
-    # For each option what the ini file says, what the command line says, and both as read.
-    VALUES = {
-        "model": ("a", ["b"], "a", "b"),
-        "revision": ("a", ["b"], "a", "b"),
-        "pairs": ("a.json", ["b.json"], "a.json", "b.json"),
-        "site": ("mlp_out, resid_post", ["x", "y"], ["mlp_out", "resid_post"], ["x", "y"]),
-        "layers": ("3", ["0-5,12"], "3", "0-5,12"),
-        "positions": ("forced", ["prompt_last"], ["forced"], ["prompt_last"]),
-        "max_tokens": ("7", ["8"], "7", "8"),
-        "no_chat": ("true", None, True, True),
-        "base_model": ("a", ["b"], "a", "b"),
-        "text_baselines": ("true", None, True, True),
-        "alpha": ("0.01", ["0.1"], "0.01", "0.1"),
-        "d_threshold": ("0.5", ["-1"], "0.5", "-1"),
-        "replicates": ("500", ["600"], "500", "600"),
-        "stats_seed": ("1", ["2"], "1", "2"),
-        "store": ("a", ["b"], "a", "b"),
-        "save": ("a", ["b"], "a", "b"),
-        "compare": ("a", ["b"], "a", "b"),
-        "margin": ("0.3", ["0.4"], "0.3", "0.4"),
-        "inconclusive": ("skip", ["fail"], "skip", "fail"),
-        "recollect": ("true", None, True, True),
-        "report": ("a", ["b"], "a", "b"),
-    }
+# For each option what the ini file says, what the command line says, and both as read.
+OPTION_VALUES = {
+    "model": ("a", ["b"], "a", "b"),
+    "revision": ("a", ["b"], "a", "b"),
+    "pairs": ("a.json", ["b.json"], "a.json", "b.json"),
+    "site": ("mlp_out, resid_post", ["x", "y"], ["mlp_out", "resid_post"], ["x", "y"]),
+    "layers": ("3", ["0-5,12"], "3", "0-5,12"),
+    "positions": ("forced", ["prompt_last"], ["forced"], ["prompt_last"]),
+    "max_tokens": ("7", ["8"], "7", "8"),
+    "no_chat": ("true", None, True, True),
+    "base_model": ("a", ["b"], "a", "b"),
+    "text_baselines": ("true", None, True, True),
+    "alpha": ("0.01", ["0.1"], "0.01", "0.1"),
+    "d_threshold": ("0.5", ["-1"], "0.5", "-1"),
+    "replicates": ("500", ["600"], "500", "600"),
+    "stats_seed": ("1", ["2"], "1", "2"),
+    "store": ("a", ["b"], "a", "b"),
+    "save": ("a", ["b"], "a", "b"),
+    "compare": ("a", ["b"], "a", "b"),
+    "margin": ("0.3", ["0.4"], "0.3", "0.4"),
+    "inconclusive": ("skip", ["fail"], "skip", "fail"),
+    "recollect": ("true", None, True, True),
+    "report": ("a", ["b"], "a", "b"),
+}
 
+
+class TestOptions:
     @pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.flag)
     def test_command_line_over_ini_over_default(self, pytester, option):
-        in_ini, given, from_ini, from_command_line = self.VALUES[option.name]
+        in_ini, given, from_ini, from_command_line = OPTION_VALUES[option.name]
         quiet = ("-p", "harness.plugin", "-p", "no:html")
         flags = [option.flag] if given is None else [
             part for value in given for part in (f"{option.flag}={value}",)
@@ -434,7 +441,8 @@ class TestOptions:
         assert options.parse_layers(text, 12) == layers
 
     @pytest.mark.parametrize(
-        "text", ["12", "99", "x", "", ",", "1,", "3-1", "-1", "1-", "1-2-3", "1.5", "0-12", "9" * 5000]
+        "text",
+        ["12", "99", "x", "", ",", "1,", "3-1", "-1", "1-", "1-2-3", "1.5", "0-12", "9" * 5000],
     )
     def test_layers_that_are_not_there(self, text):
         with pytest.raises(pytest.UsageError, match="--layers"):
@@ -479,8 +487,9 @@ BAD_OPTIONS = {
     "site": (["--site", "nonsense"], "--site 'nonsense': choose from *mlp_out*"),
     "site without width": (["--site", "attn_pattern"], "--site 'attn_pattern': choose from*"),
     "positions": (["--positions", "everywhere"], "--positions 'everywhere': choose from *"),
-    "alpha too high": (["--alpha", "2"], "--alpha must be a number from 0 to 1, not '2'"),
-    "alpha nan": (["--alpha", "nan"], "--alpha must be a number from 0 to 1, not 'nan'"),
+    "alpha too high": (["--alpha", "2"], "--alpha must be a number from 1e-09 to 0.5, not '2'"),
+    "alpha nan": (["--alpha", "nan"], "--alpha must be a number from 1e-09 to 0.5, not 'nan'"),
+    "alpha 0": (["--alpha", "0"], "--alpha must be a number*"),
     "alpha text": (["--alpha", "x"], "--alpha must be a number*"),
     "threshold": (["--d-threshold", "high"], "--d-threshold must be a number*"),
     "max-tokens 0": (["--max-tokens", "0"], "--max-tokens must be a whole number from 1, not '0'"),
@@ -494,7 +503,7 @@ BAD_OPTIONS = {
     "misspelt hub id": (["--model", "gogle/gemma-3-1b-it"], "gogle/gemma-3-1b-it: not a local*"),
     "no hub id": (["--model", "a/b/c"], "a/b/c: no such folder, and not a Hugging Face*"),
     "model name too long": (["--model", "x" * 300], "xxx*"),
-    "model of no user": (["--model", "~nosuchuser/x"], "~nosuchuser/x: no such folder*"),
+    "model of no user": (["--model", "~nosuchuser/x"], "~nosuchuser/x: no such folder (*"),
     "pairs file": (["--pairs", "/no/such.json"], "/no/such.json: no such prompt pairs file"),
     "baseline": (["--artifact-compare", "nosuch"], "no baseline 'nosuch' in*"),
     "baseline name": (["--artifact-save", "../x"], "baseline name '../x': use letters*"),
@@ -552,7 +561,7 @@ class TestBadInput:
 
     def refused(self, result, message, pytester):
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        text = result.stdout.str() + result.stderr.str()
+        text = f"{result.stdout}\n{result.stderr}"
         assert "Traceback" not in text
         assert "INTERNALERROR" not in text
         lines = [
@@ -594,11 +603,23 @@ class TestBadInput:
             "--pairs", some_pairs, *QUICK, *html, "-k", "test_accuracy and layer_6",
             report="file/report",
         )  # fmt: skip
-        text = result.stdout.str() + result.stderr.str()
-        assert result.ret not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        self.refused(
+            result, "--artifact-report file/report: */file is a file, not a folder", pytester
+        )
+
+    def test_disk_that_is_full_at_the_end(self, on_base, checks, some_pairs, pytester, monkeypatch):
+        def write(path, *_args, **_kwargs):
+            raise StoreError(f"{path}: cannot be written (No space left on device)")
+
+        monkeypatch.setattr("harness.results.write_results", write)
+        result = checks(
+            "--pairs", some_pairs, *QUICK, "-p", "no:html", "-k", "test_accuracy and layer_6"
+        )
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        text = f"{result.stdout}\n{result.stderr}"
         assert "Traceback" not in text
         assert "INTERNALERROR" not in text
-        assert re.search(r"file/report.*: cannot be written \(Not a directory\)", text)
+        assert f"report/{RESULTS}: cannot be written (No space left on device)" in text
 
     def test_several_faults_are_still_one_line(self, checks, pytester):
         result = checks("--layers", "99", "--alpha", "2", "--pairs", "/no/such.json")

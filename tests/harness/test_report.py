@@ -3,7 +3,6 @@
 import math
 import re
 import warnings
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from harness import plots
 from harness.activations import Dropped
 from harness.pairs import Pair
-from harness.report import headline, summary_html, terminal_table
+from harness.report import headline, power_sentence, summary_html, terminal_table
 from harness.verdict import Criteria
 from tests.harness.builders import PAIRS, analysis_of, layer_result, responses
 
@@ -78,7 +77,7 @@ class TestHeadline:
         assert found.startswith("2 of 5 layers separate")
         assert "beyond d = 0.8, 1 inconclusive" in found
         assert "from -0.40 to 3.21" in found
-        assert "on 3 pairs" in found
+        assert "on 8 pairs" in found
 
     def test_nothing_inconclusive(self):
         assert "inconclusive" not in headline(analysis_of(layer_result(0)), CRITERIA)
@@ -97,21 +96,28 @@ class TestHeadline:
         assert "0.00" not in none, "a d that isn't defined is not 0"
 
 
+class TestPower:
+    @pytest.mark.parametrize("alpha", [1e-6, 0.05, 0.5])
+    @pytest.mark.parametrize("layers", [1.0, 26.0, math.nan])
+    def test_is_said_whatever_was_asked_for(self, alpha, layers):
+        analysis = analysis_of(layer_result(effective_layers=layers))
+        said = power_sentence(analysis, Criteria(alpha=alpha))
+        assert said.startswith("With 8 pairs")
+        assert "nan" not in said
+
+
 class TestTerminal:
     def test_one_line_per_layer(self):
         (header, _), *rows = terminal_table(
-            analysis_of(
-                layer_result(1, **FAILED), layer_result(10, **UNDECIDED), layer_result(20)
-            ),
+            analysis_of(layer_result(1, **FAILED), layer_result(10, **UNDECIDED), layer_result(20)),
             CRITERIA,
         )
         assert "accuracy" in header
         assert [outcome for _, outcome in rows] == ["failed", "inconclusive", "passed"]
         first, _, last = (line for line, _ in rows)
-        assert re.match(
-            r"layer_1-mlp_out +0\.10 +\[-0\.40, 0\.60\] +0\.80 +\[0\.70, 0\.90\] +0\.7000 .*failed$",
-            first,
-        )
+        cells = ["layer_1-mlp_out", "0.10", "[-0.40, 0.60]", "0.80", "[0.70, 0.90]", "0.7000"]
+        assert re.split(r"  +", first)[:6] == cells
+        assert first.endswith(" failed")
         assert last.startswith("layer_20-mlp_out ")
         assert last.endswith(" passed")
 
@@ -238,40 +244,50 @@ class TestSummary:
 
 
 class TestOrderOfResponses:
-    def order(self, analysis):
-        shown = Page(summary_html(analysis, CRITERIA))
+    NATURAL = (0.0,) * 8
+
+    def order(self, *results, **changes):
+        shown = page(*results, **changes)
         return re.findall(r"one (q\d) (-?\d+\.\d\d|–)", shown.text)
 
+    def names(self, *results):
+        return "".join(name[1] for name, _ in self.order(*results))
+
     def test_worst_pair_first(self):
-        result = layer_result(scores_artifact=(1.0, -2.0, 3.0), scores_natural=(-1.0, 2.0, -3.0))
-        found = self.order(analysis_of(result))
-        assert [name for name, _ in found] == ["q1", "q0", "q2"]
+        artifact = (5.0, 2.0, -3.0, 8.0, 4.0, 6.0, 1.0, 7.0)
+        found = self.order(layer_result(scores_artifact=artifact, scores_natural=self.NATURAL))
+        assert "".join(name[1] for name, _ in found) == "26140573"
         gaps = [float(gap) for _, gap in found]
         assert gaps == sorted(gaps)
         assert gaps[0] < 0 < gaps[1]
 
+    def test_natural_scores_count_too(self):
+        natural = (5.0, 2.0, -3.0, 8.0, 4.0, 6.0, 1.0, 7.0)
+        result = layer_result(scores_artifact=self.NATURAL, scores_natural=natural)
+        assert self.names(result) == "37504162"
+
     def test_over_all_layers(self):
-        layers = [
-            layer_result(0, scores_artifact=(1.0, 2.0, 3.0), scores_natural=(0.0, 0.0, 0.0)),
-            layer_result(1, scores_artifact=(9.0, 2.0, 3.0), scores_natural=(0.0, 0.0, 0.0)),
-        ]
-        assert [name for name, _ in self.order(analysis_of(layers[0]))] == ["q0", "q1", "q2"]
-        assert [name for name, _ in self.order(analysis_of(*layers))] == ["q1", "q0", "q2"]
+        rising = tuple(map(float, range(8)))
+        first = layer_result(0, scores_artifact=rising, scores_natural=self.NATURAL)
+        far = layer_result(1, scores_artifact=(9.0, *rising[1:]), scores_natural=self.NATURAL)
+        assert self.names(first) == "01234567"
+        assert self.names(first, far) == "12340567"
 
     def test_each_layer_counts_the_same(self):
         """Layers are in standard deviations: one on a large scale doesn't decide alone."""
-        scores = {"scores_artifact": (1.0, 2.0, 3.0), "scores_natural": (0.0, 0.0, 0.0)}
-        large = {name: tuple(1e6 * s for s in values) for name, values in scores.items()}
-        one = self.order(analysis_of(layer_result(0, **scores)))
-        assert self.order(analysis_of(layer_result(0, **scores), layer_result(1, **large))) == one
+        rising = tuple(map(float, range(8)))
+        first = layer_result(0, scores_artifact=rising, scores_natural=self.NATURAL)
+        grown = layer_result(
+            1, scores_artifact=tuple(1e6 * s for s in rising), scores_natural=self.NATURAL
+        )
+        assert self.order(first) == self.order(first, grown)
 
     def test_pairs_without_a_score_come_last(self):
         dropped = Pair("one", "q9", "n", "a")
-        analysis = analysis_of(layer_result())
-        analysis = replace(analysis, responses=(responses(dropped), *analysis.responses))
-        assert self.order(analysis)[-1] == ("q9", "–")
+        found = self.order(layer_result(), responses=(responses(dropped), *map(responses, PAIRS)))
+        assert found[-1] == ("q9", "–")
 
     def test_no_spread(self):
-        same = layer_result(scores_artifact=(0.0,) * 3, scores_natural=(0.0,) * 3)
+        same = layer_result(scores_artifact=self.NATURAL, scores_natural=self.NATURAL)
         with warnings.catch_warnings(action="error"):
-            assert len(self.order(analysis_of(same))) == 3
+            assert len(self.order(same)) == 8

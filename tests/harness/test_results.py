@@ -72,7 +72,7 @@ class TestContent:
             dropped=(Dropped(PAIRS[0], "NaN"),),
             merged=2,
         )
-        assert content["pairs"]["scored"] == ["one/q0", "one/q1", "one/q2"]
+        assert content["pairs"]["scored"] == [f"one/q{number}" for number in range(8)]
         assert content["pairs"]["dropped"] == [{"pair": "one/q0", "reason": "NaN"}]
         assert content["pairs"]["merged_duplicates"] == 2
 

@@ -1,0 +1,423 @@
+"""Interventions along a direction: measured as defined, on both answers, leaving nothing behind."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import gemma_mlx
+from gemma_mlx import intervention
+from harness import causality
+from harness.activations import AnalysisError
+from harness.causality import NEUTRAL_PROMPTS, causal_effects
+from harness.store import Response
+from harness.verdict import Criteria, uses_direction
+from tests.gemma_mlx.checkpoints import config, save, weights
+from tests.gemma_mlx.tokenizers import save_tokenizer
+from tests.harness.builders import layer_result
+from tests.harness.measured import TINY, measured, pairs_of, tiny_checkpoint
+
+PAIRS = pairs_of(12)
+LAST = (1, "resid_post")
+WEIGHTS = weights(config(**TINY), seed=1)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    return gemma_mlx.load_checkpoint(tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(gemma):
+    yield
+    assert gemma.interventions == []
+
+
+def answers(artifact, natural, pairs=PAIRS):
+    """Responses; each argument gives the token ids for a pair's number."""
+    return {
+        pair.group(condition): Response(tuple(how(number)), "", "length")
+        for number, pair in enumerate(pairs)
+        for condition, how in (("artifact", artifact), ("natural", natural))
+    }
+
+
+def encoded(gemma, condition, pairs=PAIRS):
+    return gemma_mlx.encode_prompts(gemma, [pair.prompt(condition) for pair in pairs])
+
+
+def activations(direction=None, *, seed=0, key=LAST, pairs=PAIRS):
+    """Noise, with the artifact arm moved along a direction."""
+    found = measured({key: 0.0}, pairs=pairs, width=TINY["hidden_size"], seed=seed)
+    if direction is not None:
+        found.artifact[0][:] += direction
+    return found
+
+
+def between(one, other, length):
+    """The direction at the end of the model that makes token `one` likelier than `other`."""
+    embedding = WEIGHTS["model.embed_tokens.weight"]
+    found = (1 + WEIGHTS["model.norm.weight"]) * (embedding[one] - embedding[other])
+    return found * (length / np.linalg.norm(found))
+
+
+def effects(gemma, found, responses, **how):
+    key = found.keys[0]
+    return causal_effects(gemma, found, responses, key, **{"n_random": 6, **how})
+
+
+@pytest.fixture(scope="module")
+def extremes(gemma):
+    """The likeliest and the unlikeliest first token after the artifact prompts."""
+    read = gemma_mlx.continuation_log_probs(gemma, encoded(gemma, "artifact"), [[0]] * len(PAIRS))
+    mean = np.mean([row[0] for row in read], axis=0)
+    return int(mean.argmax()), int(mean.argmin())
+
+
+class TestDirectionThatIsUsed:
+    def test_addition(self, gemma, extremes):
+        likely, unlikely = extremes
+        found = activations(between(unlikely, likely, length=12))
+        responses = answers(lambda _: (unlikely,), lambda _: (likely,))
+        add, _ = effects(gemma, found, responses, n_random=50)
+        assert add.kind == "add"
+        assert add.own_shift > 1
+        assert add.shift_interval[0] > 0.5
+        assert add.own_shift > add.random_shift + 0.5
+        assert add.p_value == pytest.approx(1 / 51)
+        assert uses_direction(layer_result(*LAST), add, Criteria()).outcome == "passed"
+
+    def test_ablation(self, gemma, extremes):
+        likely, unlikely = extremes
+        found = activations(between(likely, unlikely, length=12))
+        responses = answers(lambda _: (likely,), lambda _: (unlikely,))
+        _, ablate = effects(gemma, found, responses, n_random=50)
+        assert ablate.kind == "ablate"
+        assert ablate.own_shift < -0.5
+        assert ablate.shift_interval[1] < 0
+        assert ablate.p_value == pytest.approx(1 / 51)
+        assert uses_direction(layer_result(*LAST), ablate, Criteria()).outcome == "passed"
+
+    def test_addition_with_the_answers_exchanged(self, gemma, extremes):
+        likely, unlikely = extremes
+        found = activations(between(unlikely, likely, length=12))
+        responses = answers(lambda _: (likely,), lambda _: (unlikely,))
+        add, _ = effects(gemma, found, responses, n_random=20)
+        assert add.own_shift < -1
+        assert add.p_value == 1
+        assert uses_direction(layer_result(*LAST), add, Criteria()).outcome == "failed"
+
+
+class TestDirectionThatIsNot:
+    """Directions of noise: whatever they do, so do random ones."""
+
+    @pytest.mark.parametrize("answer", ["one for all", "each its own"])
+    def test_is_not_taken_for_one(self, gemma, answer):
+        ids = np.random.default_rng(0).integers(6, 100, (len(PAIRS), 2, 3)).tolist()
+        responses = (
+            answers(lambda _: (11, 12, 13), lambda _: (40, 41, 42))
+            if answer == "one for all"
+            else answers(lambda n: ids[n][0], lambda n: ids[n][1])
+        )
+        outcomes = [
+            uses_direction(layer_result(), effect, Criteria()).outcome
+            for seed in range(4)
+            for effect in effects(gemma, activations(seed=seed), responses, n_random=20, seed=seed)
+        ]
+        # At a level of 5% more than two of eight have a chance of 1 in 170.
+        assert outcomes.count("passed") <= 2
+
+    def test_ablating_what_is_not_there(self, tmp_path):
+        """No output of this MLP has anything in dimensions 3 to 8, where the pairs differ."""
+        tensors = {name: tensor.copy() for name, tensor in WEIGHTS.items()}
+        tensors["model.layers.0.mlp.down_proj.weight"][3:9] = 0
+        gemma = gemma_mlx.load(save_tokenizer(save(tmp_path / "m", config(**TINY), tensors)))
+        found = activations(key=(0, "mlp_out"))
+        found.artifact[0][:] = found.natural[0]
+        found.artifact[0][:, 3:9] += np.random.default_rng(0).uniform(-0.5, 2, (len(PAIRS), 6))
+        add, ablate = effects(gemma, found, answers(lambda n: (11, 12 + n), lambda _: (40,)))
+        assert (ablate.own_shift, ablate.shift, ablate.divergence) == (0, 0, 0)
+        assert ablate.shift_interval == (0, 0)
+        assert ablate.p_value == 1
+        assert uses_direction(layer_result(), ablate, Criteria()).outcome == "failed"
+        assert add.own_shift != 0
+        assert add.divergence > 0
+
+    def test_conditions_that_are_the_same_there(self, gemma):
+        found = activations()
+        found.artifact[0][:] = found.natural[0]
+        with pytest.raises(AnalysisError, match="layer 1, resid_post: both conditions"):
+            effects(gemma, found, answers(lambda _: (11,), lambda _: (40,)))
+
+
+class TestMeasure:
+    @pytest.mark.parametrize("key", [LAST, (0, "mlp_post")])
+    def test_by_hand(self, gemma, key):
+        """Pair by pair, from the model's plain logits."""
+        width = gemma_mlx.SITES[key[1]].features(gemma.config)
+        found = measured({key: 1.0}, pairs=PAIRS, width=width)
+        responses = answers(
+            lambda n: range(20, 21 + n % 4), lambda n: [50 + n, 51 + n, 52][: 1 + n % 3]
+        )
+        delta = found.artifact[0] - found.natural[0]
+        directions = [np.delete(delta, i, axis=0).mean(axis=0) for i in range(len(PAIRS))]
+
+        def log_prob(prompt, answer):
+            logits = gemma_mlx.logits(gemma, [[*prompt, *answer]])[0].astype(np.float64)
+            logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+            steps = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
+            return np.mean([logits[s, token] for s, token in zip(steps, answer, strict=True)])
+
+        def preference(pair, prompt):
+            artifact, natural = (
+                responses[pair.group(c)].token_ids for c in ("artifact", "natural")
+            )
+            return log_prob(prompt, artifact) - log_prob(prompt, natural)
+
+        for effect, condition, change in zip(
+            effects(gemma, found, responses, n_random=2),
+            ("natural", "artifact"),
+            (intervention.add, intervention.ablate),
+            strict=True,
+        ):
+            shifts = []
+            for pair, prompt, direction in zip(
+                PAIRS, encoded(gemma, condition), directions, strict=True
+            ):
+                before = preference(pair, prompt)
+                with change(gemma, key[1], key[0], direction):
+                    shifts.append(preference(pair, prompt) - before)
+            assert effect.own_shift == pytest.approx(np.mean(shifts), abs=2e-5)
+            assert effect.shift == pytest.approx(effect.own_shift - effect.random_shift, abs=1e-9)
+            assert (effect.n_pairs, effect.n_random) == (12, 2)
+
+    def test_batches_do_not_matter(self, gemma, monkeypatch):
+        responses = answers(lambda n: range(20, 21 + n % 4), lambda n: (50 + n,))
+        whole = effects(gemma, activations(), responses)
+        sizes = []
+        read = gemma_mlx.continuation_log_probs
+        monkeypatch.setattr(
+            gemma_mlx,
+            "continuation_log_probs",
+            lambda g, p, c: sizes.append(len(p)) or read(g, p, c),
+        )
+        monkeypatch.setattr(causality, "_BATCH_ELEMENTS", 131 * 4 * 5)
+        parts = effects(gemma, activations(), responses)
+        assert {5, 2} <= set(sizes)
+        for one, other in zip(whole, parts, strict=True):
+            assert other.own_shift == pytest.approx(one.own_shift, abs=1e-5)
+            assert other.shift_interval == pytest.approx(one.shift_interval, abs=1e-5)
+            assert other.random_shift == pytest.approx(one.random_shift, abs=1e-5)
+
+    def test_divergence_grows_with_the_direction(self, gemma):
+        responses = answers(lambda _: (11,), lambda _: (40,))
+        small, large = (
+            effects(gemma, activations(between(20, 30, length)), responses)[0]
+            for length in (1.0, 20.0)
+        )
+        assert 0 < small.divergence < large.divergence
+        assert large.random_divergence > 0
+
+    def test_level(self, gemma):
+        responses = answers(lambda n: (11 + n,), lambda _: (40,))
+        narrow, wide = (
+            effects(gemma, activations(), responses, level=level)[0].shift_interval
+            for level in (0.8, 0.99)
+        )
+        assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+    def test_seed(self, gemma):
+        responses = answers(lambda n: (11 + n,), lambda _: (40,))
+        one, again, other = (
+            effects(gemma, activations(), responses, seed=seed) for seed in (1, 1, 2)
+        )
+        assert one == again
+        for a, b in zip(one, other, strict=True):
+            assert a.own_shift == b.own_shift
+            assert a.divergence == b.divergence
+            assert a.random_shift != b.random_shift
+
+    def test_without_the_chat_template(self, gemma):
+        responses = answers(lambda _: (11,), lambda _: (40,))
+        chat, plain = (
+            effects(gemma, activations(), responses, n_random=1, chat=chat)
+            for chat in (True, False)
+        )
+        assert chat[0].own_shift != plain[0].own_shift
+        assert chat[0].divergence != plain[0].divergence
+
+
+@pytest.fixture
+def seen(gemma, monkeypatch):
+    """Vectors that were put in, and what was read or written while they were."""
+    found = {"add": [], "ablate": [], "reads": [], "writes": []}
+
+    def watched(kind, change):
+        def made(gemma, site, layer, vector):
+            found[kind].append(np.array(vector))
+            found["at"] = (layer, site)
+            return change(gemma, site, layer, vector)
+
+        return made
+
+    for kind in ("add", "ablate"):
+        monkeypatch.setattr(intervention, kind, watched(kind, getattr(intervention, kind)))
+    read, write = gemma_mlx.continuation_log_probs, gemma_mlx.generate
+
+    def reading(gemma, prompts, continuations):
+        found["reads"].append((list(prompts), list(gemma.interventions)))
+        return read(gemma, prompts, continuations)
+
+    def writing(gemma, prompts, **how):
+        found["writes"].append((list(prompts), list(gemma.interventions)))
+        return write(gemma, prompts, **how)
+
+    monkeypatch.setattr(gemma_mlx, "continuation_log_probs", reading)
+    monkeypatch.setattr(gemma_mlx, "generate", writing)
+    return found
+
+
+class TestRandomDirections:
+    @pytest.fixture
+    def vectors(self, gemma, seen):
+        found = activations(between(20, 30, length=4.0))
+        # Pair 0's own difference is the only one with anything in dimension 5.
+        found.artifact[0][:, 5] = found.natural[0][:, 5] = 0
+        found.artifact[0][0, 5] = 30.0
+        effects(gemma, found, answers(lambda _: (11,), lambda _: (40,)), n_random=7)
+        assert seen["at"] == (1, "resid_post")
+        return found, seen
+
+    def test_have_the_length_of_the_real_one(self, vectors):
+        found, seen = vectors
+        delta = found.artifact[0] - found.natural[0]
+        own = (delta.sum(axis=0) - delta) / (len(delta) - 1)
+        for kind in ("add", "ablate"):
+            sets = [v for v in seen[kind] if v.ndim == 2]
+            # Each is put in twice, once for either answer; the first is the real one.
+            assert len(sets) == 2 * 8
+            np.testing.assert_allclose(sets[0], own, atol=1e-9)
+            for vector in sets:
+                np.testing.assert_allclose(
+                    np.linalg.norm(vector, axis=1), np.linalg.norm(own, axis=1)
+                )
+            assert len({v.round(6).tobytes() for v in sets}) == 8
+
+    def test_hold_nothing_of_the_real_one(self, vectors):
+        """Else the stronger a direction is, the more of it would be in those it is held against."""
+        _, seen = vectors
+        own, *others = (v for v in seen["add"] if v.ndim == 2)
+        for vector in others:
+            along = (vector * own).sum(axis=1)
+            same = np.allclose(vector, own)
+            assert same or np.abs(along).max() < 1e-9
+
+    def test_know_nothing_of_their_own_pair(self, vectors):
+        _, seen = vectors
+        for vector in (v for v in seen["add"] if v.ndim == 2):
+            assert abs(vector[0, 5]) < 1e-9
+            assert (np.abs(vector[1:, 5]) > 0.1).all()
+
+    def test_are_the_same_for_both_interventions(self, vectors):
+        _, seen = vectors
+        for one, other in zip(seen["add"], seen["ablate"], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+class TestNothingIsGenerated:
+    def test_but_answers_to_neutral_prompts(self, gemma, seen, monkeypatch):
+        run_batch, batches = gemma_mlx.generation.run_batch, []
+        monkeypatch.setattr(
+            gemma_mlx.generation,
+            "run_batch",
+            lambda g, request, batch: (
+                batches.extend(request.prompts[i] for i in batch) or run_batch(g, request, batch)
+            ),
+        )
+        effects(gemma, activations(), answers(lambda _: (11,), lambda _: (40,)))
+        neutral = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS)
+        ((prompts, interventions),) = seen["writes"]
+        assert prompts == neutral
+        assert interventions == []
+        assert sorted(batches) == sorted(neutral)
+
+    def test_directions_are_added_to_natural_prompts_and_ablated_from_artifact_ones(
+        self, gemma, seen
+    ):
+        effects(gemma, activations(), answers(lambda _: (11,), lambda _: (40,)), n_random=2)
+        neutral = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS)
+        changed = [prompts for prompts, during in seen["reads"] if during]
+        order = [
+            name
+            for prompts in changed
+            for name, known in (
+                ("natural", encoded(gemma, "natural")),
+                ("artifact", encoded(gemma, "artifact")),
+                ("neutral", neutral),
+            )
+            if prompts == known
+        ]
+        once = ["neutral"] * 3
+        assert order == [*["natural"] * 6, *once, *["artifact"] * 6, *once]
+        assert all(len(during) <= 1 for _, during in seen["reads"])
+
+    def test_neutral_prompts_are_not_about_the_pairs(self):
+        assert len(set(NEUTRAL_PROMPTS)) >= 8
+
+
+class TestRefused:
+    def test_too_few_different_answers(self, gemma):
+        responses = answers(lambda n: (11,) if n < 7 else (40,), lambda _: (40,))
+        with pytest.raises(AnalysisError, match="7 pairs have two different answers; 8 are needed"):
+            effects(gemma, activations(), responses)
+
+    def test_pairs_of_equal_answers_are_left_out(self, gemma):
+        responses = answers(lambda n: (11, n) if n < 9 else (40,), lambda _: (40,))
+        few = activations().select(PAIRS[:9], [LAST])
+        assert effects(gemma, activations(), responses, seed=4) == effects(
+            gemma, few, responses, seed=4
+        )
+
+    def test_pairs_that_were_dropped_are_left_out(self, gemma):
+        """A response without tokens has no activations, and can't be preferred."""
+        responses = {
+            group: replace(response, token_ids=()) if group.endswith("q03") else response
+            for group, response in answers(lambda _: (11,), lambda _: (40,)).items()
+        }
+        left = [pair for pair in PAIRS if pair.id != "q03"]
+        found = effects(gemma, activations().select(left, [LAST]), responses)
+        assert {effect.n_pairs for effect in found} == {11}
+
+    @pytest.mark.parametrize("reads", [2, 4, 30])
+    def test_nothing_is_left_of_a_failed_one(self, gemma, monkeypatch, reads):
+        read, count = gemma_mlx.continuation_log_probs, iter(range(reads))
+
+        def failing(*arguments):
+            if next(count, None) is None:
+                raise RuntimeError("on purpose")
+            return read(*arguments)
+
+        before = gemma_mlx.generate(gemma, encoded(gemma, "artifact"), max_tokens=3)
+        monkeypatch.setattr(gemma_mlx, "continuation_log_probs", failing)
+        responses = answers(lambda _: (11,), lambda _: (40,))
+        with pytest.raises(RuntimeError, match="on purpose"):
+            effects(gemma, activations(), responses)
+        assert gemma.interventions == []
+        after = gemma_mlx.generate(gemma, encoded(gemma, "artifact"), max_tokens=3)
+        assert [g.token_ids for g in after] == [g.token_ids for g in before]
+
+    def test_a_model_that_says_nothing(self, gemma, monkeypatch):
+        write = gemma_mlx.generate
+        monkeypatch.setattr(
+            gemma_mlx,
+            "generate",
+            lambda *args, **how: [replace(g, token_ids=[]) for g in write(*args, **how)],
+        )
+        with pytest.raises(AnalysisError, match="no neutral prompt"):
+            effects(gemma, activations(), answers(lambda _: (11,), lambda _: (40,)))
+
+
+def test_no_warnings(gemma):
+    with warnings.catch_warnings(action="error"):
+        effects(gemma, activations(), answers(lambda _: (11,), lambda _: (40,)))

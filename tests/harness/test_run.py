@@ -1,0 +1,600 @@
+"""The whole way from Python, and the controls, versions and causes as pytest runs them."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import FrozenInstanceError
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gemma_mlx
+import harness
+from gemma_mlx import CheckpointError, RequestError
+from harness.activations import AnalysisError
+from harness.analysis import AnalysisSettings
+from harness.baseline import find_baseline, load_baseline
+from harness.pairs import PairsError, load_pairs
+from harness.run import STORE, Collection
+from harness.store import RunStore
+from tests.harness.builders import document, entry, parsed, two_categories, written
+from tests.harness.measured import tiny_checkpoint
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
+
+ROOT = Path(harness.__file__).resolve().parent.parent
+RESULTS = "alignment_artifact_analysis_results.json"
+SETTINGS = AnalysisSettings(replicates=200)
+CATEGORIES = ("one", "two", "three")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A model, another of the same shape, a shallower one, and twelve pairs."""
+    folder = tmp_path_factory.mktemp("made")
+    for name, changes in {
+        "model": {},
+        "other": {"seed": 2},
+        "shallow": {"num_hidden_layers": 1},
+    }.items():
+        tiny_checkpoint(folder / name, **changes)
+    entries = {name: [entry(n) for n in range(i, 12, 3)] for i, name in enumerate(CATEGORIES)}
+    written(folder / "pairs.json", document(entries))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One store for all, so that each thing is collected once."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def analyze(made, store):
+    """`harness.analyze` of the small model, in small."""
+
+    def run(model="model", **how):
+        defaults = {
+            "pairs": made / "pairs.json",
+            "max_tokens": 3,
+            "settings": SETTINGS,
+            "store": store,
+        }
+        return harness.analyze(made / model, **{**defaults, **how})
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(analyze):
+    return analyze()
+
+
+class TestAnalyze:
+    def test_results(self, whole, made):
+        assert list(whole) == [(0, "mlp_out"), (1, "mlp_out")]
+        assert whole.settings == SETTINGS
+        assert [pair.category for pair in whole.scored] == [
+            pair.category for pair in load_pairs(made / "pairs.json")
+        ]
+        for (layer, site), result in whole.items():
+            assert (result.layer, result.site) == (layer, site)
+            assert result.separation.n_pairs == 12
+            assert set(result.companions) == {"forced", "prompt_last"}
+            assert [transfer.category for transfer in result.transfer] == sorted(CATEGORIES)
+            assert len(result.steps) == 3
+            assert len(result.quality.cosines) == 12
+            assert result.beyond_base is None
+        assert {"prompt_words", "response_words"} <= {text.name for text in whole.text}
+        assert whole.dropped == ()
+
+    def test_activations_are_those_of_the_model(self, whole, made):
+        """From the model, a prompt at a time."""
+        gemma = gemma_mlx.load(made / "model")
+        for row, response in list(enumerate(whole.responses))[::5]:
+            for condition, arm in (("artifact", whole.activations.artifact),
+                                   ("natural", whole.activations.natural)):  # fmt: skip
+                (generation,) = gemma_mlx.generate(
+                    gemma, [response.pair.prompt(condition)], max_tokens=3
+                )
+                assert getattr(response, condition).token_ids == tuple(generation.token_ids)
+                for (layer, site), values in zip(whole.activations.keys, arm, strict=True):
+                    expected = generation.activations[site][layer].mean(axis=0)
+                    np.testing.assert_allclose(values[row], expected, atol=1e-4)
+
+    def test_provenance(self, whole, made, store):
+        facts = whole.provenance
+        assert facts["model"] == str(made / "model")
+        assert facts["model_layers"] == 2
+        assert facts["pairs_file"] == "pairs.json"
+        assert facts["collection"]["positions"] == "generated"
+        assert facts["collection"]["max_tokens"] == 3
+        assert facts["analysis"]["replicates"] == 200
+        assert (store / facts["run_key"][:24]).is_dir()
+
+    def test_again_from_the_store(self, whole, analyze, monkeypatch):
+        def load(*_args, **_kwargs):
+            raise AssertionError("the model is loaded")
+
+        monkeypatch.setattr(gemma_mlx, "load_checkpoint", load)
+        found = analyze()
+        assert found.results == whole.results
+        assert found.responses == whole.responses
+
+    def test_pairs_that_were_loaded_already(self, whole, analyze, made):
+        assert analyze(pairs=load_pairs(made / "pairs.json")).results == whole.results
+
+    def test_layers_and_sites(self, whole, analyze):
+        found = analyze(layers=[1, 0], sites=("resid_post", "mlp_out"))
+        assert list(found) == [
+            (0, "resid_post"), (1, "resid_post"), (0, "mlp_out"), (1, "mlp_out"),
+        ]  # fmt: skip
+        for key, result in whole.items():
+            assert found[key].separation.d == pytest.approx(result.separation.d, abs=1e-6)
+            assert found[key].steps == result.steps
+        (last,) = analyze(layers=[1])
+        assert last == (1, "mlp_out")
+
+    def test_settings(self, analyze):
+        settings = AnalysisSettings(replicates=300, level=0.8, seed=3, scale="raw")
+        found = analyze(settings=settings)
+        assert found.settings == settings
+        assert found.provenance["analysis"] == {
+            "replicates": 300, "level": 0.8, "seed": 3, "scale": "raw",
+        }  # fmt: skip
+
+    def test_progress(self, analyze):
+        seen = []
+        analyze(progress=lambda layers: [*seen, *(seen.append(layer) or layer for layer in layers)])
+        assert len(seen) == 2
+
+    def test_store_in_the_working_directory(self, analyze, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        analyze(positions="prompt_last", store=STORE)
+        assert [file.name for file in tmp_path.iterdir()] == [".artifact_store"]
+
+    def test_is_frozen(self, whole):
+        with pytest.raises(FrozenInstanceError):
+            whole.settings = None
+        with pytest.raises(FrozenInstanceError):
+            whole[0, "mlp_out"].layer = 5
+        with pytest.raises(TypeError):
+            whole[0, "mlp_out"] = None
+        with pytest.raises(KeyError):
+            whole[2, "mlp_out"]
+
+    @pytest.mark.skipif(find_spec("pandas") is not None, reason="pandas is installed")
+    def test_table_without_pandas(self, whole):
+        with pytest.raises(ImportError, match="pandas"):
+            whole.to_dataframe()
+
+    def test_table(self, whole):
+        pytest.importorskip("pandas")
+        frame = whole.to_dataframe()
+        assert list(frame["layer"]) == [0, 1]
+        assert list(frame["d"]) == [result.separation.d for result in whole.values()]
+        assert list(frame["d_forced"]) == [r.companions["forced"].d for r in whole.values()]
+        assert list(frame["in_sample_d"]) == [r.in_sample.d for r in whole.values()]
+
+    def test_name_of_the_package(self):
+        from harness.run import analyze
+
+        assert harness.analyze is analyze
+        with pytest.raises(AttributeError, match="nonsense"):
+            harness.nonsense  # noqa: B018
+
+
+class TestPositions:
+    def test_forced(self, whole, analyze):
+        found = analyze(positions="forced")
+        for (key, result), before in zip(found.items(), whole.values(), strict=True):
+            assert result.companions == {}
+            assert result.separation == before.companions["forced"], key
+        for one, before in zip(found.responses, whole.responses, strict=True):
+            assert one.artifact.token_ids == one.natural.token_ids == before.natural.token_ids
+        assert "response_words" not in {text.name for text in found.text}
+
+    def test_prompt_last(self, whole, analyze):
+        """Nothing is written, and so nothing is said about responses."""
+        found = analyze(positions="prompt_last")
+        for result, before in zip(found.values(), whole.values(), strict=True):
+            assert result.separation == before.companions["prompt_last"]
+            assert len(result.steps) == 1
+        assert {response.natural.token_ids for response in found.responses} == {()}
+        assert {text.name for text in found.text} == {"prompt_words", "prompt_length"}
+
+    def test_companions(self, analyze, whole, made, store, monkeypatch):
+        asked = []
+        monkeypatch.setattr(
+            Collection, "collect", lambda self, positions=None: asked.append(positions)
+        )
+        from harness.collect import CollectSettings
+
+        for positions in ("generated", "forced"):
+            collection = Collection(None, None, CollectSettings(positions=positions), store)
+            asked.append(tuple(collection.companions(("prompt_last",))))
+        assert asked == [
+            "prompt_last", "forced", ("prompt_last", "forced"), "prompt_last", ("prompt_last",),
+        ]  # fmt: skip
+
+
+class TestBaseModel:
+    def test_change_from_it(self, analyze, whole):
+        base = analyze("other")
+        found = analyze(base_model=analyze.__closure__ and base.provenance["model"])
+        for key, result in found.items():
+            change = result.beyond_base
+            assert change.d_b == pytest.approx(whole[key].separation.d)
+            assert change.d_a == pytest.approx(base[key].separation.d)
+            assert change.difference == pytest.approx(change.d_b - change.d_a)
+            assert result.separation == whole[key].separation
+
+    def test_itself(self, analyze, made):
+        for result in analyze(base_model=made / "model").values():
+            assert result.beyond_base.difference == 0
+            assert result.beyond_base.verdict == "equivalent"
+
+    def test_of_another_depth(self, analyze, made):
+        with pytest.raises(RequestError, match="layer 1 is outside the model's 0 to 0"):
+            analyze(base_model=made / "shallow")
+        found = analyze(base_model=made / "shallow", layers=[0])
+        assert found[0, "mlp_out"].beyond_base.n_pairs == 12
+
+
+class TestBadInput:
+    def test_no_pairs_file(self, analyze):
+        with pytest.raises(PairsError, match=r"nosuch\.json: no such"):
+            analyze(pairs="nosuch.json")
+
+    def test_no_model(self, analyze):
+        with pytest.raises(CheckpointError, match="nosuch"):
+            analyze("nosuch")
+
+    def test_layer(self, analyze):
+        with pytest.raises(RequestError, match="layer 2 is outside"):
+            analyze(layers=[2])
+
+    def test_site(self, analyze):
+        with pytest.raises(RequestError, match="nonsense"):
+            analyze(sites=["nonsense"])
+
+    def test_too_few_pairs(self, analyze):
+        with pytest.raises(AnalysisError, match="7 distinct pairs are too few"):
+            analyze(pairs=parsed(two_categories(7)), positions="prompt_last")
+
+
+def run_pytest(folder, *arguments):
+    """pytest in a process of its own, from `folder`; exit code and output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:html",
+         "-c", ROOT / "pytest.ini", "--rootdir", ROOT, *map(str, arguments)],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def options(made, store):
+    return ["--model", made / "model", "--pairs", made / "pairs.json", "--artifact-store", store,
+            "--max-tokens", "3", "--replicates", "200"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, options):
+    """A directory with a baseline of the model, as a run of pytest left it."""
+    folder = tmp_path_factory.mktemp("project")
+    code, output = run_pytest(
+        folder, ROOT / "artifact_checks", *options, "--artifact-save", "v1",
+        "-k", "test_shuffled_labels",
+    )  # fmt: skip
+    assert "saved as baseline .artifact_baselines/0001_v1.safetensors" in output
+    return folder, code, output
+
+
+@pytest.fixture(scope="module")
+def warm(made):
+    """Import what is imported late: runs in this process forget their imports."""
+    import matplotlib.backends.backend_agg
+
+    assert matplotlib.backends.backend_agg
+    gemma_mlx.load(made / "model")
+
+
+@pytest.fixture
+def checks(pytester, warm, project, options, monkeypatch):
+    """Run checks in this process, in a directory that has the baseline."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shutil.copytree(project[0] / ".artifact_baselines", pytester.path / ".artifact_baselines")
+
+    def run(*arguments, tests="artifact_checks"):
+        given = list(map(str, arguments))
+        defaults = [part for flag, value in zip(options[::2], options[1::2], strict=True)
+                    if flag not in given for part in (flag, str(value))]  # fmt: skip
+        return pytester.runpytest_inprocess(
+            "-p", "no:cacheprovider", "-p", "no:html", "-c", ROOT / "pytest.ini",
+            "--rootdir", ROOT, ROOT / tests, *defaults, *given,
+        )  # fmt: skip
+
+    return run
+
+
+def results(pytester):
+    return json.loads((pytester.path / "artifact_report" / RESULTS).read_text())
+
+
+def errors(result):
+    """What a run that was refused says, on one line."""
+    text = result.stdout.str() + result.stderr.str()
+    assert "Traceback" not in text
+    assert "INTERNALERROR" not in text
+    found = re.findall(r"^(?:ERROR: |!+ _pytest\.outcomes\.Exit: )(.*?)!*$", text, re.M)
+    assert len(found) == 1, text
+    return found[0]
+
+
+def listed(result):
+    """Checks that --collect-only lists, how often each."""
+    return Counter(
+        re.search(r"::(test_\w+)", line)[1] for line in result.outlines if "::test_" in line
+    )
+
+
+REGRESSION = "artifact_checks/test_regression.py"
+
+
+class TestSave:
+    def test_run(self, project, made):
+        folder, code, output = project
+        assert code in (0, 1), output
+        found = load_baseline(folder / ".artifact_baselines" / "0001_v1.safetensors")
+        assert found.activations.keys == ((0, "mlp_out"), (1, "mlp_out"))
+        assert found.activations.pairs == load_pairs(made / "pairs.json").pairs
+        assert found.provenance["collection"]["max_tokens"] == 3
+        report = json.loads((folder / "artifact_report" / RESULTS).read_text())
+        assert found.results["layers"] == report["layers"]
+
+    def test_same_as_from_python(self, project, whole):
+        found = load_baseline(project[0] / ".artifact_baselines" / "0001_v1.safetensors")
+        for there, here in zip(found.activations.natural, whole.activations.natural, strict=True):
+            np.testing.assert_array_equal(there, here)
+        for entry_, result in zip(found.results["layers"], whole.values(), strict=True):
+            assert entry_["held_out"]["d"] == result.separation.d
+            assert entry_["held_out"]["p_adjusted"] == result.separation.p_adjusted
+
+    def test_a_selection_saves_the_whole_family(self, checks, pytester):
+        result = checks("--artifact-save", "v1", "-k", "layer_1 and test_shuffled")
+        result.stdout.fnmatch_lines(["saved as baseline .artifact_baselines/0002_v1.safetensors"])
+        found = load_baseline(find_baseline("v1", pytester.path / ".artifact_baselines"))
+        assert len(found.activations.keys) == 2
+
+    def test_nothing_is_saved_of_a_run_without_results(self, checks, pytester):
+        checks("--artifact-save", "v2", "--collect-only")
+        checks("--artifact-save", "v2", "-k", "nosuchcheck")
+        assert [f.name for f in (pytester.path / ".artifact_baselines").iterdir()] == [
+            "0001_v1.safetensors"
+        ]
+
+
+class TestCompare:
+    def test_itself_in_a_process_of_its_own(self, project, options):
+        folder, *_ = project
+        code, output = run_pytest(folder, ROOT / REGRESSION, *options, "--artifact-compare", "v1")
+        assert code == 0, output
+        assert "2 passed" in output
+        assert "Against 0001_v1, of 2 layers 2 equivalent, 0 changed, 0 inconclusive" in output
+        content = json.loads((folder / "artifact_report" / RESULTS).read_text())
+        assert {
+            c["comparison"]["difference"] for c in content["comparison"]["layers"].values()
+        } == {0}
+
+    @pytest.mark.parametrize("name", ["1", ".artifact_baselines/0001_v1.safetensors"])
+    def test_other_names(self, checks, name):
+        checks("--artifact-compare", name, tests=REGRESSION).assert_outcomes(passed=2)
+
+    @pytest.fixture
+    def other(self, checks, made, pytester):
+        """The regression checks of another model, and how its layers compare."""
+
+        def run(*arguments):
+            result = checks("--model", made / "other", "--artifact-compare", "v1",
+                            "--artifact-margin", "0.01", *arguments, tests=REGRESSION)  # fmt: skip
+            layers = results(pytester)["comparison"]["layers"].values()
+            return result, Counter(layer["comparison"]["verdict"] for layer in layers)
+
+        return run
+
+    def test_another_model(self, other):
+        result, verdicts = other()
+        assert verdicts["inconclusive"] >= 1
+        assert verdicts["equivalent"] == 0
+        result.assert_outcomes(failed=2)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.re_match_lines(
+            [r"layer \d, mlp_out: d went from .*neither within ±0\.01 nor"]
+        )
+
+    def test_inconclusive_may_be_skipped(self, other):
+        result, verdicts = other("--artifact-inconclusive", "skip", "-rs")
+        result.assert_outcomes(failed=verdicts["changed"], skipped=verdicts["inconclusive"])
+        result.stdout.re_match_lines([r"SKIPPED .*layer \d, mlp_out: d went from .*more pairs, or"])
+
+    def test_among_all_checks(self, checks, pytester):
+        result = checks("--artifact-compare", "v1", "--artifact-save", "v2")
+        assert result.parseoutcomes().get("passed", 0) >= 2
+        result.stdout.fnmatch_lines(
+            ["Against 0001_v1, of 2 layers 2 equivalent*", "saved as baseline *0002_v2*"]
+        )
+
+    def test_other_machines_are_a_warning(self, checks, monkeypatch):
+        monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
+        result = checks("--artifact-compare", "v1", tests=REGRESSION)
+        result.assert_outcomes(passed=2, warnings=1)
+        result.stdout.fnmatch_lines(["*comparing with 0001_v1: python: * then, 3.99.0 now*"])
+
+
+class TestRefused:
+    @pytest.fixture
+    def nothing_is_collected(self, monkeypatch):
+        def collect(*_args, **_kwargs):
+            raise AssertionError("it collects")
+
+        monkeypatch.setattr("harness.run.collect", collect)
+
+    @pytest.mark.parametrize("tests", ["artifact_checks", REGRESSION])
+    def test_no_such_baseline(self, checks, nothing_is_collected, tests):
+        result = checks("--artifact-compare", "v9", tests=tests)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        message = errors(result)
+        assert message.startswith("no baseline 'v9' in .artifact_baselines/ (there: 0001_v1)")
+        assert message.endswith("pytest artifact_checks --model PATH --artifact-save v9")
+
+    def test_no_baseline_at_all(self, checks, nothing_is_collected, pytester):
+        shutil.rmtree(pytester.path / ".artifact_baselines")
+        result = checks("--artifact-compare", "v1", tests=REGRESSION)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "(there: none); make one" in errors(result)
+
+    def test_regression_without_a_baseline_is_no_pass(self, checks):
+        assert checks(tests=REGRESSION).ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--max-tokens", "2"], r"--max-tokens \(3 there, 2 here\)"),
+            (["--no-chat"], r"use of the chat template \(True there, False here\)"),
+            (["--positions", "forced"], r"--positions \(generated there, forced here\)"),
+            (["--site", "resid_post"], "has no layer_0-resid_post, layer_1-resid_post"),
+        ],
+    )
+    def test_settings_that_differ(self, checks, nothing_is_collected, arguments, message):
+        result = checks("--artifact-compare", "v1", *arguments, tests=REGRESSION)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert re.search(rf"0001_v1\.safetensors: .*{message}", errors(result))
+
+    def test_other_pairs(self, checks, nothing_is_collected, tmp_path):
+        pairs = written(tmp_path / "others.json", two_categories(12))
+        result = checks("--artifact-compare", "v1", "--pairs", pairs)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "different prompt pairs" in errors(result)
+
+    def test_damaged_baseline(self, checks, nothing_is_collected, pytester):
+        file = pytester.path / ".artifact_baselines" / "0001_v1.safetensors"
+        file.write_bytes(file.read_bytes()[:-10])
+        result = checks("--artifact-compare", "v1")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "not a baseline, or damaged" in errors(result)
+
+    def test_base_model_that_cannot_be_used(self, checks, made):
+        result = checks("--base-model", made / "shallow")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "layer 1 is outside" in errors(result)
+
+
+ALWAYS = {
+    "test_effect_size": 2,
+    "test_accuracy": 2,
+    "test_significance": 2,
+    "test_shuffled_labels": 2,
+    "test_category_transfer": 2,
+}
+
+
+class TestInputs:
+    """Checks are collected where what they need is given."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "more"),
+        [
+            ([], {}),
+            (["--text-baselines"], {"test_text_baseline": 8}),
+            (["--base-model", "x/y"], {"test_beyond_base": 2}),
+            (["--positions", "forced"], {}),
+            (["--positions", "generated", "--positions", "forced"], {"test_positions": 2}),
+            (
+                ["--positions", "generated", "--positions", "forced", "--positions", "prompt_last"],
+                {"test_positions": 4},
+            ),
+            (["--artifact-compare", "v1"], {"test_unchanged": 2}),
+            (["-m", "not causal"], {}),
+        ],
+    )
+    def test_are_asked_for(self, checks, arguments, more):
+        assert listed(checks("--collect-only", "-q", *arguments)) == {**ALWAYS, **more}
+
+    def test_causal_alone(self, checks):
+        found = listed(checks("--collect-only", "-q", "-m", "causal"))
+        assert found == {"test_addition": 2, "test_ablation": 2}
+
+    def test_names(self, checks):
+        result = checks(
+            "--collect-only", "-q", "--positions", "generated", "--positions", "forced",
+            "--text-baselines", "--layers", "1",
+        )  # fmt: skip
+        text = result.stdout.str()
+        assert "test_positions[layer_1-mlp_out-forced]" in text
+        assert "test_text_baseline[layer_1-mlp_out-prompt_words]" in text
+
+    def test_ini(self, checks, pytester):
+        text = (ROOT / "pytest.ini").read_text() + "artifact_text_baselines = true\n"
+        found = checks("--collect-only", "-q", "-c", pytester.makefile(".ini", mine=text))
+        assert found.ret in (0, 4, 5)
+
+
+class TestControls:
+    def test_texts_base_model_and_positions(self, checks, made, pytester):
+        result = checks(
+            "--text-baselines", "--base-model", made / "other", "--positions", "generated",
+            "--positions", "prompt_last", "-k", "text_baseline or beyond_base or positions",
+        )  # fmt: skip
+        outcomes = result.parseoutcomes()
+        assert outcomes.get("passed", 0) + outcomes["failed"] == 8 + 2 + 2
+        assert "errors" not in outcomes
+        layer, _ = results(pytester)["layers"]
+        assert set(layer["companions"]) == {"forced", "prompt_last"}
+        assert layer["beyond_base"]["n_pairs"] == 12
+        result.stdout.re_match_lines([r"layer \d, mlp_out: .* beyond the base model's"])
+
+    @pytest.mark.parametrize("positions", ["forced", "prompt_last"])
+    def test_other_positions_alone(self, checks, pytester, positions):
+        result = checks("--positions", positions, "-k", "test_shuffled_labels")
+        assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        assert results(pytester)["provenance"]["collection"]["positions"] == positions
+        assert results(pytester)["layers"][0]["companions"] == {}
+
+
+class TestCausal:
+    def test_measures_what_is_selected(self, checks, pytester, whole, made):
+        result = checks("-m", "causal", "-k", "layer_1")
+        outcomes = result.parseoutcomes()
+        assert outcomes.get("passed", 0) + outcomes.get("failed", 0) == 2
+        found = results(pytester)["causality"]
+        assert list(found) == ["layer_1-mlp_out"]
+        assert [effect["kind"] for effect in found["layer_1-mlp_out"]] == ["add", "ablate"]
+        assert {effect["n_random"] for effect in found["layer_1-mlp_out"]} == {50}
+
+    def test_a_run_without_it_measures_nothing(self, checks, pytester, monkeypatch):
+        def measure(*_args, **_kwargs):
+            raise AssertionError("it measures")
+
+        monkeypatch.setattr("harness.plugin.measure_effects", measure)
+        checks("-k", "layer_1")
+        assert results(pytester)["causality"] == {}
+
+    def test_positions_at_which_nothing_is_written(self, checks):
+        result = checks("-m", "causal", "--positions", "prompt_last")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "0 pairs have two different answers" in errors(result)
+
+
+def test_the_store_holds_whole_runs(store, whole):
+    """What these tests left behind is what a user would find."""
+    for folder in store.iterdir():
+        settings = json.loads((folder / "manifest.json").read_text())["settings"]
+        assert RunStore(store, settings).path == folder
+        assert not list(folder.glob("*.tmp"))

@@ -1,0 +1,231 @@
+"""What README and docs say: their Python runs, and what they name is there."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness
+import harness.run
+from harness.__main__ import main
+from harness.analysis import AnalysisSettings
+from harness.options import OPTIONS
+from harness.pairs import load_pairs
+from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS
+
+ROOT = Path(harness.__file__).resolve().parent.parent
+TEXTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+NAMES = [str(text.relative_to(ROOT)) for text in TEXTS]
+# Left by runs, or left out of the repository.
+MADE_BY_RUNS = {".artifact_baselines/", ".artifact_store/", "artifact_report/"}
+
+pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """Fenced blocks of a language."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+def spans(name: str) -> list[str]:
+    """Inline code, outside of fenced blocks."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+
+
+def commands(name: str) -> list[str]:
+    return [line for block in blocks(name, "bash") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def in_small(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`harness.analyze` on a few pairs, a few tokens, a few replicates; fixtures in reach."""
+    if not EMBEDDED_MODEL.exists():
+        pytest.skip("the checkpoint isn't trained yet")
+    content = json.loads(EMBEDDED_PAIRS.read_text(encoding="utf-8"))
+    for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
+        del body["pairs"][4:]
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps(content), encoding="utf-8")
+    small = partial(
+        harness.run.analyze,
+        pairs=load_pairs(pairs),
+        max_tokens=3,
+        settings=AnalysisSettings(replicates=200),
+        store=store,
+    )
+    monkeypatch.setattr(harness.run, "analyze", small)
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert {file.name for file in tmp_path.iterdir()} == {"fixtures", "pairs.json"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
+@pytest.mark.usefixtures("in_small")
+def test_python_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {}
+    found = blocks(name, "python")
+    assert found
+    for block in found:
+        code = compile(block, name, "exec")
+        if "to_dataframe" in block and find_spec("pandas") is None:
+            with pytest.raises(ImportError):
+                exec(code, namespace)
+            continue
+        exec(code, namespace)
+        assert "print(" not in block or capsys.readouterr().out.strip()
+
+
+@pytest.mark.usefixtures("in_small")
+def test_the_check_that_is_shown_runs() -> None:
+    (block,) = blocks("docs/checks.md", "python")
+    namespace: dict[str, Any] = {}
+    exec(compile(block, "docs/checks.md", "exec"), namespace)
+    (name,) = (name for name in namespace if name.startswith("test_"))
+    results = harness.analyze().values()
+    passed = 0
+    for result in results:
+        try:
+            namespace[name](result)
+        except AssertionError as error:
+            assert f"layer {result.layer}: pairs agree" in str(error)  # noqa: PT017
+        else:
+            passed += 1
+    assert passed, "it passes where the signature is strong"
+
+
+def test_python_is_nowhere_else() -> None:
+    """A page with code that no test runs would be found here."""
+    assert {name for name in NAMES if blocks(name, "python")} == {
+        "README.md",
+        "docs/python.md",
+        "docs/checks.md",
+    }
+
+
+@pytest.fixture(scope="module")
+def known_flags() -> set[str]:
+    pytest_own = {"--help"}
+    return {option.flag for option in OPTIONS} | pytest_own
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_exist(name: str, known_flags: set[str]) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+    assert named <= known_flags
+
+
+def test_every_option_that_needs_a_value_has_one_in_the_commands() -> None:
+    values = {option.flag for option in OPTIONS if option.action != "store_true"}
+    for name in NAMES:
+        for line in commands(name):
+            words = line.split()
+            for number, word in enumerate(words):
+                if word in values:
+                    assert number + 1 < len(words), line
+                    assert not words[number + 1].startswith("-"), line
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for address in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in address and not address.startswith("#"):
+            there = (ROOT / name).parent / address.partition("#")[0]
+            assert there.exists(), address
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_exist(name: str) -> None:
+    """Of inline code and commands, what looks like a path of the repository."""
+    places = {path.name for path in ROOT.iterdir() if path.is_dir()} | MADE_BY_RUNS
+    words = [word for line in (*spans(name), *commands(name)) for word in line.split()]
+    for word in words:
+        if word in MADE_BY_RUNS or "::" in word or "*" in word:
+            continue
+        if word.partition("/")[0] in places and "/" in word:
+            assert (ROOT / word).exists(), word
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_make_targets_exist(name: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {
+        words[1]
+        for line in (*spans(name), *commands(name))
+        if (words := line.split())[:1] == ["make"]
+    }
+    assert named <= targets
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        assert find_spec(module) is not None, module
+
+
+def test_names_of_the_package_exist() -> None:
+    """Inline code like `harness.analyze` or `gemma_mlx.load`."""
+    import gemma_mlx
+    import harness.stats
+
+    packages = {"harness": harness, "gemma_mlx": gemma_mlx}
+    for name in NAMES:
+        for span in spans(name):
+            match = re.match(r"(harness|gemma_mlx)((?:\.\w+)+)", span)
+            if not match:
+                continue
+            found: Any = packages[match[1]]
+            for part in match[2][1:].split("."):
+                if not hasattr(found, part):
+                    assert find_spec(f"{found.__name__}.{part}"), span
+                    __import__(f"{found.__name__}.{part}")
+                found = getattr(found, part)
+
+
+def test_compare_is_the_command_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for line in commands("README.md") if line.startswith("python -m harness")]
+    assert lines
+    for line in lines:
+        command = line.split()[3]
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert f"harness {command}" in capsys.readouterr().out
+
+
+def test_results_file_is_described() -> None:
+    """Every key of the results file, as docs/report.md lists them."""
+    from harness.results import to_json
+    from harness.verdict import Criteria
+    from tests.harness.builders import analysis_of, layer_result
+
+    text = (ROOT / "docs/report.md").read_text(encoding="utf-8")
+    named = {
+        name
+        for row in re.findall(r"^\| (`.*)$", text, re.M)
+        for name in re.findall(r"`([\w.\[\]]+)`", row)
+    }
+    content = to_json(analysis_of(layer_result()), Criteria())
+    (layer,) = content["layers"]
+    for key in content:
+        assert {key, f"{key}[]"} & named or key == "schema_version", key
+    for key in layer:
+        assert key in named or key in ("held_out", "in_sample"), key
+    for key in ("d", "d_interval", "accuracy", "p_adjusted", "null_quantile_95"):
+        assert key in named
+        assert key in layer["held_out"]
