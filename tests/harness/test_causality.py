@@ -189,7 +189,7 @@ class TestMeasure:
                 with change(gemma, key[1], key[0], direction):
                     shifts.append(preference(pair, prompt) - before)
             assert effect.own_shift == pytest.approx(np.mean(shifts), abs=2e-5)
-            assert effect.shift == pytest.approx(effect.own_shift - effect.random_shift, abs=1e-9)
+            assert effect.shift == pytest.approx(effect.own_shift - effect.random_shift, abs=1e-6)
             assert (effect.n_pairs, effect.n_random) == (12, 2)
 
     def test_batches_do_not_matter(self, gemma, monkeypatch):
