@@ -12,7 +12,7 @@ checks: install
 	$(BIN)/python -m pytest artifact_checks
 
 test: install
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 report:
 	@test -f artifact_report/report.html || { echo "no report yet: run make checks" >&2; exit 1; }

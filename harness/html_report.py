@@ -18,7 +18,9 @@ def ask_for_report(config: pytest.Config, path: Path) -> None:
     To be called before pytest-html is configured, which is before it's known whether there are
     checks: the request is taken back if none gets that far.
     """
-    if config.pluginmanager.hasplugin("html") and not config.option.htmlpath:
+    # Under xdist the results are in the workers, and the report would have nothing to say.
+    distributed = getattr(config.option, "dist", "no") != "no"
+    if config.pluginmanager.hasplugin("html") and not config.option.htmlpath and not distributed:
         config.option.htmlpath = str(path)
         config.option.self_contained_html = True
         config.pluginmanager.register(_ReportKeeper(config))
