@@ -2,8 +2,8 @@
 
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.statistics
 
-Prints a Markdown table. Times are the best of a few repetitions, on one core if BLAS is held to
-one thread as above.
+Prints a Markdown table. Times are processor time, the best of a few repetitions: with BLAS held to
+one thread as above, what one core takes when nothing else runs on it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LAYERS, PAIRS, HIDDEN, REPLICATES = 26, 50, 1152, 10_000
 
 
 def best(call: Callable[[], object], repetitions: int = 3) -> float:
-    """Seconds of the fastest repetition."""
+    """Processor seconds of the fastest repetition."""
     times = []
     for _ in range(repetitions):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
 
 

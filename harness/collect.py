@@ -61,7 +61,8 @@ def collect(
     """
     continuation = None
     if settings.positions == "forced":
-        free = replace(settings, positions="generated", sites=())
+        # With the same sites it is the run that the checks are about, and collected only once.
+        free = replace(settings, positions="generated")
         answers = collect(checkpoint, pairs, free, root, again=again, progress=progress)
         continuation = _natural_answers(answers, pairs)
     prompts = pairs.prompts()

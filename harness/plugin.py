@@ -166,7 +166,7 @@ def baseline(artifact_plan: Plan, run_provenance: dict[str, Any]) -> Version | N
     """The run that `--artifact-compare` names, comparable with this one."""
     found = artifact_plan.baseline
     if found is not None:
-        _or_exit(lambda: check_comparable(found, run_provenance))
+        _or_exit(lambda: check_comparable(found, run_provenance, artifact_plan.family))
     return found
 
 

@@ -27,6 +27,7 @@ def provenance(
     analysed: AnalysisSettings,
 ) -> dict[str, Any]:
     """JSON-ready facts about a run: model, pairs, settings, versions, machine, date (UTC)."""
+    pairs_version = pairs.metadata.get("version")
     return {
         "model": model,
         "revision": revision,
@@ -34,7 +35,8 @@ def provenance(
         "model_layers": checkpoint.config.num_hidden_layers,
         "template_fingerprint": checkpoint.chat_template_fingerprint,
         "pairs_file": Path(pairs.source).name,
-        "pairs_version": pairs.metadata.get("version"),
+        # A file made elsewhere may have anything there.
+        "pairs_version": pairs_version if isinstance(pairs_version, str | int | float) else None,
         "pairs_fingerprint": pairs.fingerprint,
         "collection": asdict(collected),
         "analysis": asdict(analysed),

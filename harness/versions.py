@@ -1,6 +1,6 @@
 """Two versions of a model on the same pairs: what changed, layer by layer."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,11 +104,8 @@ def compare_versions(
     a: Version, b: Version, *, margin: float, level: float = 0.95
 ) -> VersionComparison:
     """Compare two saved runs of the same pairs, at the layers and sites of `b`."""
-    check_comparable(a, b.provenance)
     keys = b.activations.keys
-    absent = [layer_id(*key) for key in keys if key not in a.activations.keys]
-    if absent:
-        raise BaselineError(f"{a.path}: has no {', '.join(absent)}")
+    check_comparable(a, b.provenance, keys)
     scale = _value(b.provenance, "analysis.scale")
     compared = compare_runs(a.activations, b.activations, margin=margin, level=level, scale=scale)
     drifts = _drifts(a.activations, b.activations, level, scale)
@@ -133,8 +130,10 @@ def compare_versions(
     )
 
 
-def check_comparable(a: Version, provenance: Mapping[str, Any]) -> None:
-    """Raise `BaselineError` naming everything that makes a run incomparable with `a`."""
+def check_comparable(
+    a: Version, provenance: Mapping[str, Any], keys: Collection[LayerSite]
+) -> None:
+    """Raise `BaselineError` naming all that makes a run with `keys` incomparable with `a`."""
     values = {
         what: (_value(a.provenance, key), _value(provenance, key))
         for key, what in _DECISIVE.items()
@@ -146,6 +145,9 @@ def check_comparable(a: Version, provenance: Mapping[str, Any]) -> None:
     ]
     if different:
         raise BaselineError(f"{a.path}: can't be compared, different {'; '.join(different)}")
+    absent = [layer_id(*key) for key in keys if key not in a.activations.keys]
+    if absent:
+        raise BaselineError(f"{a.path}: has no {', '.join(absent)}")
 
 
 def _value(provenance: Mapping[str, Any], key: str) -> Any:

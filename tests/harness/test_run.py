@@ -21,7 +21,6 @@ from harness.analysis import AnalysisSettings
 from harness.baseline import find_baseline, load_baseline
 from harness.pairs import PairsError, load_pairs
 from harness.run import STORE, Collection
-from harness.store import RunStore
 from tests.harness.builders import document, entry, parsed, two_categories, written
 from tests.harness.measured import tiny_checkpoint
 
@@ -330,7 +329,7 @@ def results(pytester):
 
 def errors(result):
     """What a run that was refused says, on one line."""
-    text = result.stdout.str() + result.stderr.str()
+    text = f"{result.stdout.str()}\n{result.stderr.str()}"
     assert "Traceback" not in text
     assert "INTERNALERROR" not in text
     found = re.findall(r"^(?:ERROR: |!+ _pytest\.outcomes\.Exit: )(.*?)!*$", text, re.M)
@@ -590,11 +589,3 @@ class TestCausal:
         result = checks("-m", "causal", "--positions", "prompt_last")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert "0 pairs have two different answers" in errors(result)
-
-
-def test_the_store_holds_whole_runs(store, whole):
-    """What these tests left behind is what a user would find."""
-    for folder in store.iterdir():
-        settings = json.loads((folder / "manifest.json").read_text())["settings"]
-        assert RunStore(store, settings).path == folder
-        assert not list(folder.glob("*.tmp"))

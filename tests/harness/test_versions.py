@@ -386,9 +386,11 @@ class TestSettings:
     def test_a_run_is_comparable_before_it_is_made(self):
         """As the plugin asks, with the facts alone."""
         old = version_of("old", made())
-        check_comparable(old, facts({}))
+        check_comparable(old, facts({}), [TWO])
         with pytest.raises(BaselineError, match="sampling seed"):
-            check_comparable(old, facts({"collection.seed": 5}))
+            check_comparable(old, facts({"collection.seed": 5}), [TWO])
+        with pytest.raises(BaselineError, match="has no layer_7-mlp_out"):
+            check_comparable(old, facts({}), [TWO, (7, "mlp_out")])
 
     def test_a_baseline_that_does_not_say(self):
         """Of an earlier version of the harness, say: not taken for equal."""
