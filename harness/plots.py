@@ -17,6 +17,7 @@ from harness.verdict import CHANCE, Criteria, decimal, overall
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _NATURAL, _ARTIFACT = "#0072B2", "#D55E00"
+SAME_WORDS = "#009E73"
 GREY = "#767676"
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -41,8 +42,9 @@ _STYLE: dict[Any, Any] = {
 def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
     """d and accuracy by layer, one curve per site, with intervals, thresholds and chance.
 
-    Filled markers meet every criterion. Grey crosses are the in-sample figures that the same
-    activations give if one scores the vectors that the direction was learnt from.
+    Filled markers meet every criterion. Diamonds are d with the same words after both prompts.
+    Grey crosses are the in-sample figures: the same activations, scored along a direction that was
+    learnt from the very vectors that are scored.
     """
     with style():
         figure = Figure(figsize=(9, 7), layout="constrained")
@@ -60,6 +62,13 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
             accuracy = [(s.accuracy, s.accuracy_interval) for s in parts]
             _curve(top, x, d, passed, colour, label)
             _curve(bottom, x, accuracy, passed, colour, label)
+            if all("forced" in result.companions for result in results):
+                same = [result.companions["forced"] for result in results]
+                low, high = np.array([other.d_interval for other in same]).T
+                top.vlines(x, low, high, color=SAME_WORDS, linewidth=1.6)
+                name = "same words after both prompts" if number == 0 else None
+                d_same = [other.d for other in same]
+                top.plot(x, d_same, "D", color=SAME_WORDS, markersize=4.5, label=name)
             ghost = {"color": GREY, "marker": "x", "linestyle": "none", "markersize": 5}
             name = "in-sample, for comparison" if number == 0 else None
             top.plot(x, [r.in_sample.d for r in results], label=name, **ghost)
@@ -80,7 +89,7 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
         bottom.set_xlabel("layer")
         layers = sorted({layer for layer, _ in analysis})
         bottom.set_xticks(layers if len(layers) <= 40 else layers[:: math.ceil(len(layers) / 40)])
-        figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
