@@ -3,15 +3,19 @@
     python -m benchmarks.collect                 both checkpoints: about a quarter of an hour
     python -m benchmarks.collect --only small    the small one: a few minutes
     python -m benchmarks.collect --scaling       cost and memory by number of prompts
+    python -m benchmarks.collect --steps         what each way of saving time is worth
 
 Prints Markdown tables. Every contender reads the same prompts in the same batches, generates
 exactly 20 tokens for each (no end token) and computes in float32. Runs are interleaved, so that
 what else the machine does falls on all of them; a ratio is the median over rounds of the ratio
-within one round. mlx-lm runs in this process too, on the BLAS that `gemma_mlx` loads.
+within one round. The cost of capture is measured first, in pairs of runs of its own: threads that
+another library leaves spinning would fall on one of the two. mlx-lm runs in this process too, on
+the BLAS that `gemma_mlx` loads.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -24,15 +28,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import gemma_mlx
-from gemma_mlx import Gemma, Request
+from gemma_mlx import Gemma, Request, activation
 
 # After gemma_mlx, which puts a BLAS under it.
 import mlx.core as mx  # isort: skip
 import numpy as np
 
 from gemma_mlx.cache import BatchCache
+from gemma_mlx.model import GemmaModel
 
 TOKENS = 20
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -86,18 +92,16 @@ Contender = Callable[[], Sequence[Sequence[int]]]
 """Does its work and returns the prompts that it did it for."""
 
 
-def ours(work: Workload, sites: tuple[str, ...]) -> Contender:
+def ours(work: Workload, sites: tuple[str, ...], max_tokens: int = TOKENS) -> Contender:
+    layers = tuple(range(work.gemma.config.num_hidden_layers))
+
     def run() -> list[list[int]]:
         for batch in work.batches:
-            gemma_mlx.run_batch(work.gemma, request(work, batch, sites), range(len(batch)))
+            asked = Request(prompts=batch, layers=layers, sites=sites, max_tokens=max_tokens)
+            gemma_mlx.run_batch(work.gemma, asked, range(len(batch)))
         return work.prompts
 
     return run
-
-
-def request(work: Workload, prompts: list[list[int]], sites: tuple[str, ...]) -> Request:
-    layers = tuple(range(work.gemma.config.num_hidden_layers))
-    return Request(prompts=prompts, layers=layers, sites=sites, max_tokens=TOKENS)
 
 
 def mlx_lm(work: Workload) -> Contender:
@@ -297,9 +301,16 @@ def interleaved(contenders: dict[str, Contender], rounds: int) -> dict[str, list
 
 def compare(work: Workload, folder: Path, rounds: int, torch: bool) -> str:
     capture = "with capture of mlp_out"
-    contenders: dict[str, Contender] = {
+    # Capture reads the last token too, which generation alone has no need to: asked for one token
+    # more, it makes the same passes.
+    alone: dict[str, Contender] = {
         capture: ours(work, ("mlp_out",)),
         "without capture": ours(work, ()),
+        "without capture, reading the last token too": ours(work, (), TOKENS + 1),
+    }
+    own = interleaved(alone, 2 * rounds)
+    contenders: dict[str, Contender] = {
+        capture: ours(work, ("mlp_out",)),
         "mlx-lm's batch generation, no capture": mlx_lm(work),
         "one prompt at a time, npz per step": one_at_a_time(work, folder),
     }
@@ -310,16 +321,81 @@ def compare(work: Workload, folder: Path, rounds: int, torch: bool) -> str:
     lines = [
         f"**{work.name}**: {len(work.prompts)} prompts of "
         f"{min(map(len, work.prompts))} to {max(map(len, work.prompts))} tokens, "
-        f"batches of {sizes}; {rounds} rounds",
+        f"batches of {sizes}; {rounds} rounds, {2 * rounds} for the cost of capture",
         "",
         "| | tokens/s, median (range) | capture is faster by |",
         "|---|---|---|",
     ]
-    for name, found in rates.items():
-        ratio = median(a / b for a, b in zip(rates[capture], found, strict=True))
-        speed = f"{median(found):,.0f} ({min(found):,.0f} to {max(found):,.0f})"
-        lines.append(f"| {name} | {speed} | {'' if name == capture else f'{ratio:.2f}×'} |")
+    for name, found, beside in [
+        *((name, found, own[capture]) for name, found in own.items()),
+        *((name, found, rates[capture]) for name, found in rates.items() if name != capture),
+    ]:
+        ratio = "" if name == capture else f"{ratio_of(beside, found):.2f}×"
+        lines.append(f"| {name} | {speed(found)} | {ratio} |")
     return "\n".join(lines)
+
+
+def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def speed(rates: Sequence[float]) -> str:
+    return f"{median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+
+
+# --- what each step is worth ------------------------------------------------------------------
+
+
+def steps(work: Workload, rounds: int) -> str:
+    """Tokens per second with one way of saving time taken out at a time."""
+    every = ours(work, ("mlp_out",))
+    rng = np.random.default_rng(0)
+    prompts = [work.prompts[i] for i in rng.permutation(len(work.prompts))]
+    as_they_come = [prompts[start : start + 64] for start in range(0, len(prompts), 64)]
+    model = GemmaModel.__call__
+
+    def without(target: Any, name: str, instead: Any) -> Contender:
+        def changed() -> Sequence[Sequence[int]]:
+            with patch.object(target, name, instead):
+                return every()
+
+        return changed
+
+    def all_columns(self: Any, *arguments: Any, last: int | None = None, **how: Any) -> mx.array:
+        return model(self, *arguments, **how)
+
+    def all_logits(self: Any, tokens: mx.array, *arguments: Any, **how: Any) -> mx.array:
+        hidden = all_columns(self, tokens, *arguments, **how)
+        if tokens.shape[1] > 1:
+            mx.eval(self.logits(hidden))
+        return hidden
+
+    contenders: dict[str, Contender] = {
+        "nothing: as it is": every,
+        "batches of prompts of like length": ours(
+            replace(work, batches=as_they_come), ("mlp_out",)
+        ),
+        "the last block for the last column alone": without(GemmaModel, "__call__", all_columns),
+        "that, and logits for the last column alone": without(GemmaModel, "__call__", all_logits),
+        "a tanh of products and sums": without(activation, "_tanh", plain_tanh),
+        "building a step while the last one runs": without(mx, "async_eval", mx.eval),
+    }
+    rates = interleaved(contenders, rounds)
+    lines = [
+        f"**{work.name}**: {len(work.prompts)} prompts, {rounds} rounds",
+        "",
+        "| without | tokens/s, median (range) | what it buys |",
+        "|---|---|---|",
+    ]
+    whole = next(iter(rates.values()))
+    for name, found in rates.items():
+        gain = "" if found is whole else f"{ratio_of(whole, found):.2f}×"
+        lines.append(f"| {name} | {speed(found)} | {gain} |")
+    return "\n".join(lines)
+
+
+def plain_tanh(x: mx.array) -> mx.array:
+    return mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
 
 
 # --- scaling ----------------------------------------------------------------------------------
@@ -402,6 +478,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--no-torch", action="store_true", help="leave transformers out")
     parser.add_argument("--scaling", action="store_true", help="cost by number of prompts instead")
+    parser.add_argument("--steps", action="store_true", help="what each step is worth instead")
     parser.add_argument("--stream", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.stream:
@@ -415,7 +492,11 @@ def main(arguments: list[str] | None = None) -> int:
         if options.only in (None, name):
             with tempfile.TemporaryDirectory() as folder:
                 work = make(Path(folder), options.prompts, options.batch_size)
-                table = compare(work, Path(folder), options.rounds, not options.no_torch)
+                table = (
+                    steps(work, options.rounds)
+                    if options.steps
+                    else compare(work, Path(folder), options.rounds, not options.no_torch)
+                )
             print(table, end="\n\n", flush=True)
     return 0
 

@@ -12,7 +12,6 @@ from gemma_mlx.generation import (
     Generation,
     Positions,
     Request,
-    continuation_log_probs,
     encode_prompts,
     generate,
     logits,
@@ -21,6 +20,7 @@ from gemma_mlx.generation import (
     run_batch,
 )
 from gemma_mlx.loading import Gemma, device_name, load, load_checkpoint
+from gemma_mlx.reading import Reading, read_continuations
 from gemma_mlx.sampling import Sampling
 from gemma_mlx.sites import SITES, Site
 
@@ -34,11 +34,11 @@ __all__ = [
     "GemmaConfig",
     "Generation",
     "Positions",
+    "Reading",
     "Request",
     "RequestError",
     "Sampling",
     "Site",
-    "continuation_log_probs",
     "device_name",
     "encode_prompts",
     "find_checkpoint",
@@ -49,5 +49,6 @@ __all__ = [
     "logits",
     "plan_batches",
     "prompt_seed",
+    "read_continuations",
     "run_batch",
 ]

@@ -170,7 +170,7 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
     if request.continuation is not None:
         return _replay(gemma, request, batch)
     prompts = [request.prompts[i] for i in batch]
-    tokens, padding = _left_pad(prompts)
+    tokens, padding = left_pad(prompts)
     width = tokens.shape[1]
     pattern = "attn_pattern" in request.sites
     cache = BatchCache(gemma.config, padding=padding, capacity=width + request.max_tokens)
@@ -179,7 +179,7 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
 
     recorder = Recorder(gemma.config, request.sites, request.layers, tokens=1)
     at_prompt = request.positions == "prompt_last"
-    hook = _chain(gemma, recorder if at_prompt else None)
+    hook = chain(gemma, recorder if at_prompt else None)
     hidden = gemma.model(tokens, cache, hook, pattern=at_prompt and pattern, last=1)
     if at_prompt:
         recorder.end_step(columns=width)
@@ -189,7 +189,7 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
     ended = np.zeros(len(batch), dtype=bool)
     stops = np.array(sorted(gemma.eos_token_ids))
     generated: list[np.ndarray] = []
-    hook = _chain(gemma, None if at_prompt else recorder)
+    hook = chain(gemma, None if at_prompt else recorder)
     for step in range(request.max_tokens):
         following = token
         if not at_prompt or step + 1 < request.max_tokens:
@@ -221,13 +221,13 @@ def _replay(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Genera
     prompts = [request.prompts[i] for i in batch]
     continuations = [list(request.continuation[i]) for i in batch]
     steps = [len(c) for c in continuations]
-    tokens, padding = _left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
+    tokens, padding = left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
     width = tokens.shape[1]
     recorder = Recorder(gemma.config, request.sites, request.layers, tokens=max(steps))
     if max(steps):
         cache = BatchCache(gemma.config, padding=padding, capacity=width)
         pattern = "attn_pattern" in request.sites
-        gemma.model(tokens, cache, _chain(gemma, recorder), pattern=pattern, last=max(steps))
+        gemma.model(tokens, cache, chain(gemma, recorder), pattern=pattern, last=max(steps))
         recorder.end_step(columns=width)
         mx.eval(recorder.pending())
     return [
@@ -324,37 +324,7 @@ def logits(gemma: Gemma, token_ids: np.ndarray | Sequence[Sequence[int]]) -> np.
     if rows.min() < 0 or rows.max() >= gemma.config.vocab_size:
         raise RequestError(f"a token id is outside 0 to {gemma.config.vocab_size - 1}")
     tokens = mx.array(rows.astype(np.int32))
-    return np.array(gemma.model.logits(gemma.model(tokens, hook=_chain(gemma, None))))
-
-
-def continuation_log_probs(
-    gemma: Gemma, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
-) -> list[np.ndarray]:
-    """Log-probabilities, in nats, of every token at every step of given continuations.
-
-    Args:
-        prompts, continuations: token ids, one of each per row; one batch, in one pass.
-
-    Returns:
-        Per row float32 (steps, vocab): row t is the distribution that continuation token t is
-        drawn from.
-
-    Raises:
-        RequestError: nothing to read in a row, or more than the model's context.
-    """
-    request = Request(prompts, layers=(), sites=(), positions="forced", continuation=continuations)
-    request.check(gemma.config)
-    if not all(map(len, continuations)):
-        raise RequestError("a continuation has no tokens")
-    tokens, padding = _left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
-    cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1])
-    # The last column predicts what comes after; only the continuations' predictions are turned
-    # into logits, which are wide.
-    steps = max(map(len, continuations))
-    hidden = gemma.model(tokens, cache, _chain(gemma, None), last=steps + 1)
-    logits = gemma.model.logits(hidden[:, :-1])
-    log_probs = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
-    return [row[-len(c) :] for row, c in zip(log_probs, continuations, strict=True)]
+    return np.array(gemma.model.logits(gemma.model(tokens, hook=chain(gemma))))
 
 
 def prompt_seed(seed: int, key: int | str) -> int:
@@ -362,7 +332,7 @@ def prompt_seed(seed: int, key: int | str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "little")
 
 
-def _chain(gemma: Gemma, recorder: Recorder | None) -> Hook:
+def chain(gemma: Gemma, recorder: Recorder | None = None) -> Hook:
     """Interventions first, so that what is captured is what the model goes on with."""
     hooks: list[Hook] = [*gemma.interventions, *([recorder] if recorder else [])]
     if len(hooks) <= 1:
@@ -376,7 +346,8 @@ def _chain(gemma: Gemma, recorder: Recorder | None) -> Hook:
     return hook
 
 
-def _left_pad(rows: Sequence[Sequence[int]]) -> tuple[mx.array, list[int]]:
+def left_pad(rows: Sequence[Sequence[int]]) -> tuple[mx.array, list[int]]:
+    """Rows as one array (rows, columns), and how many columns each was padded by."""
     width = max(len(row) for row in rows)
     padding = [width - len(row) for row in rows]
     grid = np.zeros((len(rows), width), dtype=np.int32)

@@ -15,6 +15,7 @@ import numpy as np
 
 from gemma_mlx.errors import RequestError
 from gemma_mlx.loading import Gemma
+from gemma_mlx.model import Intervention
 from gemma_mlx.sites import site as find_site
 
 
@@ -58,14 +59,12 @@ def ablate(gemma: Gemma, site: str, layer: int, direction: np.ndarray) -> Iterat
 def _changed(
     gemma: Gemma, site: str, layer: int, change: Callable[[mx.array], mx.array]
 ) -> Iterator[None]:
-    def hook(at: str, in_layer: int, x: mx.array) -> mx.array:
-        return change(x) if at == site and in_layer == layer else x
-
-    gemma.interventions.append(hook)
+    found = Intervention(site, layer, change)
+    gemma.interventions.append(found)
     try:
         yield
     finally:
-        gemma.interventions.remove(hook)
+        gemma.interventions.remove(found)
 
 
 def _check(gemma: Gemma, site: str, layer: int) -> int:

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
 from gemma_mlx.config import GemmaConfig, Quantization
 from gemma_mlx.errors import CheckpointError
-from gemma_mlx.model import GemmaModel, Hook
+from gemma_mlx.model import GemmaModel, Intervention
 from gemma_mlx.tokenizer import GemmaTokenizer
 
 #: Dtypes that activations are computed in. float16 is not among them: Gemma's residual stream
@@ -48,7 +48,7 @@ class Gemma:
     fingerprint: str
     eos_token_ids: frozenset[int]
     dtype: str
-    interventions: list[Hook] = field(default_factory=list)
+    interventions: list[Intervention] = field(default_factory=list)
 
 
 def device_name() -> str:

@@ -7,6 +7,7 @@ capture and intervention are the same mechanism.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,6 +24,18 @@ Hook = Callable[[str, int, mx.array], mx.array]
 def no_hook(site: str, layer: int, x: mx.array) -> mx.array:
     """The hook of a plain forward pass."""
     return x
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """A hook that changes what the model goes on with at one site of one layer."""
+
+    site: str
+    layer: int
+    change: Callable[[mx.array], mx.array]
+
+    def __call__(self, site: str, layer: int, x: mx.array) -> mx.array:
+        return self.change(x) if site == self.site and layer == self.layer else x
 
 
 class RMSNorm(nn.Module):
@@ -199,15 +212,35 @@ class GemmaModel(nn.Module):
         batch, length = tokens.shape
         if cache is None:
             cache = BatchCache(self.config, padding=[0] * batch, capacity=length)
+        cache.advance(length)
+        x = self.run_blocks(self.embed(tokens), cache, hook, pattern=pattern, last=last)
+        return self.model.norm(x)
+
+    def embed(self, tokens: mx.array) -> mx.array:
+        """The residual stream before the first block, (batch, tokens, hidden)."""
         x = self.model.embed_tokens(tokens)
         # transformers rounds √hidden to the compute dtype, and so do we.
-        x = x * mx.array(self.config.hidden_size**0.5, dtype=x.dtype)
-        cache.advance(length)
-        *blocks, final = self.model.layers
-        for layer, block in enumerate(blocks):
-            x = block(x, cache.layers[layer], layer, hook, pattern, length)
-        x = final(x, cache.layers[-1], len(blocks), hook, pattern, last or length)
-        return self.model.norm(x)
+        return x * mx.array(self.config.hidden_size**0.5, dtype=x.dtype)
+
+    def run_blocks(
+        self,
+        x: mx.array,
+        cache: BatchCache,
+        hook: Hook = no_hook,
+        *,
+        first: int = 0,
+        until: int | None = None,
+        pattern: bool = False,
+        last: int | None = None,
+    ) -> mx.array:
+        """The residual stream before block `until`, by default after all blocks, given that
+        before block `first`; the last block of the model gives only the `last` columns."""
+        length, final = x.shape[1], len(self.model.layers) - 1
+        for layer in range(first, final + 1 if until is None else until):
+            kept = (last or length) if layer == final else length
+            block = self.model.layers[layer]
+            x = block(x, cache.layers[layer], layer, hook, pattern, kept)
+        return x
 
     def logits(self, hidden: mx.array) -> mx.array:
         if self.config.tie_word_embeddings:

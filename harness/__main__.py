@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import compare_models, plots, report
+from harness import compare_models, plots, report, tables
 from harness.activations import AnalysisError
 from harness.baseline import DIRECTORY, find_baseline, load_baseline
 from harness.results import plain
@@ -91,7 +91,7 @@ def _compare(options: argparse.Namespace) -> int:
         compared.append(found)
         for warning in found.warnings:
             print(f"warning: {first.name} and {other.name}: {warning}", file=sys.stderr)
-        for line in report.comparison_table(found):
+        for line in tables.comparison_table(found):
             print(line)
         print(report.comparison_headline(found))
     activations = compare_models.common_pairs(versions)

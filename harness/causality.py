@@ -7,8 +7,8 @@ is measured is how far the model now prefers the artifact prompt's answer to the
 with both answers given: nothing is generated.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -78,12 +78,14 @@ def causal_effects(
     n_random: int = RANDOM_DIRECTIONS,
     level: float = 0.95,
     seed: int = 0,
+    progress: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] = iter,
 ) -> tuple[Effect, Effect]:
     """Measure addition and ablation at one (layer, site).
 
     Random directions are sums of the same pair differences with random signs, at the length of
     the real one and at right angles to it: they lie where activations vary (isotropic ones are
-    too easily beaten), but hold nothing of the direction itself.
+    too easily beaten), but hold nothing of the direction itself. `progress` wraps the iteration
+    over them, for example `tqdm`.
 
     Raises:
         AnalysisError: fewer than 8 pairs have two different answers, or both conditions have the
@@ -103,30 +105,25 @@ def causal_effects(
     if np.array_equal(chosen.artifact[0], chosen.natural[0]):
         raise AnalysisError(f"layer {key[0]}, {key[1]}: both conditions have the same activations")
     directions = _Directions.learn(chosen, n_random, np.random.default_rng(seed))
-    neutral = _Neutral.answers_of(gemma, chat)
+    neutral = _Neutral.answers_of(gemma, chat, key[0])
     answers = _answers(pairs, responses)
+
+    layer, site = key
 
     def measure(kind: str, condition: Condition, at: _ChangeTo) -> Effect:
         prompts = gemma_mlx.encode_prompts(gemma, [p.prompt(condition) for p in pairs], chat=chat)
-        before = _preference(gemma, prompts, answers, None)
+        choice = _Choice.read(gemma, prompts, answers, layer)
+        before = choice.preference(lambda rows: nullcontext())
 
-        def shift(vectors: np.ndarray) -> np.ndarray:
-            after = _preference(gemma, prompts, answers, lambda rows: at(vectors[rows]))
-            return after - before
+        def what(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+            after = choice.preference(lambda rows: at(vectors[rows]))
+            return after - before, neutral.divergence(at(vectors.mean(axis=0)))
 
-        def divergence(vectors: np.ndarray) -> float:
-            return neutral.divergence(gemma, at(vectors.mean(axis=0)))
+        own, divergence = what(directions.own)
+        shifts, divergences = zip(*map(what, progress(directions.random)), strict=True)
+        random = np.stack(shifts)
+        return _effect(kind, own, random, divergence, float(np.mean(divergences)), level)
 
-        return _effect(
-            kind,
-            shift(directions.own),
-            np.stack([shift(vectors) for vectors in directions.random]),
-            divergence(directions.own),
-            float(np.mean([divergence(vectors) for vectors in directions.random])),
-            level,
-        )
-
-    layer, site = key
     return (
         measure("add", "natural", partial(intervention.add, gemma, site, layer)),
         measure("ablate", "artifact", partial(intervention.ablate, gemma, site, layer)),
@@ -160,7 +157,6 @@ class _Directions:
         return cls(own, np.stack(random))
 
 
-_Change = Callable[[slice], AbstractContextManager[None]]
 _ChangeTo = Callable[[np.ndarray], AbstractContextManager[None]]
 
 
@@ -174,46 +170,54 @@ def _answers(
     )
 
 
-def _preference(
-    gemma: Gemma,
-    prompts: Sequence[Sequence[int]],
-    answers: tuple[list[tuple[int, ...]], list[tuple[int, ...]]],
-    change: _Change | None,
-) -> np.ndarray:
-    """Per pair: mean log-probability per token of the artifact answer minus the natural one's."""
-    artifact, natural = (
-        np.array(
+@dataclass(frozen=True)
+class _Choice:
+    """Prompts with the artifact and with the natural answer, in batches of rows, read as far as
+    the layer that is about to be changed."""
+
+    batches: list[tuple[slice, gemma_mlx.Reading, gemma_mlx.Reading]]
+
+    @classmethod
+    def read(
+        cls,
+        gemma: Gemma,
+        prompts: Sequence[Sequence[int]],
+        answers: tuple[list[tuple[int, ...]], list[tuple[int, ...]]],
+        layer: int,
+    ) -> "_Choice":
+        def reading(rows: slice, side: list[tuple[int, ...]]) -> gemma_mlx.Reading:
+            return gemma_mlx.read_continuations(gemma, prompts[rows], side[rows], layer=layer)
+
+        artifact, natural = answers
+        return cls(
             [
-                log_probs[np.arange(len(answer)), answer].mean()
-                for rows in _batches(gemma, prompts, side)
-                for log_probs, answer in zip(
-                    _read(gemma, prompts[rows], side[rows], rows, change), side[rows], strict=True
-                )
+                (rows, reading(rows, artifact), reading(rows, natural))
+                for rows in _batches(gemma, prompts, answers)
             ]
         )
-        for side in answers
-    )
-    return artifact - natural
 
-
-def _read(
-    gemma: Gemma,
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
-    rows: slice,
-    change: _Change | None,
-) -> list[np.ndarray]:
-    if change is None:
-        return gemma_mlx.continuation_log_probs(gemma, prompts, answers)
-    with change(rows):
-        return gemma_mlx.continuation_log_probs(gemma, prompts, answers)
+    def preference(self, change: Callable[[slice], AbstractContextManager[None]]) -> np.ndarray:
+        """Per pair: mean log-probability per token of the artifact answer minus the natural
+        one's, while `change` is made to its rows."""
+        found: list[float] = []
+        for rows, artifact, natural in self.batches:
+            with change(rows):
+                found += (
+                    a.mean(dtype=np.float64) - b.mean(dtype=np.float64)
+                    for a, b in zip(
+                        artifact.token_log_probs(), natural.token_log_probs(), strict=True
+                    )
+                )
+        return np.array(found)
 
 
 def _batches(
-    gemma: Gemma, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    gemma: Gemma,
+    prompts: Sequence[Sequence[int]],
+    answers: tuple[list[tuple[int, ...]], list[tuple[int, ...]]],
 ) -> Iterator[slice]:
     """Rows in order, as many at once as keep the distributions in memory."""
-    longest = max(map(len, answers))
+    longest = max(len(answer) for side in answers for answer in side)
     size = max(1, min(64, _BATCH_ELEMENTS // (longest * gemma.config.vocab_size)))
     for start in range(0, len(prompts), size):
         yield slice(start, min(start + size, len(prompts)))
@@ -221,25 +225,26 @@ def _batches(
 
 @dataclass(frozen=True)
 class _Neutral:
-    """Neutral prompts, the model's own answers to them, and their distributions."""
+    """The model's own answers to neutral prompts, and their distributions."""
 
-    prompts: list[list[int]]
-    answers: list[list[int]]
+    reading: gemma_mlx.Reading
     before: list[np.ndarray]
 
     @classmethod
-    def answers_of(cls, gemma: Gemma, chat: bool) -> "_Neutral":
+    def answers_of(cls, gemma: Gemma, chat: bool, layer: int) -> "_Neutral":
         prompts = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS, chat=chat)
         written = gemma_mlx.generate(gemma, prompts, sites=())
         spoken = [(p, g.token_ids) for p, g in zip(prompts, written, strict=True) if g.token_ids]
         if not spoken:
             raise AnalysisError("the model answers no neutral prompt with any token")
-        prompts, answers = [p for p, _ in spoken], [a for _, a in spoken]
-        return cls(prompts, answers, gemma_mlx.continuation_log_probs(gemma, prompts, answers))
+        reading = gemma_mlx.read_continuations(
+            gemma, [p for p, _ in spoken], [a for _, a in spoken], layer=layer
+        )
+        return cls(reading, reading.log_probs())
 
-    def divergence(self, gemma: Gemma, change: AbstractContextManager[None]) -> float:
+    def divergence(self, change: AbstractContextManager[None]) -> float:
         with change:
-            after = gemma_mlx.continuation_log_probs(gemma, self.prompts, self.answers)
+            after = self.reading.log_probs()
         per_token = [
             (np.exp(b.astype(np.float64)) * (b - a)).sum(axis=-1)
             for b, a in zip(self.before, after, strict=True)

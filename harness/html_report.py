@@ -18,9 +18,9 @@ def ask_for_report(config: pytest.Config, path: Path) -> None:
     To be called before pytest-html is configured, which is before it's known whether there are
     checks: the request is taken back if none gets that far.
     """
-    # Under xdist the results are in the workers, and the report would have nothing to say.
-    distributed = getattr(config.option, "dist", "no") != "no"
-    if config.pluginmanager.hasplugin("html") and not config.option.htmlpath and not distributed:
+    # Under xdist the controller alone writes.
+    worker = hasattr(config, "workerinput")
+    if config.pluginmanager.hasplugin("html") and not config.option.htmlpath and not worker:
         config.option.htmlpath = str(path)
         config.option.self_contained_html = True
         config.pluginmanager.register(_ReportKeeper(config))
@@ -41,16 +41,13 @@ class _ReportKeeper:
             self._drop()
             raise
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-        if self._config.option.collectonly or "analysis" not in fixtures:
-            self._drop()
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Called for Ctrl-C, and for `pytest.exit` over input that can't be used."""
-        if ANALYSIS not in self._config.stash or excinfo.errisinstance(pytest.exit.Exception):
-            self._drop()
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, Any, Any]:
+        try:
+            return (yield)
+        finally:
+            if ANALYSIS not in self._config.stash:
+                self._drop()
 
     def _drop(self) -> None:
         for plugin in self._config.pluginmanager.get_plugins():

@@ -8,6 +8,7 @@ import pytest
 
 from gemma_mlx import SITES, Positions
 from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS, STORE
+from harness.tables import COLUMNS, DEFAULT_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,19 @@ OPTIONS = (
         "what an inconclusive comparison does: fail or skip (default: fail)",
         "HOW",
     ),
+    Option(
+        "--artifact-columns",
+        ",".join(DEFAULT_COLUMNS),
+        f"figures of the terminal's table, of {', '.join(COLUMNS)} "
+        f"(default: {','.join(DEFAULT_COLUMNS)})",
+        "NAMES",
+    ),
+    Option(
+        "--artifact-sort",
+        "layer",
+        "column to sort that table by (default: layer)",
+        "NAME",
+    ),
     Option("--recollect", None, "collect anew what the store already has", action="store_true"),
     Option(
         "--artifact-report",
@@ -163,6 +177,22 @@ def number(config: pytest.Config, name: str, *, low: float, high: float, whole: 
         bounds = f"from {low:g}" + (f" to {high:g}" if high < float("inf") else "")
         raise pytest.UsageError(f"{flag} must be {what} {bounds}, not {text!r}")
     return value
+
+
+def columns(config: pytest.Config) -> tuple[tuple[str, ...], str]:
+    """The table's columns and the one to sort by; a `UsageError` names one that isn't there."""
+    chosen = tuple(str(read(config, "columns")).replace(",", " ").split())
+    sort = str(read(config, "sort"))
+    for flag, names, more in (
+        ("--artifact-columns", chosen, ()),
+        ("--artifact-sort", (sort,), ("layer",)),
+    ):
+        for name in names:
+            if name not in (*more, *COLUMNS):
+                raise pytest.UsageError(
+                    f"{flag} {name!r}: choose from {', '.join((*more, *COLUMNS))}"
+                )
+    return chosen, sort
 
 
 def parse_layers(text: str | None, count: int) -> tuple[int, ...]:

@@ -51,6 +51,8 @@ class Plan:
     skip_inconclusive: bool
     store: Path
     recollect: bool
+    columns: tuple[str, ...]
+    sort: str
 
     @property
     def family(self) -> list[LayerSite]:
@@ -87,6 +89,7 @@ def make_plan(config: pytest.Config) -> Plan:
     inconclusive = options.read(config, "inconclusive")
     if inconclusive not in ("fail", "skip"):
         raise pytest.UsageError(f"--artifact-inconclusive {inconclusive!r}: choose fail or skip")
+    columns, sort = options.columns(config)
     return Plan(
         model=model,
         revision=revision,
@@ -117,4 +120,6 @@ def make_plan(config: pytest.Config) -> Plan:
         skip_inconclusive=inconclusive == "skip",
         store=Path(options.read(config, "store")),
         recollect=options.read(config, "recollect"),
+        columns=columns,
+        sort=sort,
     )

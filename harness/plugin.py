@@ -1,9 +1,10 @@
 """The pytest plugin: options to fixtures, results to reports. What it does is done elsewhere."""
 
 import base64
+import pickle
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
-from harness import options, plots, report, results
+from harness import options, plots, report, results, tables
 from harness.activations import LayerSite
 from harness.analysis import Analysis, LayerResult, analyze, layer_id
 from harness.baseline import compare_with, save_baseline
@@ -40,6 +41,12 @@ _PLAN = pytest.StashKey[Plan | Exception]()
 _SAVED = pytest.StashKey[Path]()
 _CAUSAL = pytest.StashKey[dict[LayerSite, tuple[Effect, Effect]]]()
 _COMPARISON = pytest.StashKey[VersionComparison]()
+
+_REFUSED = pytest.StashKey[str]()
+
+# What a session found, and its name in the output of an xdist worker.
+_FOUND: tuple[pytest.StashKey[Any], ...] = (ANALYSIS, _COMPARISON, _CAUSAL, _REFUSED)
+_OUTPUT = "artifact_harness"
 
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -70,8 +77,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _exact_layers(keyword: str) -> str:
-    """`-k layer_1` means layer 1 alone, but pytest looks for substrings: ask for `layer_1-`."""
-    return re.sub(r"(?i)(?<![\w\[.:-])(layer_\d+)(?![\w.:-])", r"\1-", keyword)
+    """`-k layer_1` means layer 1 alone and `-k layer_1-mlp_out` that site alone, but pytest looks
+    for substrings: say what follows the name in a test's id."""
+
+    def exact(found: re.Match[str]) -> str:
+        layer, site = found.groups()
+        if site is None:
+            return f"{layer}-"
+        name = f"{layer}-{site}"
+        return f"({name}] or {name}-)" if site in gemma_mlx.SITES else name
+
+    return re.sub(r"(?i)(?<![\w\[.:-])(layer_\d+)(?:-(\w+))?(?![\w\].:-])", exact, keyword)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -108,7 +124,18 @@ def _plan(config: pytest.Config) -> Plan | Exception:
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     plan = config.stash.get(_PLAN, None)
     if isinstance(plan, Exception):
+        config.stash[_REFUSED] = str(plan)
         raise pytest.UsageError(str(plan)) from None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except pytest.exit.Exception as stopped:
+        if hasattr(session.config, "workeroutput"):
+            session.config.stash[_REFUSED] = stopped.msg
+        raise
 
 
 @pytest.fixture(scope="session")
@@ -221,9 +248,6 @@ def analysis(
 
     `baseline` is here to be refused, if it can't be compared, before anything is collected.
     """
-    progress: Callable[[Iterable[int]], Iterable[int]] = partial(
-        tqdm, desc="resampling", unit="layer", disable=None, leave=False
-    )
     found = _or_exit(
         lambda: analyze(
             activations,
@@ -234,7 +258,7 @@ def analysis(
             companions=companions,
             base=base_activations,
             provenance={**run_provenance, "run_key": activations.key},
-            progress=progress,
+            progress=_bar("resampling", "layer"),
         )
     )
     pytestconfig.stash[ANALYSIS] = found
@@ -296,6 +320,7 @@ def causal_effects(
                 chat=artifact_plan.collection.chat,
                 level=artifact_plan.analysis.level,
                 seed=artifact_plan.analysis.seed,
+                progress=_bar(f"intervening at {layer_result.id}", "direction"),
             )
         )
     return causal_findings[key]
@@ -310,6 +335,11 @@ def layer_result(
     for name in ("d", "d_interval", "accuracy", "accuracy_interval", "p_adjusted", "n_pairs"):
         request.node.user_properties.append((name, getattr(result.separation, name)))
     return result
+
+
+def _bar(what: str, unit: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """A progress bar where there is a terminal."""
+    return partial(tqdm, desc=what, unit=unit, disable=None, leave=False)
 
 
 def _or_exit(work: Callable[[], Any]) -> Any:
@@ -344,9 +374,10 @@ def _figures(item: pytest.Item) -> list[Any]:
 
 def _finished(config: pytest.Config) -> tuple[Analysis, Criteria] | None:
     """The run's results, if any check needed them."""
-    plan = config.stash.get(_PLAN, None)
-    if ANALYSIS not in config.stash or not isinstance(plan, Plan):
+    if ANALYSIS not in config.stash:
         return None
+    plan = _plan(config)
+    assert isinstance(plan, Plan)
     return config.stash[ANALYSIS], plan.criteria
 
 
@@ -369,8 +400,34 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    # A full disk, say, is told in one line too.
-    _or_exit(lambda: _write_results(session.config))
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        # An xdist worker: the controller alone writes and says anything.
+        found = [config.stash.get(key, None) for key in _FOUND]
+        config.workeroutput[_OUTPUT] = pickle.dumps(found)
+        if _REFUSED in config.stash:
+            # The one way to end a run from a worker; a plain exit trips xdist up.
+            config.workeroutput["shouldstop"] = config.stash[_REFUSED]
+    elif ANALYSIS in config.stash:
+        # A full disk, say, is told in one line too.
+        _or_exit(lambda: _write_results(config))
+    elif _REFUSED in config.stash:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what an xdist worker found. All workers find the same, but for the layers that
+    each has measured interventions at."""
+    output = getattr(node, "workeroutput", {}).get(_OUTPUT)
+    if output is None:
+        return
+    stash = node.config.stash
+    causal = dict(stash.get(_CAUSAL, {}))
+    for key, value in zip(_FOUND, pickle.loads(output), strict=True):
+        if value is not None:
+            stash[key] = value
+    stash[_CAUSAL] = {**causal, **stash.get(_CAUSAL, {})}
 
 
 def _write_results(config: pytest.Config) -> None:
@@ -395,15 +452,18 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     found = _finished(config)
-    if found is None:
+    if found is None or hasattr(config, "workeroutput"):
         return
+    plan = config.stash[_PLAN]
+    assert isinstance(plan, Plan)
     terminalreporter.section("alignment artifacts")
     colours = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
-    header, *rows = report.terminal_table(*found)
-    terminalreporter.line(header[0], bold=True)
-    for line, outcome in rows:
-        terminalreporter.line(line, **{colours[outcome]: True})
-    terminalreporter.line("")
+    if config.get_verbosity() >= 0:
+        header, *rows = tables.terminal_table(*found, columns=plan.columns, sort=plan.sort)
+        terminalreporter.line(header[0], bold=True)
+        for line, outcome in rows:
+            terminalreporter.line(line, **{colours[outcome]: True})
+        terminalreporter.line("")
     terminalreporter.line(report.headline(*found))
     terminalreporter.line(report.power_sentence(*found))
     if _COMPARISON in config.stash:

@@ -1,8 +1,8 @@
-"""What a person reads: the verdict in a sentence, the terminal table, the HTML summary."""
+"""What a person reads: the verdict in a sentence and the HTML summary."""
 
 import base64
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,17 @@ from matplotlib.figure import Figure
 
 from harness import panels, plots
 from harness.activations import LayerSite
-from harness.analysis import Analysis, LayerResult, PairResponses, layer_id
+from harness.analysis import Analysis, PairResponses, layer_id
 from harness.causality import Effect
 from harness.stats import smallest_detectable_effect
-from harness.verdict import Criteria, Outcome, decimal, interval, overall, p_value
+from harness.tables import COLUMNS, Column
+from harness.verdict import Criteria, decimal, interval, overall
 from harness.versions import VersionComparison
+
+_TABLE = (
+    "d", "accuracy", "p", "same_words", "beyond_base", "agreement", "in_sample_d",
+    "in_sample_accuracy", "seed_ratio",
+)  # fmt: skip
 
 
 def headline(analysis: Analysis, criteria: Criteria) -> str:
@@ -25,17 +31,19 @@ def headline(analysis: Analysis, criteria: Criteria) -> str:
     passed = outcomes.count("passed")
     ds = [result.separation.d for result in analysis.values()]
     defined = [d for d in ds if not np.isnan(d)]
-    span = (
-        f"runs from {decimal(min(defined))} to {decimal(max(defined))}"
-        if defined
-        else "is not defined"
-    )
+    if not defined:
+        span = "is not defined"
+    elif total == 1:
+        span = f"is {decimal(defined[0])}"
+    else:
+        span = f"runs from {decimal(min(defined))} to {decimal(max(defined))}"
     pairs = next(iter(analysis.values())).separation.n_pairs
     what = "layer" if len({site for _, site in analysis}) == 1 else "layer and site"
     undecided = outcomes.count("inconclusive")
     tail = f", {undecided} inconclusive" if undecided else ""
     return (
-        f"{passed} of {total} {what}s separate artifact from natural prompts beyond "
+        f"{passed} of {total} {what}{'s separate' if total > 1 else ' separates'} artifact from "
+        "natural prompts beyond "
         f"d = {criteria.d_threshold:g}{tail}; held-out d {span} on {pairs} pairs."
     )
 
@@ -84,66 +92,6 @@ def _category_sentence(compared: VersionComparison) -> str:
     return f" Of the categories, {most} changed most: {mean[most]:+.2f} on average over layers."
 
 
-def terminal_table(analysis: Analysis, criteria: Criteria) -> list[tuple[str, Outcome]]:
-    """One line per layer and site, with its outcome; the first line is the header."""
-    rows = [("", "d", "", "accuracy", "", "p (family)", "d, same words", "verdict")]
-    outcomes: list[Outcome] = ["passed"]
-    for result in analysis.values():
-        s = result.separation
-        outcomes.append(overall(result, criteria))
-        rows.append(
-            (
-                result.id,
-                decimal(s.d),
-                interval(s.d_interval),
-                decimal(s.accuracy),
-                interval(s.accuracy_interval),
-                p_value(s.p_adjusted),
-                _same_words(result),
-                outcomes[-1],
-            )
-        )
-    lines = _aligned(rows, left={0, 2, 4, 7})
-    return list(zip(lines, outcomes, strict=True))
-
-
-def comparison_table(compared: VersionComparison) -> list[str]:
-    """One line per layer and site of a version comparison, behind a header."""
-    rows = [("", "d then", "d now", "change", "", "cosine", "verdict")]
-    for layer in compared.layers.values():
-        c = layer.comparison
-        rows.append(
-            (
-                layer.id,
-                decimal(c.d_a),
-                decimal(c.d_b),
-                f"{c.difference:+.2f}",
-                interval(c.interval),
-                "–" if layer.drift is None else decimal(layer.drift.cosine),
-                c.verdict,
-            )
-        )
-    return _aligned(rows, left={0, 4, 6})
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
-    """Rows as lines of columns; those in `left` are flush left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _same_words(result: LayerResult) -> str:
-    """d with the same answer forced after both prompts, where that was measured."""
-    forced = result.companions.get("forced")
-    return decimal(forced.d) if forced else "–"
-
-
 def summary_html(
     analysis: Analysis,
     criteria: Criteria,
@@ -160,17 +108,26 @@ def summary_html(
         headline=headline(analysis, criteria),
         power=power_sentence(analysis, criteria),
         plot=_picture(plots.separation_figure(analysis, criteria)),
-        has_base=any(result.beyond_base for result in analysis.values()),
         panels=_panels(analysis, criteria),
         causal={layer_id(*key): effects for key, effects in (causal or {}).items()},
         compared=compared,
         comparison=_comparison_panels(compared),
-        rows=[_LayerRow.of(result, criteria) for result in analysis.values()],
+        columns=_columns(analysis),
+        outcome=lambda result: overall(result, criteria),
         responses=_worst_first(analysis),
         analysis=analysis,
         criteria=criteria,
         provenance=_flat(analysis.provenance),
     )
+
+
+def _columns(analysis: Analysis) -> list[Column]:
+    """The table's columns: all but those that nothing was measured for."""
+    return [
+        COLUMNS[name]
+        for name in _TABLE
+        if any(COLUMNS[name].value(result) is not None for result in analysis.values())
+    ]
 
 
 @dataclass(frozen=True)
@@ -254,44 +211,6 @@ def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
             )
         )
     return found
-
-
-@dataclass(frozen=True)
-class _LayerRow:
-    """One line of the table, as texts."""
-
-    id: str
-    outcome: Outcome
-    d: str
-    d_interval: str
-    accuracy: str
-    accuracy_interval: str
-    p: str
-    same_words: str
-    base: str
-    agreement: str
-    in_sample_d: str
-    in_sample_accuracy: str
-
-    @classmethod
-    def of(cls, result: LayerResult, criteria: Criteria) -> "_LayerRow":
-        s = result.separation
-        return cls(
-            result.id,
-            overall(result, criteria),
-            decimal(s.d),
-            interval(s.d_interval),
-            decimal(s.accuracy),
-            interval(s.accuracy_interval),
-            p_value(s.p_adjusted),
-            _same_words(result),
-            "–"
-            if result.beyond_base is None
-            else f"{result.beyond_base.difference:+.2f} {interval(result.beyond_base.interval)}",
-            "–" if result.quality is None else decimal(result.quality.mean_cosine),
-            decimal(result.in_sample.d),
-            decimal(result.in_sample.accuracy),
-        )
 
 
 def _worst_first(analysis: Analysis) -> list[tuple[PairResponses, str]]:

@@ -93,19 +93,27 @@ def test_forced(definition: Definition) -> None:
         definition.check(generation, [*prompt, *more], len(prompt), len(more))
 
 
-def test_log_probabilities_of_a_continuation(definition: Definition) -> None:
+@pytest.mark.parametrize("layer", [0, 1, -1])
+def test_log_probabilities_of_a_continuation(definition: Definition, layer: int) -> None:
     continuations = [[8] * 11, [9, 10], [7], [11], [12, 13, 14, 15, 16]]
-    found = gemma_mlx.continuation_log_probs(definition.gemma, PROMPTS, continuations)
-    for prompt, more, row in zip(PROMPTS, continuations, found, strict=True):
+    reading = gemma_mlx.read_continuations(
+        definition.gemma,
+        PROMPTS,
+        continuations,
+        layer=layer % definition.gemma.config.num_hidden_layers,
+    )
+    found, own = reading.log_probs(), reading.token_log_probs()
+    for prompt, more, row, tokens in zip(PROMPTS, continuations, found, own, strict=True):
         logits, _ = reference.forward(definition.config, definition.weights, [*prompt, *more])
         logits = logits[len(prompt) - 1 : -1]
         expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         assert row.dtype == np.float32
         assert relative_error(row, expected) <= TOLERANCE
+        np.testing.assert_allclose(tokens, row[np.arange(len(more)), more], rtol=1e-5)
 
 
 def test_log_probabilities_of_nothing_are_refused(definition: Definition) -> None:
     with pytest.raises(gemma_mlx.RequestError, match="a continuation has no tokens"):
-        gemma_mlx.continuation_log_probs(definition.gemma, PROMPTS[:2], [[3], []])
+        gemma_mlx.read_continuations(definition.gemma, PROMPTS[:2], [[3], []])
     with pytest.raises(gemma_mlx.RequestError, match="1 entries for 2 prompts"):
-        gemma_mlx.continuation_log_probs(definition.gemma, PROMPTS[:2], [[3]])
+        gemma_mlx.read_continuations(definition.gemma, PROMPTS[:2], [[3]])

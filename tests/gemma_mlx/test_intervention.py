@@ -170,3 +170,35 @@ def test_what_cannot_be_done_is_refused_on_entry(
     with pytest.raises(RequestError, match=message), enter(gemma):
         pass
     assert gemma.interventions == []
+
+
+@pytest.mark.parametrize("site", FIXED)
+def test_a_reading_that_began_below_is_changed_like_a_whole_one(gemma: Gemma, site: str) -> None:
+    continuations = [[5, 6, 7], [8], [9] * 10]
+    reading = gemma_mlx.read_continuations(gemma, PROMPTS, continuations, layer=LAYER)
+    plain = reading.log_probs()
+    for layer in (LAYER, LAYER + 1):
+        with add(gemma, site, layer, vector(gemma, site)):
+            found = reading.log_probs()
+            whole = gemma_mlx.read_continuations(gemma, PROMPTS, continuations).log_probs()
+        for row, expected, before in zip(found, whole, plain, strict=True):
+            np.testing.assert_allclose(row, expected, atol=1e-4)
+            assert (row != before).any()
+    for row, before in zip(reading.log_probs(), plain, strict=True):
+        np.testing.assert_array_equal(row, before)
+
+
+def test_a_reading_is_not_taken_for_one_under_other_interventions_below(gemma: Gemma) -> None:
+    def read() -> gemma_mlx.Reading:
+        return gemma_mlx.read_continuations(gemma, PROMPTS[:1], [[5]], layer=LAYER)
+
+    plain = read()
+    with add(gemma, "mlp_out", LAYER - 1, vector(gemma, "mlp_out")):
+        with pytest.raises(RequestError, match=f"interventions below layer {LAYER} changed"):
+            plain.log_probs()
+        changed = read()
+        whole = gemma_mlx.read_continuations(gemma, PROMPTS[:1], [[5]])
+        np.testing.assert_allclose(changed.log_probs()[0], whole.log_probs()[0], atol=1e-4)
+    with pytest.raises(RequestError, match=f"interventions below layer {LAYER} changed"):
+        changed.token_log_probs()
+    assert plain.log_probs()[0].shape == (1, gemma.config.vocab_size)

@@ -18,8 +18,9 @@ from harness.causality import Effect
 from harness.controls import TextBaseline
 from harness.pairs import Pair
 from harness.plots import to_bytes
-from harness.report import comparison_headline, comparison_table, summary_html
+from harness.report import comparison_headline, summary_html
 from harness.stats import CategoryTransfer, DirectionDrift, StepSeparation
+from harness.tables import comparison_table
 from harness.verdict import Criteria
 from harness.versions import LayerComparison, VersionComparison
 from tests.harness.builders import SEPARATION, analysis_of, layer_result, responses

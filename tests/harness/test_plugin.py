@@ -330,6 +330,8 @@ class TestKeywords:
             ("not (layer_1 or layer_2)", EVERY - {1, 2}),
             ("(layer_2)", {2}),
             ("layer_1-mlp_out", {1}),
+            ("layer_1-mlp", {1}),
+            ("layer_1-", {1}),
             ("layer_2 and mlp_out", {2}),
             ("layer_", EVERY),
             ("test_accuracy and layer_1", {1}),
@@ -381,6 +383,8 @@ OPTION_VALUES = {
     "no_chat": ("true", None, True, True),
     "base_model": ("a", ["b"], "a", "b"),
     "text_baselines": ("true", None, True, True),
+    "columns": ("d, p", ["d,auroc"], "d, p", "d,auroc"),
+    "sort": ("d", ["p"], "d", "p"),
     "alpha": ("0.01", ["0.1"], "0.01", "0.1"),
     "d_threshold": ("0.5", ["-1"], "0.5", "-1"),
     "replicates": ("500", ["600"], "500", "600"),
@@ -454,6 +458,111 @@ class TestOptions:
             result.stdout.fnmatch_lines([f"*{option.flag}*"])
 
 
+class TestSitesInKeywords:
+    """mlp_out is the beginning of another site's name."""
+
+    @pytest.mark.parametrize(
+        ("keyword", "sites"),
+        [
+            ("layer_1", {"mlp_out", "mlp_out_normed"}),
+            ("layer_1-mlp_out", {"mlp_out"}),
+            ("layer_1-mlp_out_normed", {"mlp_out_normed"}),
+            ("not layer_1-mlp_out and layer_1", {"mlp_out_normed"}),
+            ("layer_1-mlp", {"mlp_out", "mlp_out_normed"}),
+        ],
+    )
+    def test_mean_that_site_alone(self, checks, keyword, sites):
+        result = checks(
+            "--collect-only", "-q", "--site", "mlp_out", "--site", "mlp_out_normed", "-k", keyword
+        )
+        names = [re.search(r"\[layer_1-(\w+)", name)[1] for name in selected(result)]
+        assert set(names) == sites
+
+
+@pytest.fixture(scope="module")
+def alone_and_together(tmp_path_factory, store, some_pairs):
+    def run(*more):
+        return run_checks(
+            tmp_path_factory.mktemp("run"), "--model", BASE, "--pairs", some_pairs,
+            "--artifact-store", store, *QUICK, *more,
+        )  # fmt: skip
+
+    return run(), run("-n", "2", "--artifact-save", "kept", "--junitxml", "junit.xml")
+
+
+class TestXdist:
+    """Workers compute, the controller alone writes and says."""
+
+    def test_gives_the_same_numbers(self, alone_and_together):
+        alone, together = alone_and_together
+        assert together.code == alone.code == pytest.ExitCode.TESTS_FAILED
+        assert together.results["layers"] == alone.results["layers"]
+
+    def test_says_it_once(self, alone_and_together):
+        alone, together = alone_and_together
+        for text in ("layer_6-mlp_out ", "0 of 8 layers separate", "report, plot and results"):
+            found = [line for line in together.output.splitlines() if line.startswith(text)]
+            assert found == [line for line in alone.output.splitlines() if line.startswith(text)]
+            assert len(found) == 1
+
+    def test_leaves_one_whole_report_and_one_baseline(self, alone_and_together):
+        alone, together = alone_and_together
+        assert "0 of 8 layers separate" in together.page
+        names = [{file.name for file in run.folder.iterdir()} for run in alone_and_together]
+        assert names[0] == names[1] == {"report.html", RESULTS, PLOT}
+        (saved,) = (together.folder.parent / ".artifact_baselines").iterdir()
+        assert saved.stem == "0001_kept"
+        count = len(re.findall(r"test_effect_size\[layer_6-mlp_out\]", together.page))
+        assert count == len(re.findall(r"test_effect_size\[layer_6-mlp_out\]", alone.page))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--layers", "99"), "--layers '99': layer 99 doesn't exist"),
+            (("--max-tokens", "5000"), "the model's context is 2048"),
+        ],
+        ids=["before collection", "in a fixture"],
+    )
+    def test_bad_input_is_one_line(self, tmp_path, store, some_pairs, arguments, message):
+        run = run_checks(
+            tmp_path, "--model", BASE, "--pairs", some_pairs, "--artifact-store", store,
+            "-n", "2", *arguments,
+        )  # fmt: skip
+        assert run.code == pytest.ExitCode.USAGE_ERROR
+        assert "INTERNALERROR" not in run.output
+        assert "Traceback" not in run.output
+        assert run.output.count(message) == 1
+        assert not run.folder.exists()
+
+
+class TestTable:
+    @pytest.fixture
+    def lines(self, on_base, checks, some_pairs):
+        def run(*arguments):
+            result = checks("--pairs", some_pairs, *QUICK, "-k", "test_accuracy", *arguments)
+            start = next(i for i, line in enumerate(result.outlines) if "= alignment art" in line)
+            return result.outlines[start + 1 :]
+
+        return run
+
+    def test_columns_are_chosen(self, lines):
+        header, *rows = lines("--artifact-columns", "auroc,d_z")
+        assert header.split() == ["AUROC", "d_z", "verdict"]
+        assert [len(row.split()) for row in rows[:8]] == [4] * 8
+
+    def test_rows_are_sorted(self, lines):
+        _, *rows = lines("--artifact-sort", "d")
+        values = [float(row.split()[1]) for row in rows[:8]]
+        assert values == sorted(values, reverse=True)
+        _, *rows = lines("--artifact-sort", "p")
+        values = [float(re.search(r"\] +([\d.]+) ", row.split("]", 1)[1])[1]) for row in rows[:8]]
+        assert values == sorted(values)
+
+    def test_quiet_is_the_verdict_alone(self, lines):
+        first, *_ = lines("-q")
+        assert first.startswith("0 of 8 layers separate")
+
+
 def copied(folder: Path, **changes) -> Path:
     """A copy of the base checkpoint; bytes replace a file, None takes it away."""
     shutil.copytree(BASE, folder)
@@ -506,6 +615,8 @@ BAD_OPTIONS = {
     "model of no user": (["--model", "~nosuchuser/x"], "~nosuchuser/x: no such folder (*"),
     "pairs file": (["--pairs", "/no/such.json"], "/no/such.json: no such prompt pairs file"),
     "baseline": (["--artifact-compare", "nosuch"], "no baseline 'nosuch' in*"),
+    "column": (["--artifact-columns", "d,size"], "--artifact-columns 'size': choose from d, *"),
+    "sort": (["--artifact-sort", "size"], "--artifact-sort 'size': choose from layer, d, *"),
     "baseline name": (["--artifact-save", "../x"], "baseline name '../x': use letters*"),
 }
 BAD_PAIRS = {

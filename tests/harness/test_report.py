@@ -10,7 +10,8 @@ import pytest
 from harness import plots
 from harness.activations import Dropped
 from harness.pairs import Pair
-from harness.report import headline, power_sentence, summary_html, terminal_table
+from harness.report import headline, power_sentence, summary_html
+from harness.tables import terminal_table
 from harness.verdict import Criteria
 from tests.harness.builders import PAIRS, analysis_of, layer_result, responses
 

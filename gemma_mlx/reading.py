@@ -1,0 +1,104 @@
+"""Read given continuations, and read them again under interventions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from gemma_mlx.cache import BatchCache
+from gemma_mlx.errors import RequestError
+from gemma_mlx.generation import Request, chain, left_pad
+from gemma_mlx.loading import Gemma
+from gemma_mlx.model import Intervention
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One batch of prompts with continuations, read as far as `layer`.
+
+    What the model makes of it from there on is computed at each call, under the interventions of
+    that moment, so that many of them at the same layer cost only the layers above it.
+    """
+
+    gemma: Gemma
+    layer: int
+    continuations: Sequence[Sequence[int]]
+    _padding: Sequence[int]
+    _stream: mx.array
+    _below: Sequence[Intervention]
+
+    def log_probs(self) -> list[np.ndarray]:
+        """Log-probabilities, in nats, of every token at every step.
+
+        Returns:
+            Per row float32 (steps, vocab): row t is the distribution that continuation token t
+            is drawn from.
+
+        Raises:
+            RequestError: an intervention below `layer` came or went since the reading began.
+        """
+        logits = self._logits()
+        log_probs = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+        return [r[-len(c) :] for r, c in zip(log_probs, self.continuations, strict=True)]
+
+    def token_log_probs(self) -> list[np.ndarray]:
+        """Per row float32 (steps,): `log_probs` of the continuations' own tokens."""
+        logits = self._logits()
+        tokens, _ = left_pad(self.continuations)
+        own = mx.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+        log_probs = np.array(own - mx.logsumexp(logits, axis=-1))
+        return [r[-len(c) :] for r, c in zip(log_probs, self.continuations, strict=True)]
+
+    def _logits(self) -> mx.array:
+        """(rows, steps of the longest continuation, vocab)."""
+        if _below(self.gemma, self.layer) != self._below:
+            raise RequestError(f"interventions below layer {self.layer} changed after the reading")
+        columns = self._stream.shape[1]
+        cache = BatchCache(self.gemma.config, padding=self._padding, capacity=columns)
+        cache.advance(columns)
+        model, steps = self.gemma.model, max(map(len, self.continuations))
+        # The last column predicts what comes after; only the continuations' predictions are
+        # turned into logits, which are wide.
+        hidden = model.model.norm(
+            model.run_blocks(
+                self._stream, cache, chain(self.gemma), first=self.layer, last=steps + 1
+            )
+        )
+        return model.logits(hidden[:, -steps - 1 : -1])
+
+
+def read_continuations(
+    gemma: Gemma,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    *,
+    layer: int = 0,
+) -> Reading:
+    """Read one batch of prompts, each with its continuation, as far as `layer`.
+
+    Args:
+        prompts, continuations: token ids, one of each per row.
+        layer: the residual stream before this layer is computed once and kept, with the
+            interventions that are on now.
+
+    Raises:
+        RequestError: nothing to read in a row, more than the model's context, or no such layer.
+    """
+    request = Request(
+        prompts, layers=(layer,), sites=(), positions="forced", continuation=continuations
+    )
+    request.check(gemma.config)
+    if not all(map(len, continuations)):
+        raise RequestError("a continuation has no tokens")
+    tokens, padding = left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
+    cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1])
+    cache.advance(tokens.shape[1])
+    model = gemma.model
+    stream = model.run_blocks(model.embed(tokens), cache, chain(gemma), until=layer)
+    mx.eval(stream)
+    return Reading(gemma, layer, continuations, padding, stream, _below(gemma, layer))
+
+
+def _below(gemma: Gemma, layer: int) -> list[Intervention]:
+    return [each for each in gemma.interventions if each.layer < layer]

@@ -1,0 +1,176 @@
+"""Tables by layer: which figures there are, and how the terminal shows them."""
+
+import math
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+
+from harness.analysis import Analysis, LayerResult
+from harness.stats import Separation
+from harness.verdict import Criteria, Outcome, decimal, interval, overall, p_value
+from harness.versions import VersionComparison
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of a layer: `value` is None where it wasn't measured."""
+
+    title: str
+    about: str
+    value: Callable[[LayerResult], float | None]
+    interval: Callable[[LayerResult], tuple[float, float] | None] | None = None
+    text: Callable[[float], str] = decimal
+    #: What comes first when rows are sorted by it.
+    largest_first: bool = True
+
+    def cells(self, result: LayerResult) -> tuple[str, ...]:
+        """The figure as text, and its interval where it has one."""
+        value = self.value(result)
+        figure = "–" if value is None else self.text(value)
+        if self.interval is None:
+            return (figure,)
+        bounds = self.interval(result)
+        return figure, "" if bounds is None else interval(bounds)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        return (self.title,) if self.interval is None else (self.title, "interval")
+
+
+def _forced(result: LayerResult) -> Separation | None:
+    return result.companions.get("forced")
+
+
+COLUMNS = {
+    "d": Column(
+        "d",
+        "held-out effect size",
+        lambda r: r.separation.d,
+        lambda r: r.separation.d_interval,
+    ),
+    "accuracy": Column(
+        "accuracy",
+        "held-out accuracy of a linear boundary",
+        lambda r: r.separation.accuracy,
+        lambda r: r.separation.accuracy_interval,
+    ),
+    "p": Column(
+        "p (family)",
+        "p-value over all layers and sites of the run",
+        lambda r: r.separation.p_adjusted,
+        text=p_value,
+        largest_first=False,
+    ),
+    "p_layer": Column(
+        "p (layer)",
+        "p-value of the layer alone",
+        lambda r: r.separation.p_value,
+        text=p_value,
+        largest_first=False,
+    ),
+    "same_words": Column(
+        "d, same words",
+        "d with the natural answer forced after both prompts",
+        lambda r: f.d if (f := _forced(r)) else None,
+    ),
+    "beyond_base": Column(
+        "beyond base",
+        "d beyond the base model's",
+        lambda r: r.beyond_base.difference if r.beyond_base else None,
+        lambda r: r.beyond_base.interval if r.beyond_base else None,
+        text=lambda value: f"{value:+.2f}",
+    ),
+    "agreement": Column(
+        "agreement",
+        "mean cosine of a pair's difference with the direction of all others",
+        lambda r: r.quality.mean_cosine if r.quality else None,
+    ),
+    "d_z": Column("d_z", "effect size of the paired difference", lambda r: r.separation.d_z),
+    "auroc": Column("AUROC", "area under the ROC curve", lambda r: r.separation.auroc),
+    "paired_accuracy": Column(
+        "paired",
+        "share of pairs whose members lie the right way round",
+        lambda r: r.separation.paired_accuracy,
+    ),
+    "in_sample_d": Column(
+        "d, in-sample", "d of the vectors the direction was learnt from", lambda r: r.in_sample.d
+    ),
+    "in_sample_accuracy": Column(
+        "accuracy, in-sample",
+        "accuracy on the vectors the boundary was learnt from",
+        lambda r: r.in_sample.accuracy,
+    ),
+    "seed_ratio": Column(
+        "seed ratio",
+        "distance of means over the root of the mean deviation; depends on the activations' scale",
+        lambda r: r.in_sample.seed_ratio,
+    ),
+}
+
+DEFAULT_COLUMNS = ("d", "accuracy", "p", "same_words")
+
+
+def ordered(analysis: Analysis, by: str) -> list[LayerResult]:
+    """Results by a column, undefined ones last; "layer" leaves them as they are."""
+    results = list(analysis.values())
+    if by == "layer":
+        return results
+    column = COLUMNS[by]
+
+    def place(result: LayerResult) -> float:
+        value = column.value(result)
+        if value is None or math.isnan(value):
+            return math.inf
+        return -value if column.largest_first else value
+
+    return sorted(results, key=place)
+
+
+def terminal_table(
+    analysis: Analysis,
+    criteria: Criteria,
+    *,
+    columns: Sequence[str] = DEFAULT_COLUMNS,
+    sort: str = "layer",
+) -> list[tuple[str, Outcome]]:
+    """One line per layer and site, with its outcome; the first line is the header."""
+    chosen = [COLUMNS[name] for name in columns]
+    header = ["", *(title for column in chosen for title in column.titles), "verdict"]
+    rows = [["" if title == "interval" else title for title in header]]
+    outcomes: list[Outcome] = ["passed"]
+    for result in ordered(analysis, sort):
+        outcomes.append(overall(result, criteria))
+        figures = [cell for column in chosen for cell in column.cells(result)]
+        rows.append([result.id, *figures, outcomes[-1]])
+    left = {0, len(header) - 1} | {i for i, title in enumerate(header) if title == "interval"}
+    return list(zip(_aligned(rows, left), outcomes, strict=True))
+
+
+def comparison_table(compared: VersionComparison) -> list[str]:
+    """One line per layer and site of a version comparison, behind a header."""
+    rows = [("", "d then", "d now", "change", "", "cosine", "verdict")]
+    for layer in compared.layers.values():
+        c = layer.comparison
+        rows.append(
+            (
+                layer.id,
+                decimal(c.d_a),
+                decimal(c.d_b),
+                f"{c.difference:+.2f}",
+                interval(c.interval),
+                "–" if layer.drift is None else decimal(layer.drift.cosine),
+                c.verdict,
+            )
+        )
+    return _aligned(rows, left={0, 4, 6})
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
+    """Rows as lines of columns; those in `left` are flush left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
