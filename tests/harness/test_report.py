@@ -93,7 +93,7 @@ class TestHeadline:
             some = headline(analysis_of(layer_result(0), layer_result(1, d=math.nan)), CRITERIA)
             none = headline(analysis_of(layer_result(1, d=math.nan)), CRITERIA)
         assert "from 1.50 to 1.50" in some
-        assert none.startswith("0 of 1 layers")
+        assert none.startswith("0 of 1 layer separates")
         assert "0.00" not in none, "a d that isn't defined is not 0"
 
 
