@@ -1,7 +1,6 @@
 """Figures of the controls: positions, categories, steps, versions."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,13 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.activations import LayerSite
-from harness.analysis import Analysis, LayerResult
-from harness.plots import COLOURS, GREY, label_height, line_at, style
+from harness.analysis import Analysis
+from harness.plots import COLOURS, GREY, layer_ticks, line_at, style
 from harness.versions import LayerComparison, VersionComparison
 
 # Diverging, safe for the colour-blind, white at 0.
 _MAP = "PuOr_r"
-_LARGEST_TICKS = 40
 
 
 def positions_figure(analysis: Analysis) -> Figure:
@@ -40,7 +38,7 @@ def positions_figure(analysis: Analysis) -> Figure:
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_title("Is it the words? d where the words may differ, and where they can't")
         axes.set_ylabel("d (standard deviations)")
-        _layer_ticks(axes, results)
+        layer_ticks(axes, results)
         figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -63,7 +61,7 @@ def category_figure(analysis: Analysis) -> Figure:
         _heat_map(figure, axes, values, "d (standard deviations)", annotate=len(results) <= 12)
         axes.set_yticks(range(len(categories)), categories)
         axes.set_title("Does the direction of the other categories hold on each?")
-        _layer_ticks(axes, results)
+        layer_ticks(axes, results)
     return figure
 
 
@@ -90,7 +88,7 @@ def step_figure(analysis: Analysis, alpha: float) -> Figure:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("generated token")
         axes.set_title(f"At which token? Dots: family-wise p < {alpha:g} over the layer's tokens")
-        _layer_ticks(axes, results)
+        layer_ticks(axes, results)
     return figure
 
 
@@ -104,8 +102,8 @@ def comparison_figure(
     with style():
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         axes = figure.subplots()
-        axes.axhspan(-margin, margin, color="#000000", alpha=0.06, lw=0)
-        label_height(axes, margin / 2, f"±{margin:g}", GREY)
+        label = f"margin ±{margin:g}"
+        axes.axhspan(-margin, margin, color="#000000", alpha=0.08, lw=0, label=label)
         for verdict, colour in colours.items():
             chosen = [i for i, c in enumerate(layers) if c.comparison.verdict == verdict]
             if not chosen:
@@ -117,8 +115,8 @@ def comparison_figure(
         line_at(axes, 0, "no change")
         axes.set_title(title)
         axes.set_ylabel("change of d")
-        _layer_ticks(axes, layers)
-        figure.legend(loc="outside lower center", ncols=3)
+        layer_ticks(axes, layers)
+        figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
@@ -138,7 +136,7 @@ def category_change_figure(compared: VersionComparison) -> Figure:
         _heat_map(figure, axes, values, "change of d", annotate=len(layers) <= 12)
         axes.set_yticks(range(len(categories)), categories)
         axes.set_title(f"Which categories changed from {compared.a}?")
-        _layer_ticks(axes, layers)
+        layer_ticks(axes, layers)
     return figure
 
 
@@ -154,16 +152,3 @@ def _heat_map(
             shown = "–" if np.isnan(value) else f"{0.0 if abs(value) < 0.05 else value:.1f}"
             colour = "#FFFFFF" if abs(value) > 0.65 * bound else "#000000"
             axes.text(column, row, shown, ha="center", va="center", fontsize=8, color=colour)
-
-
-def _layer_ticks(axes: Axes, results: Sequence[LayerResult | LayerComparison]) -> None:
-    sites = {result.site for result in results}
-    names = [
-        str(result.layer) if len(sites) == 1 else f"{result.layer} {result.site}"
-        for result in results
-    ]
-    every = math.ceil(len(names) / _LARGEST_TICKS)
-    axes.set_xticks(range(0, len(names), every), names[::every])
-    if len(sites) > 1:
-        axes.tick_params(axis="x", rotation=90)
-    axes.set_xlabel("layer")

@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 
 from harness.analysis import Analysis, LayerResult
 from harness.verdict import CHANCE, Criteria, decimal, overall
+from harness.versions import LayerComparison
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _NATURAL, _ARTIFACT = "#0072B2", "#D55E00"
 SAME_WORDS = "#009E73"
 GREY = "#767676"
+_LARGEST_TICKS = 40
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "font.family": "sans-serif",
@@ -65,18 +67,20 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
             if all("forced" in result.companions for result in results):
                 same = [result.companions["forced"] for result in results]
                 low, high = np.array([other.d_interval for other in same]).T
-                top.vlines(x, low, high, color=SAME_WORDS, linewidth=1.6)
+                # Beside the headline's dots, which they would cover where all answers are alike.
+                beside = x + 0.12
+                top.vlines(beside, low, high, color=SAME_WORDS, linewidth=1.6)
                 name = "same words after both prompts" if number == 0 else None
                 d_same = [other.d for other in same]
-                top.plot(x, d_same, "D", color=SAME_WORDS, markersize=4.5, label=name)
+                top.plot(beside, d_same, "D", color=SAME_WORDS, markersize=4.5, label=name)
             ghost = {"color": GREY, "marker": "x", "linestyle": "none", "markersize": 5}
             name = "in-sample, for comparison" if number == 0 else None
             top.plot(x, [r.in_sample.d for r in results], label=name, **ghost)
             bottom.plot(x, [r.in_sample.accuracy for r in results], label=name, **ghost)
         null = [result.separation.null_quantile_95 for result in analysis.values()]
         if np.isfinite(null).all():
-            top.axhspan(0, max(null), color="#000000", alpha=0.06, lw=0)
-            label_height(top, max(null) / 2, "95% of\nshuffled labels", GREY)
+            band = "95% of runs with shuffled labels"
+            top.axhspan(0, max(null), color="#000000", alpha=0.08, lw=0, label=band)
         line_at(top, criteria.d_threshold, f"threshold {criteria.d_threshold:g}")
         line_at(bottom, CHANCE, "chance")
         top.axhline(0, color=GREY, linewidth=0.8)
@@ -89,7 +93,7 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
         bottom.set_xlabel("layer")
         layers = sorted({layer for layer, _ in analysis})
         bottom.set_xticks(layers if len(layers) <= 40 else layers[:: math.ceil(len(layers) / 40)])
-        figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -111,6 +115,61 @@ def scores_figure(result: LayerResult) -> Figure:
         axes.set_ylabel("score")
         figure.legend(loc="outside right upper")
     return figure
+
+
+def distribution_figure(analysis: Analysis) -> Figure:
+    """Held-out scores of every prompt by layer and site: a dot each, with their quartiles."""
+    results = list(analysis.values())
+    rng = np.random.default_rng(0)
+    with style():
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for name, colour, marker, place in (
+            ("natural", _NATURAL, "o", -0.2),
+            ("artifact", _ARTIFACT, "^", 0.2),
+        ):
+            for x, result in enumerate(results):
+                scores = standardized_scores(result)[name == "artifact"]
+                jitter = rng.uniform(-0.11, 0.11, len(scores))
+                # Thousands of dots are a picture; as vectors they would make the page slow.
+                axes.plot(
+                    x + place + jitter, scores, marker, color=colour, markersize=2.6, alpha=0.55,
+                    markeredgewidth=0, rasterized=True, label=name if x == 0 else None,
+                )  # fmt: skip
+                low, middle, high = np.quantile(scores, (0.25, 0.5, 0.75))
+                axes.vlines(x + place, low, high, color=colour, linewidth=2.4)
+                axes.plot(x + place, middle, "_", color=colour, markersize=11, markeredgewidth=2)
+        line_at(axes, 0, "boundary")
+        axes.set_title("Held-out scores of all prompts")
+        axes.set_ylabel("score (standard deviations)")
+        layer_ticks(axes, results)
+        figure.legend(loc="outside lower center", ncols=2, markerscale=2)
+    return figure
+
+
+def standardized_scores(result: LayerResult) -> tuple[np.ndarray, np.ndarray]:
+    """Held-out scores of natural and artifact prompts in pooled standard deviations, 0 at the
+    boundary; all 0 where they don't vary."""
+    natural, artifact = (
+        np.array(result.separation.scores_natural),
+        np.array(result.separation.scores_artifact),
+    )
+    spread = np.sqrt((natural.var(ddof=1) + artifact.var(ddof=1)) / 2)
+    return (natural / spread, artifact / spread) if spread > 0 else (natural * 0, artifact * 0)
+
+
+def layer_ticks(axes: Axes, results: Sequence[LayerResult | LayerComparison]) -> None:
+    """Name what stands at 0, 1, 2, … along the axis, as many as there is room for."""
+    sites = {result.site for result in results}
+    names = [
+        str(result.layer) if len(sites) == 1 else f"{result.layer} {result.site}"
+        for result in results
+    ]
+    every = math.ceil(len(names) / _LARGEST_TICKS)
+    axes.set_xticks(range(0, len(names), every), names[::every])
+    if len(sites) > 1:
+        axes.tick_params(axis="x", rotation=90)
+    axes.set_xlabel("layer")
 
 
 def to_bytes(figure: Figure, kind: str) -> bytes:
@@ -157,19 +216,13 @@ def _curve(
 
 
 def line_at(axes: Axes, y: float, label: str) -> None:
-    """A dashed, labelled line to hold estimates against."""
+    """A dashed line to hold estimates against, labelled outside at the right, where no data are."""
     axes.axhline(y, color="#000000", linewidth=0.9, linestyle=(0, (4, 3)))
-    label_height(axes, y, label, "#000000")
-
-
-def label_height(axes: Axes, y: float, text: str, colour: str) -> None:
-    """A label for a height, outside at the right, where no data are."""
     axes.annotate(
-        text,
+        label,
         (1.01, y),
         xycoords=("axes fraction", "data"),
         va="center",
         fontsize=8,
-        color=colour,
         annotation_clip=False,
     )

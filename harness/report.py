@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,15 @@ from harness.analysis import Analysis, PairResponses, layer_id
 from harness.causality import Effect
 from harness.stats import smallest_detectable_effect
 from harness.tables import COLUMNS, Column
-from harness.verdict import Criteria, decimal, interval, overall
+from harness.verdict import (
+    CRITERIA,
+    Criteria,
+    Outcome,
+    decimal,
+    interval,
+    overall,
+    uses_direction,
+)
 from harness.versions import VersionComparison
 
 _TABLE = (
@@ -104,20 +112,69 @@ def summary_html(
     )
     environment.filters.update(decimal=decimal, interval=interval)
     template = environment.get_template("summary.html")
+    panels = _panels(analysis, criteria)
+    effects = _effects(analysis, criteria, causal or {})
+    sections = [
+        ("layers", "By layer"),
+        *([("baseline", "Against the baseline")] if compared else []),
+        *((panel.id, panel.title) for panel in panels),
+        *([("cause", "Does the model use the direction?")] if effects else []),
+        *([("text", "What the text alone gives")] if analysis.text else []),
+        ("responses", "Responses"),
+        ("provenance", "Provenance"),
+        ("checks", "Checks"),
+    ]
     return template.render(
         headline=headline(analysis, criteria),
+        verdict=max((overall(result, criteria) for result in analysis.values()), key=_worse),
+        sections=sections,
+        missed=lambda result: [
+            name for name, judge in CRITERIA.items() if judge(result, criteria).outcome != "passed"
+        ],
         power=power_sentence(analysis, criteria),
         plot=_picture(plots.separation_figure(analysis, criteria)),
-        panels=_panels(analysis, criteria),
-        causal={layer_id(*key): effects for key, effects in (causal or {}).items()},
+        panels=panels,
+        causal=effects,
+        causal_headline=_causal_headline(effects),
         compared=compared,
         comparison=_comparison_panels(compared),
+        comparison_verdict=_comparison_verdict(compared),
         columns=_columns(analysis),
         outcome=lambda result: overall(result, criteria),
         responses=_worst_first(analysis),
         analysis=analysis,
         criteria=criteria,
         provenance=_flat(analysis.provenance),
+    )
+
+
+_worse = ("passed", "inconclusive", "failed").index
+
+
+def _effects(
+    analysis: Analysis, criteria: Criteria, causal: Mapping[LayerSite, tuple[Effect, Effect]]
+) -> list[tuple[str, Effect, Outcome]]:
+    """Interventions with the id of their layer and their verdict."""
+    return [
+        (layer_id(*key), effect, uses_direction(analysis[key], effect, criteria).outcome)
+        for key, effects in causal.items()
+        for effect in effects
+    ]
+
+
+def _causal_headline(effects: Sequence[tuple[str, Effect, Outcome]]) -> str:
+    shown = [f"{id} ({effect.kind})" for id, effect, outcome in effects if outcome == "passed"]
+    if shown:
+        return f"The model uses the direction at {', '.join(shown)}."
+    return "The model is not shown to use the direction where it was tried."
+
+
+def _comparison_verdict(compared: VersionComparison | None) -> Outcome:
+    if compared is None:
+        return "passed"
+    found = {layer.comparison.verdict for layer in compared.layers.values()}
+    return (
+        "failed" if "changed" in found else "inconclusive" if "inconclusive" in found else "passed"
     )
 
 
@@ -134,6 +191,7 @@ def _columns(analysis: Analysis) -> list[Column]:
 class _Panel:
     """A figure of the report with the sentence that says what it shows."""
 
+    id: str
     title: str
     text: str
     picture: str
@@ -148,7 +206,15 @@ def _picture(figure: Figure) -> str:
 def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
     """Controls, as far as the analysis has them."""
     results = list(analysis.values())
-    found = []
+    found = [
+        _Panel(
+            "scores",
+            "Where the prompts lie",
+            "Held-out scores of all prompts, in standard deviations from the boundary. d is the "
+            "distance between the two clouds of a layer.",
+            _picture(plots.distribution_figure(analysis)),
+        )
+    ]
     if any(result.companions for result in results):
         forced = [r.companions["forced"].d for r in results if "forced" in r.companions]
         defined = [d for d in forced if not math.isnan(d)]
@@ -159,6 +225,7 @@ def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
         )
         found.append(
             _Panel(
+                "words",
                 "Is it the words, or the model?",
                 "Where each prompt has its own answer, the words that were written separate the "
                 f"conditions even at layer 0. The other curves hold the words constant.{same}",
@@ -172,6 +239,7 @@ def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
         )
         found.append(
             _Panel(
+                "categories",
                 "One direction for all categories?",
                 "Each category is scored along the direction that the other categories give. The "
                 f"weakest is {worst.category} with d = {decimal(worst.d)} "
@@ -182,6 +250,7 @@ def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
     if any(result.steps for result in results):
         found.append(
             _Panel(
+                "tokens",
                 "At which token?",
                 "Each token is scored along the direction of whole responses, refitted without "
                 "its own pair.",
@@ -197,6 +266,7 @@ def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
     title = f"Change of d from {compared.a}"
     found = [
         _Panel(
+            "baseline",
             "Against the baseline",
             comparison_headline(compared),
             _picture(panels.comparison_figure(compared.layers, compared.margin, title)),
@@ -205,6 +275,7 @@ def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
     if compared.categories:
         found.append(
             _Panel(
+                "baseline-categories",
                 "Against the baseline, by category",
                 "Change of each category's d along the direction of the other categories.",
                 _picture(panels.category_change_figure(compared)),
@@ -216,12 +287,8 @@ def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
 def _worst_first(analysis: Analysis) -> list[tuple[PairResponses, str]]:
     """Responses with how far their pair is separated: the held-out score difference in standard
     deviations, averaged over layers and sites; pairs that weren't scored come last."""
-    gaps = []
-    for result in analysis.values():
-        s = result.separation
-        artifact, natural = np.array(s.scores_artifact), np.array(s.scores_natural)
-        spread = np.sqrt((artifact.var(ddof=1) + natural.var(ddof=1)) / 2)
-        gaps.append((artifact - natural) / spread if spread > 0 else np.zeros(len(artifact)))
+    scores = map(plots.standardized_scores, analysis.values())
+    gaps = [artifact - natural for natural, artifact in scores]
     mean = dict(zip(analysis.scored, np.mean(gaps, axis=0), strict=True))
     ordered = sorted(analysis.responses, key=lambda r: mean.get(r.pair, np.inf))
     return [(r, decimal(mean[r.pair]) if r.pair in mean else "–") for r in ordered]

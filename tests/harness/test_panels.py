@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -237,7 +238,7 @@ class TestComparison:
         assert points["changed"] == [1.5, -1.5]
         assert points["inconclusive"] == [0.25]
         assert axes.get_title(loc="left") == "Change of d from 0001_old"
-        assert "±0.5" in {text.get_text() for text in axes.texts}
+        assert "margin ±0.5" in axes.get_legend_handles_labels()[1]
         assert ticks(axes) == ["0", "1", "2"]
         drawn(figure, "png")
 
@@ -404,7 +405,7 @@ class TestReport:
             "+0.50 [0.25, 0.75]",
         ):  # fmt: skip
             assert part in page.text, part
-        assert page.tags.count("img") == 6
+        assert page.tags.count("img") == 7
         assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
 
     def test_what_is_not_there_is_not_spoken_of(self):
@@ -414,7 +415,7 @@ class TestReport:
             "Does the model use the direction", "What the text alone", "beyond base",
         ):  # fmt: skip
             assert part not in page.text, part
-        assert page.tags.count("img") == 1
+        assert page.tags.count("img") == 2
 
     def test_other_positions_without_forced_ones(self):
         result = full()
@@ -450,18 +451,21 @@ class TestReport:
                 gained=(text,),
                 categories={text: {"layer_0-mlp_out": 1.0}, "two": {"layer_0-mlp_out": 0.5}},
             ),
-            causal={(1, text): (effect(text), effect("ablate"))},
+
             text=(TextBaseline(text, text, SEPARATION, {}),),
             provenance={"model": text, "collection": {"positions": text}},
             responses=(
                 responses(Pair("one", "q0", text, text), natural=text, artifact=text),
             ),
         )  # fmt: skip
-        assert "script" not in found.tags
-        assert found.tags.count("img") == 6
-        assert found.text.count(text) >= 8
+        assert found.tags.count("script") == 1
+        assert found.tags.count("img") == 7
+        assert found.text.count(text) >= 6
 
     def test_ids_of_the_causal_table(self):
+        result = replace(full(), layer=17, site="resid_post")
         key = (17, "resid_post")
-        page = self.page(full(), causal={key: (effect("add"), effect("ablate"))})
-        assert page.text.count(layer_id(*key)) == 2
+        page = self.page(result, causal={key: (effect("add"), effect("ablate"))})
+        rows = re.findall(rf"{layer_id(*key)} (add|ablate) (\w+) ", page.text)
+        assert rows == [("add", "passed"), ("ablate", "failed")]
+        assert f"The model uses the direction at {layer_id(*key)} (add)." in page.text

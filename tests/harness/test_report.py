@@ -4,9 +4,11 @@ import math
 import re
 import warnings
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+import harness
 from harness import plots
 from harness.activations import Dropped
 from harness.pairs import Pair
@@ -198,8 +200,11 @@ class TestEscaping:
         shown = Page(content)
         addresses = [v for name, v in shown.attributes if name in ("src", "href", "srcset")]
         assert addresses
-        assert all(address.startswith("data:image/") for address in addresses)
-        assert not {"script", "link", "iframe", "object", "base", "form"} & set(shown.tags)
+        assert all(address.startswith(("data:image/", "#")) for address in addresses)
+        script = (Path(harness.__file__).parent / "templates" / "report.js").read_text()
+        assert shown.tags.count("script") == 1
+        assert f"<script>{script.rstrip()}</script>" in content
+        assert not {"link", "iframe", "object", "base", "form"} & set(shown.tags)
         assert "url(" not in content
         assert "@import" not in content
 
@@ -209,7 +214,9 @@ class TestSummary:
         analysis = analysis_of(layer_result(3, **FAILED), layer_result(4, d=2.345))
         shown = Page(summary_html(analysis, CRITERIA))
         assert headline(analysis, CRITERIA) in shown.text
-        assert "layer_3-mlp_out failed 0.10 [-0.40, 0.60] 0.80 [0.70, 0.90] 0.7000" in shown.text
+        assert (
+            "layer_3-mlp_out failed: d, p 0.10 [-0.40, 0.60] 0.80 [0.70, 0.90] 0.7000" in shown.text
+        )
         assert re.search(r"layer_4-mlp_out passed 2\.3\d \[1\.00, 2\.00\]", shown.text)
 
     def test_in_sample_figures_stand_beside(self):
