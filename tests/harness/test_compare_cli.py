@@ -1,8 +1,10 @@
 """`python -m harness compare`: saved runs side by side, and what the exit code says."""
 
 import json
-import runpy
+import os
+import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -16,6 +18,7 @@ from harness.verdict import Criteria
 from tests.harness.measured import analysis_from, measured, pairs_of, version_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
+ROOT = Path(__main__.__file__).resolve().parent.parent
 ONE, TWO = (0, "mlp_out"), (1, "mlp_out")
 FIGURES = {f"comparison_{name}.{kind}" for name in ("depth", "likeness") for kind in ("png", "svg")}
 
@@ -291,14 +294,14 @@ class TestHelp:
             __main__.main(arguments)
         assert stop.value.code == 2
 
-    def test_as_a_module(self, capsys, monkeypatch):
+    def test_as_a_module(self):
         save("v1"), save("v2", {ONE: 0.0, TWO: 3.0})
-        monkeypatch.setattr(sys, "argv", ["harness", "compare", "v1", "v2"])
-        monkeypatch.delitem(sys.modules, "harness.__main__")
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_module("harness", run_name="__main__")
-        assert stop.value.code == 1
-        assert "1 changed" in capsys.readouterr().out
+        command = [sys.executable, "-m", "harness", "compare", "v1", "v2"]
+        ran = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True
+        )
+        assert ran.returncode == 1
+        assert b"1 changed" in ran.stdout
 
 
 def loaded(*paths):

@@ -1,0 +1,106 @@
+"""Every command of README and docs is run, on a few pairs and tokens, with stand-ins for what the
+reader would put in its place."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.__main__ import main
+from harness.options import OPTIONS
+from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS
+from tests.harness.builders import checkpoint, written
+from tests.test_docs import NAMES, ROOT, commands
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs", "ignore:.*the other run")
+
+# What isn't a matter of this repository's code, or is what runs these tests.
+NOT_RUN = ("make ", ". .venv/bin/activate", "hf auth login", "sudo apt-get ", "git clone ")
+STAND_INS = {
+    "google/gemma-3-1b-it": EMBEDDED_MODEL,
+    "mlx-community/gemma-3-1b-it-qat-4bit": EMBEDDED_MODEL,
+    "OLD": EMBEDDED_MODEL,
+    "NEW": EMBEDDED_MODEL,
+}
+EXAMPLE = re.compile(r"```python\n# (test_\w+\.py)\n(.*?)^```", re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Few pairs, and a store and a deep model that all pages share."""
+    content = json.loads(EMBEDDED_PAIRS.read_text(encoding="utf-8"))
+    for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
+        del body["pairs"][4:]
+    folder = tmp_path_factory.mktemp("given")
+    deep = checkpoint(folder / "deep", num_hidden_layers=13)
+    return {
+        "pairs": written(folder / "pairs.json", content),
+        "store": folder / "store",
+        "path/to/checkpoint": deep.path,
+    }
+
+
+@pytest.fixture
+def run(
+    given: dict[str, Path], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], int]:
+    """Run one command in a folder that looks like the repository."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (pytester.path / "my_pairs.json").write_bytes(given["pairs"].read_bytes())
+    (pytester.path / "fixtures").symlink_to(ROOT / "fixtures")
+
+    def stand_in(word: str) -> str:
+        if word.startswith("artifact_checks"):
+            return str(ROOT / word)
+        return str({**STAND_INS, **given}.get(word, word))
+
+    def run(line: str) -> int:
+        words = [stand_in(word) for word in shlex.split(line, comments=True)]
+        if words[:3] == ["python", "-m", "harness"]:
+            return main(words[3:])
+        assert words[0] == "pytest"
+        small = {
+            "--max-tokens": "3",
+            "--replicates": "200",
+            "--pairs": given["pairs"],
+            "--artifact-store": given["store"],
+            "-c": ROOT / "pytest.ini",
+            "--rootdir": ROOT,
+        }
+        flags = [str(part) for item in small.items() for part in item]
+        quiet = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:html")
+        return int(pytester.runpytest_inprocess(*quiet, *flags, *words[1:]).ret)
+
+    return run
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if commands(name)])
+def test_every_command_runs(name: str, run: Callable[[str], int]) -> None:
+    for file, code in EXAMPLE.findall((ROOT / name).read_text(encoding="utf-8")):
+        Path(file).write_text(code, encoding="utf-8")
+    for line in commands(name):
+        if not line or line.startswith(NOT_RUN):
+            continue
+        # 1: done, and a check failed.
+        assert run(line) in (0, 1), line
+
+
+def test_reference_has_every_option() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(--[a-z-]+)[^`]*` \| (.*) \|$", text, re.M))
+    assert rows == {option.flag: option.help for option in OPTIONS}
+
+
+def test_reference_has_every_check() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", text.partition("## Checks")[2]))
+    there = {
+        name
+        for file in (ROOT / "artifact_checks").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.M)
+    }
+    assert named == there
