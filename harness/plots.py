@@ -44,9 +44,10 @@ _STYLE: dict[Any, Any] = {
 def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
     """d and accuracy by layer, one curve per site, with intervals, thresholds and chance.
 
-    Filled markers meet every criterion. Diamonds are d with the same words after both prompts.
-    Grey crosses are the in-sample figures: the same activations, scored along a direction that was
-    learnt from the very vectors that are scored.
+    Filled markers meet every criterion. Stars along the upper edge mark layers that separate
+    significantly over the whole family (p_adjusted < alpha). Diamonds are d with the same words
+    after both prompts. Grey crosses are the in-sample figures: the same activations, scored along
+    a direction that was learnt from the very vectors that are scored.
     """
     with style():
         figure = Figure(figsize=(9, 7), layout="constrained")
@@ -64,6 +65,13 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
             accuracy = [(s.accuracy, s.accuracy_interval) for s in parts]
             _curve(top, x, d, passed, colour, label)
             _curve(bottom, x, accuracy, passed, colour, label)
+            significant = np.array([s.p_adjusted < criteria.alpha for s in parts])
+            if significant.any():
+                top.plot(
+                    x[significant], np.ones(significant.sum()), "*", color=colour, markersize=6,
+                    transform=top.get_xaxis_transform(), clip_on=False,
+                    label=f"{site}, family-wise p < {criteria.alpha:g}",
+                )  # fmt: skip
             if all("forced" in result.companions for result in results):
                 same = [result.companions["forced"] for result in results]
                 low, high = np.array([other.d_interval for other in same]).T

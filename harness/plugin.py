@@ -30,7 +30,7 @@ from harness.store import RunStore, write_atomically
 from harness.verdict import CheckFailedError, Criteria
 from harness.versions import LayerComparison, Version, VersionComparison, check_comparable
 
-PLOT_NAME = "alignment_artifact_analysis_plot.png"
+PLOT_NAME = "alignment_artifact_analysis_plot"
 REPORT_NAME = "report.html"
 
 #: Attribute of a check that is collected only if the plan has what it names (`needs`).
@@ -445,7 +445,8 @@ def _write_results(config: pytest.Config) -> None:
     if isinstance(plan, Plan) and plan.save_as is not None:
         config.stash[_SAVED] = save_baseline(plan.save_as, *found)
     figure = plots.separation_figure(*found)
-    write_atomically(folder / PLOT_NAME, plots.to_bytes(figure, "png"))
+    for kind in ("png", "svg"):
+        write_atomically(folder / f"{PLOT_NAME}.{kind}", plots.to_bytes(figure, kind))
 
 
 def pytest_terminal_summary(
@@ -470,4 +471,5 @@ def pytest_terminal_summary(
         terminalreporter.line(report.comparison_headline(config.stash[_COMPARISON]))
     if _SAVED in config.stash:
         terminalreporter.line(f"saved as baseline {config.stash[_SAVED]}")
-    terminalreporter.line(f"report, plot and results: {options.read(config, 'report')}/")
+    left = "report, plot" if config.pluginmanager.hasplugin("html") else "plot"
+    terminalreporter.line(f"{left} and results: {options.read(config, 'report')}/")

@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 import re
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from safetensors import safe_open
@@ -26,6 +27,8 @@ from safetensors.numpy import save
 FORMAT = 1
 
 _MANIFEST = "manifest.json"
+# Seconds that another process may take to look through a complete run without a word about it.
+_PATIENCE = 2.0
 _SHARD = re.compile(r"batch_(\d{5})\.([0-9a-f]{64})\.safetensors")
 
 
@@ -79,9 +82,7 @@ class RunStore:
             raise _io_error(self.path, error) from error
         with handle:
             try:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not _lock_within(handle, seconds=_PATIENCE):
                     warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
                     fcntl.flock(handle, fcntl.LOCK_EX)
             except OSError as error:
@@ -235,6 +236,19 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.close(directory)
     except OSError as error:
         raise _io_error(path, error) from error
+
+
+def _lock_within(handle: TextIO, *, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def _digest(batches: list[list[str]]) -> str:

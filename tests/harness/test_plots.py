@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.testing.compare import compare_images
 
-from harness.plots import scores_figure, separation_figure, to_bytes
+from harness.plots import distribution_figure, scores_figure, separation_figure, to_bytes
 from harness.verdict import Criteria
 from tests.harness.builders import analysis_of, layer_result
 
@@ -166,3 +168,38 @@ class TestBytes:
         assert isinstance(scores_figure(layer_result()), Figure)
         assert pyplot.get_fignums() == []
         assert np.isfinite(matplotlib.rcParams["font.size"])
+
+
+LAYERS = [
+    layer_result(
+        layer,
+        d=layer / 2,
+        d_interval=(layer / 2 - 0.4, layer / 2 + 0.5),
+        accuracy=0.5 + layer / 15,
+        accuracy_interval=(0.45 + layer / 15, 0.55 + layer / 15),
+        p_adjusted=0.5 / 10**layer,
+    )
+    for layer in range(6)
+]
+
+
+class TestPictures:
+    """Figures as they were when someone looked at them, in `images`. One that changed on purpose
+    is looked at and copied there from the folder that the failure names."""
+
+    IMAGES = Path(__file__).parent / "images"
+
+    @pytest.mark.parametrize(
+        ("name", "figure"),
+        [
+            ("separation", lambda: separation_figure(analysis_of(*LAYERS), CRITERIA)),
+            ("scores", lambda: scores_figure(LAYERS[3])),
+            ("distribution", lambda: distribution_figure(analysis_of(*LAYERS))),
+        ],
+    )
+    def test_looks_as_it_did(self, name, figure, tmp_path):
+        actual = tmp_path / f"{name}.png"
+        actual.write_bytes(to_bytes(figure(), "png"))
+        # Room for another FreeType; a marker's shape or colour is more than that.
+        difference = compare_images(str(self.IMAGES / actual.name), str(actual), tol=3)
+        assert difference is None, difference

@@ -35,6 +35,7 @@ ALIGNED = ROOT / "fixtures" / "tiny-gemma3-aligned"
 PAIRS = ROOT / "fixtures" / "alignment_artifact_prompt_pairs.json"
 RESULTS = "alignment_artifact_analysis_results.json"
 PLOT = "alignment_artifact_analysis_plot.png"
+VECTOR = "alignment_artifact_analysis_plot.svg"
 QUICK = ("--max-tokens", "4", "--replicates", "200")
 
 
@@ -212,6 +213,7 @@ class TestWhatIsLeft:
         assert {file.name for file in on_base.folder.iterdir()} == {
             "report.html",
             PLOT,
+            VECTOR,
             RESULTS,
         }
         left = {file.name for file in on_base.folder.parent.iterdir()}
@@ -299,7 +301,11 @@ class TestReuse:
     def test_without_html(self, on_base, checks, some_pairs, pytester):
         result = checks("--pairs", some_pairs, *QUICK, "-p", "no:html", "-k", "accuracy")
         result.stdout.fnmatch_lines(["0 of 8 layers separate *"])
-        assert {file.name for file in (pytester.path / "report").iterdir()} == {RESULTS, PLOT}
+        assert {file.name for file in (pytester.path / "report").iterdir()} == {
+            RESULTS,
+            PLOT,
+            VECTOR,
+        }
 
 
 @pytest.fixture
@@ -509,7 +515,7 @@ class TestXdist:
         alone, together = alone_and_together
         assert "0 of 8 layers separate" in together.page
         names = [{file.name for file in run.folder.iterdir()} for run in alone_and_together]
-        assert names[0] == names[1] == {"report.html", RESULTS, PLOT}
+        assert names[0] == names[1] == {"report.html", RESULTS, PLOT, VECTOR}
         (saved,) = (together.folder.parent / ".artifact_baselines").iterdir()
         assert saved.stem == "0001_kept"
         count = len(re.findall(r"test_effect_size\[layer_6-mlp_out\]", together.page))

@@ -379,7 +379,16 @@ class TestProcesses:
         with warnings.catch_warnings(action="error"), run.locked("waiting"):
             pass
 
-    def test_waiting_is_said(self, run):
+    def test_a_short_wait_is_not_worth_a_word(self, run):
+        with (
+            warnings.catch_warnings(action="error"),
+            self.hold(run, "time.sleep(0.3)"),
+            run.locked("waiting"),
+        ):
+            pass
+
+    def test_waiting_is_said(self, run, monkeypatch):
+        monkeypatch.setattr(store, "_PATIENCE", 0.1)
         with (
             self.hold(run, "time.sleep(0.5)"),
             pytest.warns(UserWarning, match="someone else is at it"),
