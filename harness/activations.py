@@ -1,15 +1,27 @@
 """A run's activations as the statistics take them: one vector per prompt, pair by pair."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from harness.pairs import CONDITIONS, Pair, PromptPairs
 from harness.stats import average_duplicates, finite_pairs, pair_means
-from harness.store import RunStore
+from harness.store import Response
 
 LayerSite = tuple[int, str]
+
+
+class Collected(Protocol):
+    """A complete collection: a `harness.store.RunStore`, or one that was read from npz files."""
+
+    def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
+        """Activations (steps, width), float32, by group, at the collection's layer number
+        `layer`."""
+
+    def responses(self) -> Mapping[str, Response]:
+        """What was written for each prompt, by group."""
 
 
 class AnalysisError(ValueError):
@@ -50,7 +62,7 @@ class PairActivations:
 
 
 def token_arms(
-    run: RunStore, pairs: Sequence[Pair], site: str, index: int
+    run: Collected, pairs: Sequence[Pair], site: str, index: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Activations of every token of the artifact and of the natural prompts, (steps, width)
     each, at the run's layer number `index`."""
@@ -62,7 +74,7 @@ def token_arms(
 
 
 def read_activations(
-    run: RunStore, pairs: PromptPairs, layers: Sequence[int], sites: Sequence[str]
+    run: Collected, pairs: PromptPairs, layers: Sequence[int], sites: Sequence[str]
 ) -> tuple[PairActivations, tuple[Dropped, ...]]:
     """Average each pair over the tokens that both of its arms have.
 
@@ -109,7 +121,7 @@ def read_activations(
     )
 
 
-def _with_tokens(run: RunStore, pairs: PromptPairs, site: str) -> tuple[list[Pair], list[Pair]]:
+def _with_tokens(run: Collected, pairs: PromptPairs, site: str) -> tuple[list[Pair], list[Pair]]:
     """Pairs with captured tokens in both arms, and the others."""
     steps = {group: len(array) for group, array in run.tokens(site, 0).items()}
     kept: list[Pair] = []

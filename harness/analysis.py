@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.activations import (
     AnalysisError,
+    Collected,
     Dropped,
     LayerSite,
     PairActivations,
@@ -27,7 +28,7 @@ from harness.stats import (
     separation,
 )
 from harness.stats.kernels import Scale
-from harness.store import Response, RunStore
+from harness.store import Response
 
 if TYPE_CHECKING:
     import pandas
@@ -133,14 +134,14 @@ def layer_id(layer: int, site: str) -> str:
 
 
 def analyze(
-    run: RunStore,
+    run: Collected,
     pairs: PromptPairs,
     *,
     layers: Sequence[int],
     sites: Sequence[str],
     settings: AnalysisSettings | None = None,
-    companions: Mapping[str, RunStore] | None = None,
-    base: RunStore | None = None,
+    companions: Mapping[str, Collected] | None = None,
+    base: Collected | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Analysis:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.activations import LayerSite, PairActivations, token_arms
+from harness.activations import Collected, LayerSite, PairActivations, token_arms
 from harness.pairs import CONDITIONS, Condition, Pair
 from harness.stats import (
     CategoryTransfer,
@@ -18,7 +18,7 @@ from harness.stats import (
     step_curve,
     text_lengths,
 )
-from harness.store import Response, RunStore
+from harness.store import Response
 
 # A curve is one more look at a layer that was tested already: its p needn't be that fine.
 _STEP_REPLICATES = 1000
@@ -85,7 +85,7 @@ def category_transfer(
 
 
 def step_curves(
-    run: RunStore, activations: PairActivations, *, replicates: int, seed: int
+    run: Collected, activations: PairActivations, *, replicates: int, seed: int
 ) -> dict[LayerSite, tuple[StepSeparation, ...]]:
     """Separation token by token, by layer and site."""
     layers = list(dict.fromkeys(layer for layer, _ in activations.keys))

@@ -1,8 +1,10 @@
 """The plugin's options: command line over ini file over default."""
 
+import argparse
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import pytest
 
@@ -141,6 +143,42 @@ OPTIONS = (
 )
 
 
+class Config(Protocol):
+    """What is read of a `pytest.Config`."""
+
+    def getoption(self, name: str) -> Any: ...
+    def getini(self, name: str) -> Any: ...
+
+
+class CommandLine:
+    """The same options on a command line without pytest, and so without an ini file."""
+
+    def __init__(self, parsed: argparse.Namespace):
+        self._parsed = parsed
+
+    def getoption(self, name: str) -> Any:
+        return getattr(self._parsed, name, None)
+
+    def getini(self, name: str) -> Any:
+        return None
+
+
+def add_arguments(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Add some of the options to a command."""
+    for option in OPTIONS:
+        if option.name in names:
+            extra: dict[str, Any] = {} if option.metavar is None else {"metavar": option.metavar}
+            parser.add_argument(
+                option.flag, dest=option.dest, action=option.action, default=None,
+                help=option.help.replace("%", "%%"), **extra,
+            )  # fmt: skip
+
+
+def marked(config: Config) -> str:
+    """pytest's `-m`."""
+    return str(config.option.markexpr) if isinstance(config, pytest.Config) else ""
+
+
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("artifacts", "alignment artifacts (each also an ini key, artifact_…)")
     for option in OPTIONS:
@@ -153,7 +191,7 @@ def add_options(parser: pytest.Parser) -> None:
         parser.addini(option.dest, option.help, type=kind, default=None)
 
 
-def read(config: pytest.Config, name: str) -> Any:
+def read(config: Config, name: str) -> Any:
     """An option's value: text, a list of texts for `site`, or a bool."""
     option = next(option for option in OPTIONS if option.name == name)
     value = config.getoption(option.dest)
@@ -164,7 +202,7 @@ def read(config: pytest.Config, name: str) -> Any:
     return bool(value) if option.action == "store_true" else value
 
 
-def number(config: pytest.Config, name: str, *, low: float, high: float, whole: bool) -> float:
+def number(config: Config, name: str, *, low: float, high: float, whole: bool) -> float:
     """A numeric option; a `UsageError` names it and its range."""
     text = read(config, name)
     try:
@@ -179,7 +217,7 @@ def number(config: pytest.Config, name: str, *, low: float, high: float, whole: 
     return value
 
 
-def columns(config: pytest.Config) -> tuple[tuple[str, ...], str]:
+def columns(config: Config) -> tuple[tuple[str, ...], str]:
     """The table's columns and the one to sort by; a `UsageError` names one that isn't there."""
     chosen = tuple(str(read(config, "columns")).replace(",", " ").split())
     sort = str(read(config, "sort"))

@@ -59,8 +59,11 @@ class Plan:
         return [(layer, site) for site in self.collection.sites for layer in self.layers]
 
 
-def make_plan(config: pytest.Config) -> Plan:
+def make_plan(config: options.Config, *, least_pairs: int = 8) -> Plan:
     """Read the options.
+
+    Args:
+        least_pairs: how many pairs what is planned needs.
 
     Raises:
         pytest.UsageError, PairsError, CheckpointError: naming the option or file.
@@ -77,8 +80,8 @@ def make_plan(config: pytest.Config) -> Plan:
             known = ", ".join(get_args(Positions))
             raise pytest.UsageError(f"--positions {name!r}: choose from {known}")
     pairs = load_pairs(options.read(config, "pairs"))
-    if len(pairs) < 8:
-        raise PairsError(f"{pairs.source}: {len(pairs)} pairs; at least 8 are needed")
+    if len(pairs) < least_pairs:
+        raise PairsError(f"{pairs.source}: {len(pairs)} pairs; at least {least_pairs} are needed")
     model, revision = options.read(config, "model"), options.read(config, "revision")
     shape = gemma_mlx.find_checkpoint(model, revision=revision, config_only=True).config
     layers = options.parse_layers(options.read(config, "layers"), shape.num_hidden_layers)
@@ -102,18 +105,12 @@ def make_plan(config: pytest.Config) -> Plan:
             max_tokens=int(number("max_tokens", low=1, high=infinity, whole=True)),
             chat=not options.read(config, "no_chat"),
         ),
-        analysis=AnalysisSettings(
-            replicates=int(number("replicates", low=100, high=infinity, whole=True)),
-            seed=int(number("stats_seed", low=0, high=infinity, whole=True)),
-        ),
-        criteria=Criteria(
-            d_threshold=number("d_threshold", low=-infinity, high=infinity, whole=False),
-            alpha=number("alpha", low=1e-9, high=0.5, whole=False),
-        ),
+        analysis=analysis_settings(config),
+        criteria=criteria(config),
         companions=positions[1:],
         base_model=options.read(config, "base_model"),
         text_baselines=options.read(config, "text_baselines"),
-        causal="causal" in config.option.markexpr,
+        causal="causal" in options.marked(config),
         save_as=save_as,
         baseline=None if compare is None else load_baseline(find_baseline(compare)),
         margin=number("margin", low=1e-9, high=infinity, whole=False),
@@ -122,4 +119,24 @@ def make_plan(config: pytest.Config) -> Plan:
         recollect=options.read(config, "recollect"),
         columns=columns,
         sort=sort,
+    )
+
+
+def analysis_settings(config: options.Config) -> AnalysisSettings:
+    """How to estimate, as the options say."""
+    infinity = float("inf")
+    return AnalysisSettings(
+        replicates=int(options.number(config, "replicates", low=100, high=infinity, whole=True)),
+        seed=int(options.number(config, "stats_seed", low=0, high=infinity, whole=True)),
+    )
+
+
+def criteria(config: options.Config) -> Criteria:
+    """What a layer has to meet, as the options say."""
+    infinity = float("inf")
+    return Criteria(
+        d_threshold=options.number(
+            config, "d_threshold", low=-infinity, high=infinity, whole=False
+        ),
+        alpha=options.number(config, "alpha", low=1e-9, high=0.5, whole=False),
     )

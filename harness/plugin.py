@@ -15,23 +15,21 @@ from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
-from harness import options, plots, report, results, tables
+from harness import options, plots, report, tables
 from harness.activations import LayerSite
 from harness.analysis import Analysis, LayerResult, analyze, layer_id
 from harness.baseline import compare_with, save_baseline
 from harness.causality import Effect
 from harness.causality import causal_effects as measure_effects
 from harness.html_report import ANALYSIS, ask_for_report
+from harness.outputs import REPORT_NAME, write_outputs
 from harness.pairs import PromptPairs
 from harness.plan import EXPECTED_ERRORS, Plan, make_plan
 from harness.provenance import provenance
 from harness.run import Collection
-from harness.store import RunStore, write_atomically
+from harness.store import RunStore
 from harness.verdict import CheckFailedError, Criteria
 from harness.versions import LayerComparison, Version, VersionComparison, check_comparable
-
-PLOT_NAME = "alignment_artifact_analysis_plot"
-REPORT_NAME = "report.html"
 
 #: Attribute of a check that is collected only if the plan has what it names (`needs`).
 NEEDS = "_artifact_needs"
@@ -435,18 +433,11 @@ def _write_results(config: pytest.Config) -> None:
     if found is None:
         return
     folder = Path(options.read(config, "report"))
-    results.write_results(
-        folder / results.FILE_NAME,
-        *found,
-        comparison=config.stash.get(_COMPARISON, None),
-        causal=config.stash.get(_CAUSAL, {}),
-    )
+    stash = config.stash
+    write_outputs(folder, *found, stash.get(_COMPARISON, None), stash.get(_CAUSAL, {}))
     plan = config.stash[_PLAN]
     if isinstance(plan, Plan) and plan.save_as is not None:
         config.stash[_SAVED] = save_baseline(plan.save_as, *found)
-    figure = plots.separation_figure(*found)
-    for kind in ("png", "svg"):
-        write_atomically(folder / f"{PLOT_NAME}.{kind}", plots.to_bytes(figure, kind))
 
 
 def pytest_terminal_summary(

@@ -13,6 +13,7 @@ import gemma_mlx
 from gemma_mlx import Checkpoint
 from harness.analysis import AnalysisSettings
 from harness.collect import CollectSettings
+from harness.npz_layout import NpzRun
 from harness.pairs import PromptPairs
 
 _PACKAGES = ("mlx", "numpy", "scipy", "transformers", "safetensors")
@@ -27,23 +28,49 @@ def provenance(
     analysed: AnalysisSettings,
 ) -> dict[str, Any]:
     """JSON-ready facts about a run: model, pairs, settings, versions, machine, date (UTC)."""
-    pairs_version = pairs.metadata.get("version")
     return {
         "model": model,
         "revision": revision,
         "model_fingerprint": checkpoint.fingerprint,
         "model_layers": checkpoint.config.num_hidden_layers,
         "template_fingerprint": checkpoint.chat_template_fingerprint,
+        **_pairs(pairs),
+        "collection": asdict(collected),
+        "analysis": asdict(analysed),
+        "blas": gemma_mlx.BLAS,
+        "device": gemma_mlx.device_name(),
+        **_surroundings(),
+    }
+
+
+def provenance_of_files(
+    run: NpzRun, pairs: PromptPairs, analysed: AnalysisSettings
+) -> dict[str, Any]:
+    """The same for activations that were read from npz files; of their model nothing is known."""
+    return {
+        "activations": str(run.source),
+        **_pairs(pairs),
+        "missing_steps": {group: list(steps) for group, steps in run.missing.items()},
+        "ignored_steps": {group: list(steps) for group, steps in run.ignored.items()},
+        "analysis": asdict(analysed),
+        **_surroundings(),
+    }
+
+
+def _pairs(pairs: PromptPairs) -> dict[str, Any]:
+    pairs_version = pairs.metadata.get("version")
+    return {
         "pairs_file": Path(pairs.source).name,
         # A file made elsewhere may have anything there.
         "pairs_version": pairs_version if isinstance(pairs_version, str | int | float) else None,
         "pairs_fingerprint": pairs.fingerprint,
-        "collection": asdict(collected),
-        "analysis": asdict(analysed),
+    }
+
+
+def _surroundings() -> dict[str, Any]:
+    return {
         "packages": {name: version(name) for name in _PACKAGES},
         "python": platform.python_version(),
-        "blas": gemma_mlx.BLAS,
-        "device": gemma_mlx.device_name(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "git_commit": _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -105,8 +105,13 @@ def summary_html(
     criteria: Criteria,
     compared: VersionComparison | None = None,
     causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
+    *,
+    checks: bool = True,
 ) -> str:
-    """The HTML that stands above the list of checks; every text in it is escaped."""
+    """The HTML that stands above the list of checks; every text in it is escaped.
+
+    Without `checks` no such list follows.
+    """
     environment = Environment(
         loader=PackageLoader("harness"), autoescape=True, undefined=StrictUndefined
     )
@@ -122,12 +127,13 @@ def summary_html(
         *([("text", "What the text alone gives")] if analysis.text else []),
         ("responses", "Responses"),
         ("provenance", "Provenance"),
-        ("checks", "Checks"),
+        *([("checks", "Checks")] if checks else []),
     ]
     return template.render(
         headline=headline(analysis, criteria),
         verdict=max((overall(result, criteria) for result in analysis.values()), key=_worse),
         sections=sections,
+        checks=checks,
         missed=lambda result: [
             name for name, judge in CRITERIA.items() if judge(result, criteria).outcome != "passed"
         ],
@@ -145,6 +151,22 @@ def summary_html(
         analysis=analysis,
         criteria=criteria,
         provenance=_flat(analysis.provenance),
+    )
+
+
+def page_html(
+    analysis: Analysis,
+    criteria: Criteria,
+    compared: VersionComparison | None = None,
+    causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
+) -> str:
+    """The report as a page of its own, without pytest's checks."""
+    body = summary_html(analysis, criteria, compared, causal, checks=False)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>Alignment artifacts</title></head>\n<body>\n<h1>Alignment artifacts</h1>\n{body}"
+        "</body>\n</html>\n"
     )
 
 

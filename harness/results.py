@@ -1,45 +1,69 @@
 """The results file, `alignment_artifact_analysis_results.json`."""
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.activations import LayerSite
-from harness.analysis import Analysis, layer_id
+from jsonschema import Draft202012Validator
+
+from harness.activations import Dropped, LayerSite, PairActivations
+from harness.analysis import Analysis, AnalysisSettings, LayerResult, PairResponses
 from harness.causality import Effect
-from harness.store import write_atomically
-from harness.verdict import CRITERIA, Criteria, overall
+from harness.controls import TextBaseline
+from harness.pairs import Pair
+from harness.schema import from_plain, plain, record, schema_of
+from harness.store import Response, write_atomically
+from harness.verdict import CRITERIA, Criteria, Outcome, Verdict, overall
 from harness.versions import VersionComparison
 
 #: Version of the file's schema; raised when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
 FILE_NAME = "alignment_artifact_analysis_results.json"
 
+# Keys of `LayerResult`'s fields, where they are called otherwise in the file.
+_KEYS = {
+    "layer": "layer",
+    "site": "site",
+    "separation": "held_out",
+    "in_sample": "in_sample",
+    "companions": "companions",
+    "transfer": "category_transfer",
+    "steps": "steps",
+    "quality": "pair_quality",
+    "beyond_base": "beyond_base",
+}
+_CAUSALITY = Mapping[LayerSite, tuple[Effect, Effect]]
+
+
+class ResultsError(ValueError):
+    """A results file that can't be read; the message names it and the place."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results file holds; the analysis without its activations."""
+
+    analysis: Analysis
+    criteria: Criteria
+    comparison: VersionComparison | None
+    causal: _CAUSALITY
+
 
 def to_json(
     analysis: Analysis,
     criteria: Criteria,
     comparison: VersionComparison | None = None,
-    causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
+    causal: _CAUSALITY | None = None,
 ) -> dict[str, Any]:
     """The results as JSON values: NaN becomes null, infinities the strings "inf" and "-inf"."""
     layers = [
         {
             "id": result.id,
-            "layer": result.layer,
-            "site": result.site,
             "verdict": overall(result, criteria),
             "criteria": {name: asdict(judge(result, criteria)) for name, judge in CRITERIA.items()},
-            "held_out": asdict(result.separation),
-            "in_sample": asdict(result.in_sample),
-            "companions": {name: asdict(s) for name, s in result.companions.items()},
-            "category_transfer": [asdict(transfer) for transfer in result.transfer],
-            "steps": [asdict(step) for step in result.steps],
-            "pair_quality": None if result.quality is None else asdict(result.quality),
-            "beyond_base": None if result.beyond_base is None else asdict(result.beyond_base),
+            **{key: getattr(result, name) for name, key in _KEYS.items()},
         }
         for result in analysis.values()
     ]
@@ -47,6 +71,7 @@ def to_json(
         "schema_version": SCHEMA_VERSION,
         "provenance": analysis.provenance,
         "criteria": asdict(criteria),
+        "settings": analysis.settings,
         "pairs": {
             "scored": [f"{pair.category}/{pair.id}" for pair in analysis.scored],
             "dropped": [
@@ -71,32 +96,131 @@ def to_json(
     return plain(content)
 
 
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the results file."""
+    hints = LayerResult.__annotations__
+    answer = schema_of(Response)["properties"]
+    said = record({"prompt": {"type": "string"}, **answer})
+    text, verdict = {"type": "string"}, schema_of(Verdict)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": FILE_NAME,
+        **record(
+            {
+                "schema_version": {"const": SCHEMA_VERSION},
+                "provenance": {"type": "object"},
+                "criteria": schema_of(Criteria),
+                "settings": schema_of(AnalysisSettings),
+                "pairs": record(
+                    {
+                        "scored": schema_of(tuple[str, ...]),
+                        "dropped": {
+                            "type": "array", "items": record({"pair": text, "reason": text})
+                        },
+                        "merged_duplicates": schema_of(int),
+                    }
+                ),
+                "layers": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": record(
+                        {
+                            "id": text,
+                            "verdict": schema_of(Outcome),
+                            "criteria": record(dict.fromkeys(CRITERIA, verdict)),
+                            **{key: schema_of(hints[name]) for name, key in _KEYS.items()},
+                        }
+                    ),
+                },
+                "text_baselines": schema_of(tuple[TextBaseline, ...]),
+                "comparison": schema_of(VersionComparison | None),
+                "causality": schema_of(_CAUSALITY),
+                "responses": {
+                    "type": "array",
+                    "items": record({"pair": text, "natural": said, "artifact": said}),
+                },
+            }
+        ),
+    }  # fmt: skip
+
+
+def check(content: Any, source: str) -> None:
+    """Raise a `ResultsError` that names the first place where `content` isn't of the schema."""
+    error = next(Draft202012Validator(schema()).iter_errors(content), None)
+    if error is not None:
+        where = "/".join(map(str, error.absolute_path)) or "the top"
+        raise ResultsError(f"{source}: not a results file: at {where}: {error.message[:200]}")
+
+
 def write_results(
     path: Path,
     analysis: Analysis,
     criteria: Criteria,
     comparison: VersionComparison | None = None,
-    causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
+    causal: _CAUSALITY | None = None,
 ) -> None:
-    """Write the results file, whole or not at all."""
+    """Write the results file, whole or not at all; what isn't of its schema isn't written."""
     content = to_json(analysis, criteria, comparison, causal)
+    check(content, str(path))
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
 
 
-def plain(value: Any) -> Any:
-    """Dataclasses, mappings and sequences as JSON values: NaN becomes null, infinities the
-    strings "inf" and "-inf", keys (layer, site) their id."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {_key(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
+def read_results(path: Path) -> Results:
+    """Read a results file.
+
+    Raises:
+        ResultsError: it can't be read, is damaged, or of another version; file and place are named.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: not readable as JSON ({error})") from error
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    if type(found) is int and found != SCHEMA_VERSION:
+        raise ResultsError(
+            f"{path}: schema version {found}; this harness reads version {SCHEMA_VERSION}"
+        )
+    check(content, str(path))
+    try:
+        return _from_json(content)
+    except (ValueError, KeyError) as error:
+        raise ResultsError(f"{path}: its parts contradict each other ({error})") from error
 
 
-def _key(key: Any) -> str:
-    return layer_id(*key) if isinstance(key, tuple) else str(key)
+def _from_json(content: Mapping[str, Any]) -> Results:
+    responses = []
+    for entry in content["responses"]:
+        category, _, name = entry["pair"].partition("/")
+        pair = Pair(category, name, entry["natural"]["prompt"], entry["artifact"]["prompt"])
+        answers = [from_plain(Response, entry[condition]) for condition in ("natural", "artifact")]
+        responses.append(PairResponses(pair, *answers))
+    pairs = {f"{r.pair.category}/{r.pair.id}": r.pair for r in responses}
+    hints = LayerResult.__annotations__
+    layers = [
+        LayerResult(**{n: from_plain(hints[n], entry[key]) for n, key in _KEYS.items()})
+        for entry in content["layers"]
+    ]
+    scored = tuple(pairs[name] for name in content["pairs"]["scored"])
+    for layer in layers:
+        if {len(layer.separation.scores_natural), len(layer.separation.scores_artifact)} != {
+            len(scored)
+        }:
+            raise ValueError(f"{layer.id} has other scores than pairs")
+    analysis = Analysis(
+        results={(layer.layer, layer.site): layer for layer in layers},
+        activations=PairActivations((), (), (), ()),
+        scored=scored,
+        responses=tuple(responses),
+        dropped=tuple(Dropped(pairs[d["pair"]], d["reason"]) for d in content["pairs"]["dropped"]),
+        merged=content["pairs"]["merged_duplicates"],
+        settings=from_plain(AnalysisSettings, content["settings"]),
+        text=from_plain(tuple[TextBaseline, ...], content["text_baselines"]),
+        provenance=content["provenance"],
+    )
+    return Results(
+        analysis,
+        from_plain(Criteria, content["criteria"]),
+        from_plain(VersionComparison | None, content["comparison"]),
+        from_plain(_CAUSALITY, content["causality"]),
+    )

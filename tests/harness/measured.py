@@ -13,7 +13,8 @@ from harness.activations import LayerSite, PairActivations
 from harness.analysis import Analysis, AnalysisSettings
 from harness.collect import CollectSettings
 from harness.pairs import Pair
-from harness.results import plain, to_json
+from harness.results import to_json
+from harness.schema import plain
 from harness.stats import Comparison
 from harness.verdict import Criteria
 from harness.versions import Version

@@ -14,6 +14,7 @@ import pytest
 from harness import __main__, compare_models, plots
 from harness.activations import AnalysisError, PairActivations
 from harness.baseline import load_baseline, save_baseline
+from harness.cli import comparing
 from harness.verdict import Criteria
 from tests.harness.measured import analysis_from, measured, pairs_of, version_of
 
@@ -262,7 +263,7 @@ class TestRefused:
         def interrupt(_name):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(__main__, "find_baseline", interrupt)
+        monkeypatch.setattr(comparing, "find_baseline", interrupt)
         assert compare("v1", "v2")[0] == 130
 
 

@@ -1,0 +1,85 @@
+"""The npz layout: one file per generated token, `activations_step_<N>.npz`.
+
+Each array is (batch, 1, width) float32 under its site's npz key (`gemma_mlx.SITES`), as scripts
+that loop over steps and call `np.load` expect; `activations_step_prefill.npz` holds the prompts'
+last tokens, and `prompt_metadata.json` says whose rows they are.
+"""
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gemma_mlx.sites import SITES
+
+METADATA = "prompt_metadata.json"
+
+
+def step_file(step: int | str) -> str:
+    """Name of the file of a step, or of the "prefill"."""
+    return f"activations_step_{step}.npz"
+
+
+def write_steps(
+    folder: Path,
+    batch: Mapping[str, Mapping[str, np.ndarray]],
+    layers: Sequence[int],
+    *,
+    prefill: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    compress: bool = True,
+) -> None:
+    """Write the activations of a batch of prompts.
+
+    Rows that ended before others hold NaN from there on, so that no mean takes them for zeros;
+    `prompt_metadata.json` has `{"rows": [name, …], "steps": [count, …]}`.
+
+    Args:
+        folder: made if it isn't there; each file is whole or not there.
+        batch: per prompt's name and site (layers, steps, width).
+        layers: the model's numbers of these layers.
+        prefill: the same for the prompts' last tokens, with one step.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = [max((len(a[0]) for a in sites.values()), default=0) for sites in batch.values()]
+    facts = json.dumps({"rows": list(batch), "steps": steps}, indent=1, ensure_ascii=False)
+    _write(folder / METADATA, f"{facts}\n".encode())
+    for step in range(max(steps, default=0)):
+        _write(folder / step_file(step), _packed(batch, layers, step, compress))
+    if prefill is not None:
+        _write(folder / step_file("prefill"), _packed(prefill, layers, 0, compress))
+
+
+def _packed(
+    batch: Mapping[str, Mapping[str, np.ndarray]], layers: Sequence[int], step: int, compress: bool
+) -> bytes:
+    arrays = {
+        SITES[site].npz_key(layer): np.stack(
+            [
+                sites[site][row, step]
+                if step < sites[site].shape[1]
+                else np.full(sites[site].shape[2], np.nan, np.float32)
+                for sites in batch.values()
+            ]
+        )[:, None]
+        for site in next(iter(batch.values()))
+        for row, layer in enumerate(layers)
+    }
+    content = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

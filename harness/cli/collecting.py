@@ -1,0 +1,113 @@
+"""`prepare` and `collect`: from prompt pairs to activations."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import gemma_mlx
+from harness import npz_layout, options
+from harness.pairs import load_pairs
+from harness.plan import make_plan
+from harness.run import Collection
+from harness.store import write_atomically
+
+RUNNER_INPUT = Path("prompts_for_gemma_runner.json")
+OUTPUT = Path("collected_activations_output")
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands."""
+    prepare = commands.add_parser(
+        "prepare",
+        help="prompt pairs to input for python -m gemma_mlx",
+        description=(
+            "Write every prompt of the pairs as a group of its own, "
+            '{"natural_<category>_<id>": {"prompt_list": [prompt]}, …}, as python -m gemma_mlx '
+            "--process-by-group takes them. collect doesn't need this step."
+        ),
+    )
+    options.add_arguments(prepare, ["pairs"])
+    prepare.add_argument(
+        "--output",
+        type=Path,
+        default=RUNNER_INPUT,
+        metavar="FILE",
+        help="where to write (default: %(default)s)",
+    )
+    prepare.set_defaults(run=_prepare)
+
+    collect = commands.add_parser(
+        "collect",
+        help="prompt pairs to activations",
+        description=(
+            "Run the prompts through the model and keep the activations of every generated token. "
+            "An interrupted collection goes on where it stopped, and what the store has isn't "
+            "collected again. Under mlx.launch the batches are shared among the processes."
+        ),
+    )
+    options.add_arguments(
+        collect,
+        [
+            "model", "revision", "pairs", "site", "layers", "positions", "max_tokens", "no_chat",
+            "store", "recollect",
+        ],
+    )  # fmt: skip
+    collect.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="prompts per batch; results don't depend on it (default: as many as fit 2 GiB)",
+    )
+    collect.add_argument(
+        "--layout",
+        choices=("native", "npz"),
+        default="native",
+        help="npz: also write one activations_step_<N>.npz per token below --output",
+    )
+    collect.add_argument(
+        "--output",
+        type=Path,
+        default=OUTPUT,
+        metavar="DIR",
+        help="directory of the npz layout (default: %(default)s)",
+    )
+    collect.add_argument(
+        "--no-compress-activations", action="store_true", help="npz files without compression"
+    )
+    collect.set_defaults(run=_collect)
+
+
+def _prepare(parsed: argparse.Namespace) -> int:
+    pairs = load_pairs(options.read(options.CommandLine(parsed), "pairs"))
+    prompts = {group: {npz_layout.SUBCATEGORY: [p]} for group, p in pairs.prompts().items()}
+    content = json.dumps(prompts, indent=2, ensure_ascii=False)
+    write_atomically(parsed.output, f"{content}\n".encode())
+    print(f"{len(prompts)} prompts: {parsed.output}")
+    return 0
+
+
+def _collect(parsed: argparse.Namespace) -> int:
+    plan = make_plan(options.CommandLine(parsed), least_pairs=1)
+    collection = Collection(
+        gemma_mlx.find_checkpoint(plan.model, revision=plan.revision),
+        plan.pairs,
+        replace(plan.collection, batch_size=parsed.batch_size),
+        plan.store,
+        again=plan.recollect,
+    )
+    for positions in (plan.collection.positions, *plan.companions):
+        run = collection.collect(positions)
+        print(f"{positions}: {2 * len(plan.pairs)} prompts in {run.path}")
+        if parsed.layout == "npz" and positions == plan.collection.positions:
+            npz_layout.write_npz(
+                run,
+                plan.pairs,
+                parsed.output,
+                layers=plan.layers,
+                sites=plan.collection.sites,
+                prefill=collection.collect("prompt_last"),
+                compress=not parsed.no_compress_activations,
+            )
+            print(f"npz files: {parsed.output}/")
+    return 0

@@ -1,0 +1,308 @@
+"""The seed's activations, `<dir>/<group>/prompt_list/batch_1/activations_step_<N>.npz`.
+
+Read from whoever made it, one prompt to a directory or several to a batch; written from a run.
+Where the batch axis is longer than 1, `prompt_metadata.json` beside the files says whose rows they
+are: `{"rows": ["natural_one_q1", …]}`, and, where lengths differ, `"steps": [20, 7, …]`.
+"""
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gemma_mlx import SITES
+from gemma_mlx.npz import METADATA, step_file, write_steps
+from harness.activations import AnalysisError
+from harness.pairs import PromptPairs
+from harness.store import Response, RunStore, StoreError, write_atomically
+
+SUBCATEGORY = "prompt_list"
+KEY_TEMPLATE = "model.layers.{layer}.mlp.output"
+#: More than any model has.
+MOST_LAYERS = 10_000
+#: What was written for each prompt, by group, beside the groups' directories.
+RESPONSES = "results.json"
+
+
+@dataclass(frozen=True)
+class NpzRun:
+    """Activations that were read from such a directory; stands in for a `RunStore`.
+
+    `arrays` holds float32 (layers, steps, width) per group, groups without files 0 steps;
+    `missing` lists, per group, the steps that aren't there though its answer, the metadata or,
+    without these, the longest of the others has them; `ignored` those that lie after a gap and
+    were left out, because step t of one prompt is compared with step t of the other.
+    """
+
+    source: Path
+    site: str
+    layers: tuple[int, ...]
+    arrays: Mapping[str, np.ndarray]
+    written: Mapping[str, Response]
+    missing: Mapping[str, tuple[int, ...]]
+    ignored: Mapping[str, tuple[int, ...]]
+
+    def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
+        """As `RunStore.tokens`."""
+        return {group: array[layer] for group, array in self.arrays.items()}
+
+    def responses(self) -> dict[str, Response]:
+        """As `RunStore.responses`; empty texts where the directory has none."""
+        unknown = Response((), "", "unknown")
+        return {group: self.written.get(group, unknown) for group in self.arrays}
+
+
+def write_npz(
+    run: RunStore,
+    pairs: PromptPairs,
+    output: Path,
+    *,
+    layers: Sequence[int],
+    sites: Sequence[str],
+    prefill: RunStore | None = None,
+    compress: bool = True,
+) -> None:
+    """Write a complete run that captured `sites` at `layers`, and what was answered.
+
+    `prefill` is the same collection at the prompts' last tokens.
+
+    Raises:
+        StoreError: the directory can't be written, or holds other prompts' results already.
+    """
+    prompts = pairs.prompts()
+    facts = {
+        group: {
+            "prompt": prompts[group],
+            "text": response.text,
+            "token_ids": list(response.token_ids),
+            "finish_reason": response.finish_reason,
+        }
+        for group, response in sorted(run.responses().items())
+    }
+    file = output / RESPONSES
+    content = f"{json.dumps(facts, indent=1, ensure_ascii=False)}\n".encode()
+    if file.exists() and file.read_bytes() != content:
+        raise StoreError(f"{file}: holds another collection; name another directory")
+    write_atomically(file, content)
+    stacked, last = (
+        None if r is None else {s: [r.tokens(s, i) for i in range(len(layers))] for s in sites}
+        for r in (run, prefill)
+    )
+    assert stacked is not None
+    for group in prompts:
+        folder = output / group / SUBCATEGORY / "batch_1"
+        try:
+            write_steps(
+                folder,
+                {group: _of(stacked, group)},
+                layers,
+                prefill=None if last is None else {group: _of(last, group)},
+                compress=compress,
+            )
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _of(tokens: Mapping[str, Sequence[Mapping[str, np.ndarray]]], group: str) -> dict[str, Any]:
+    """One prompt's (layers, steps, width) by site."""
+    return {site: np.stack([layer[group] for layer in found]) for site, found in tokens.items()}
+
+
+def read_npz(
+    source: Path,
+    pairs: PromptPairs,
+    *,
+    key_template: str = KEY_TEMPLATE,
+    subcategory: str = SUBCATEGORY,
+    steps: int | None = None,
+    layers: Sequence[int] | None = None,
+) -> NpzRun:
+    """Read the activations of these pairs.
+
+    Args:
+        key_template: name of a layer's array, with `{layer}` for its number.
+        subcategory: the directory below each group's.
+        steps: steps to read at most; all by default.
+        layers: all that the files have, by default.
+
+    Raises:
+        AnalysisError: nothing of these pairs is there, or a file is damaged, lacks an array, or
+            holds one of another shape; the file is named.
+    """
+    if "{layer}" not in key_template:
+        raise AnalysisError(f"key template {key_template!r}: it needs {{layer}} for the number")
+    if not source.is_dir():
+        raise AnalysisError(f"{source}: no such directory of activations")
+    rows = _rows(source)
+    groups = list(pairs.prompts())
+    written = _responses(source)
+    places = {
+        group: rows.get(group) or _Row(source / group / subcategory / "batch_1", 0, None)
+        for group in groups
+    }
+    found = {group: _steps(place, steps) for group, place in places.items()}
+    if not any(found.values()):
+        example = source / groups[0] / subcategory / "batch_1" / step_file(0)
+        raise AnalysisError(f"{source}: no activations of these pairs; {example} isn't there")
+    longest = max(max(there) + 1 for there in found.values() if there)
+    wanted = range(steps or longest)
+    first = next(place.folder / step_file(min(found[g])) for g, place in places.items() if found[g])
+    chosen = tuple(layers) if layers is not None else _layers(first, key_template)
+    keys = [key_template.format(layer=layer) for layer in chosen]
+    arrays: dict[str, np.ndarray] = {}
+    missing: dict[str, tuple[int, ...]] = {}
+    ignored: dict[str, tuple[int, ...]] = {}
+    width: int | None = None
+    for group, place in places.items():
+        whole = next((step for step in range(longest + 1) if step not in found[group]), 0)
+        answer = written.get(group)
+        own = len(answer.token_ids) if answer else place.steps
+        due = [step for step in wanted if own is None or step < own]
+        absent = tuple(step for step in due if step not in found[group])
+        after = tuple(sorted(step for step in found[group] if step > whole))
+        missing |= {group: absent} if absent else {}
+        ignored |= {group: after} if after else {}
+        read = [_vectors(place, step, keys) for step in range(whole)]
+        for step, vectors in enumerate(read):
+            width = width or vectors.shape[1]
+            if vectors.shape[1] != width:
+                file = place.folder / step_file(step)
+                raise AnalysisError(f"{file}: width {vectors.shape[1]}, others have {width}")
+        arrays[group] = np.stack(read, axis=1) if read else np.zeros((len(keys), 0, 0), np.float32)
+    for group, array in arrays.items():
+        if not array.size:
+            arrays[group] = np.zeros((len(keys), 0, width or 0), np.float32)
+    return NpzRun(source, _site(key_template), chosen, arrays, _responses(source), missing, ignored)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Where one prompt's activations are: a row of the files in a folder, and how many steps of
+    them are its own."""
+
+    folder: Path
+    row: int
+    steps: int | None
+
+
+def _rows(source: Path) -> dict[str, _Row]:
+    """Rows by group, as the metadata files below `source` say."""
+    found: dict[str, _Row] = {}
+    for file in sorted(source.rglob(METADATA)):
+        facts = _json(file)
+        rows = facts.get("rows")
+        if rows is None:
+            # The metadata of a run of `python -m gemma_mlx` has no rows at its top.
+            continue
+        lengths: Any = facts.get("steps", [None] * len(rows) if isinstance(rows, list) else [])
+        good = (
+            isinstance(rows, list)
+            and all(isinstance(row, str) for row in rows)
+            and isinstance(lengths, list)
+            and len(lengths) == len(rows)
+            and all(n is None or (type(n) is int and n >= 0) for n in lengths)
+        )
+        if not good:
+            raise AnalysisError(
+                f'{file}: expected {{"rows": [group, …]}}, and "steps" as many counts'
+            )
+        for number, (group, count) in enumerate(zip(rows, lengths, strict=True)):
+            if group in found:
+                raise AnalysisError(f"{file}: {group} is also in {found[group].folder}")
+            found[group] = _Row(file.parent, number, count)
+    return found
+
+
+def _steps(place: _Row, most: int | None) -> set[int]:
+    if not place.folder.is_dir():
+        return set()
+    names = (
+        re.fullmatch(r"activations_step_(\d{1,9})\.npz", f.name) for f in place.folder.iterdir()
+    )
+    limit = min((n for n in (most, place.steps) if n is not None), default=None)
+    return {int(n[1]) for n in names if n and (limit is None or int(n[1]) < limit)}
+
+
+def _vectors(place: _Row, step: int, keys: Sequence[str]) -> np.ndarray:
+    """One row's vectors (layers, width) at one step."""
+    file = place.folder / step_file(step)
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            absent = [key for key in keys if key not in content]
+            if absent:
+                there = ", ".join(sorted(content.files)[:3])
+                raise AnalysisError(f"{file}: no array {absent[0]!r} (there: {there}, …)")
+            arrays = [content[key] for key in keys]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise AnalysisError(f"{file}: damaged, or not an npz file of numbers ({error})") from error
+    vectors = []
+    for key, array in zip(keys, arrays, strict=True):
+        if array.ndim != 3 or array.shape[1] != 1 or not np.issubdtype(array.dtype, np.floating):
+            raise AnalysisError(
+                f"{file}: {key} is {array.dtype} {array.shape}, expected floats (batch, 1, hidden)"
+            )
+        if array.shape[0] > 1 and place.row == 0 and not (place.folder / METADATA).exists():
+            raise AnalysisError(
+                f"{file}: {key} holds {array.shape[0]} prompts; {METADATA} beside it has to say "
+                "which"
+            )
+        if place.row >= array.shape[0]:
+            raise AnalysisError(f"{file}: {key} has {array.shape[0]} rows, no row {place.row}")
+        vectors.append(np.asarray(array[place.row, 0], np.float32))
+    if len({vector.shape for vector in vectors}) > 1:
+        raise AnalysisError(f"{file}: layers of different widths")
+    return np.stack(vectors)
+
+
+def _layers(file: Path, key_template: str) -> tuple[int, ...]:
+    """Layers that a file has."""
+    before, after = key_template.split("{layer}", 1)
+    pattern = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            names = list(content.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise AnalysisError(f"{file}: damaged, or not an npz file ({error})") from error
+    layers = sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
+    if not layers:
+        raise AnalysisError(
+            f"{file}: no array is named like {key_template!r} (there: {', '.join(names[:3])}, …)"
+        )
+    return tuple(layers)
+
+
+def _site(key_template: str) -> str:
+    """The site's name, or what the template calls it."""
+    for site in SITES.values():
+        if key_template == f"model.layers.{{layer}}.{site.npz_suffix}":
+            return site.name
+    return re.sub(r"\W+", "_", key_template.split("{layer}", 1)[1]).strip("_") or "activations"
+
+
+def _responses(source: Path) -> dict[str, Response]:
+    file = source / RESPONSES
+    if not file.exists():
+        return {}
+    found = {}
+    for group, fact in _json(file).items():
+        try:
+            ids = tuple(map(int, fact["token_ids"]))
+            found[group] = Response(ids, str(fact["text"]), str(fact["finish_reason"]))
+        except (TypeError, KeyError, ValueError) as error:
+            raise AnalysisError(f"{file}: {group!r} isn't a result ({error!r})") from error
+    return found
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise AnalysisError(f"{file}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise AnalysisError(f"{file}: expected a JSON object")
+    return content

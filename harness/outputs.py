@@ -1,0 +1,38 @@
+"""What a run leaves in its report folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness import plots, results
+from harness.activations import LayerSite
+from harness.analysis import Analysis
+from harness.causality import Effect
+from harness.store import write_atomically
+from harness.verdict import Criteria
+from harness.versions import VersionComparison
+
+PLOT_NAME = "alignment_artifact_analysis_plot"
+REPORT_NAME = "report.html"
+
+
+def write_outputs(
+    folder: Path,
+    analysis: Analysis,
+    criteria: Criteria,
+    comparison: VersionComparison | None = None,
+    causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
+) -> None:
+    """Write results and plot (PNG and SVG), each whole or not at all.
+
+    Raises:
+        harness.store.StoreError: the folder can't be written.
+    """
+    results.write_results(folder / results.FILE_NAME, analysis, criteria, comparison, causal)
+    write_plot(folder, analysis, criteria)
+
+
+def write_plot(folder: Path, analysis: Analysis, criteria: Criteria) -> None:
+    """Write the plot, as PNG and SVG."""
+    figure = plots.separation_figure(analysis, criteria)
+    for kind in ("png", "svg"):
+        write_atomically(folder / f"{PLOT_NAME}.{kind}", plots.to_bytes(figure, kind))

@@ -1,0 +1,117 @@
+"""Frozen dataclasses as JSON values, their JSON Schema, and the way back.
+
+NaN is null, infinities are "inf" and "-inf", keys (layer, site) their id.
+"""
+
+import math
+import re
+import types
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from harness.activations import LayerSite
+from harness.analysis import layer_id
+
+# The pattern is about strings alone; several schemas to choose from take ten times as long.
+_NUMBER = {"type": ["number", "null", "string"], "pattern": "^-?inf$"}
+_PLAIN: dict[Any, dict[str, Any]] = {
+    float: _NUMBER,
+    int: {"type": "integer"},
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    type(None): {"type": "null"},
+    # Names of categories are the only ones of these.
+    Hashable: {"type": "string"},
+    Any: {},
+}
+_ID = r"layer_(0|[1-9]\d*)-(\w+)"
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def _key(key: Any) -> str:
+    return layer_id(*key) if isinstance(key, tuple) else str(key)
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """JSON Schema (2020-12) of what `plain` makes of values of a type."""
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        names = [field.name for field in fields(kind)]
+        return record({name: schema_of(hints[name]) for name in names})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [schema_of(argument) for argument in arguments]}
+    if origin is tuple and arguments[-1] is ...:
+        return {"type": "array", "items": schema_of(arguments[0])}
+    if origin is tuple:
+        return {
+            "type": "array",
+            "prefixItems": [schema_of(argument) for argument in arguments],
+            "minItems": len(arguments),
+            "maxItems": len(arguments),
+        }
+    if origin is Mapping:
+        keys = f"^{_ID}$" if arguments[0] == LayerSite else ""
+        return {
+            "type": "object",
+            "propertyNames": {"pattern": keys},
+            "additionalProperties": schema_of(arguments[1]),
+        }
+    raise TypeError(f"no schema for {kind}")
+
+
+def record(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema of an object that has these keys and no others."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """The value of a type that `plain` made this of; it meets the type's schema."""
+    if kind is float:
+        return math.nan if value is None else float(value)
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields(kind)})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        (other,) = (argument for argument in arguments if argument is not type(None))
+        return None if value is None else from_plain(other, value)
+    if origin is tuple:
+        kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
+        return tuple(from_plain(k, v) for k, v in zip(kinds, value, strict=True))
+    if origin is Mapping:
+        return {
+            parse_id(key) if arguments[0] == LayerSite else key: from_plain(arguments[1], item)
+            for key, item in value.items()
+        }
+    return value
+
+
+def parse_id(text: str) -> LayerSite:
+    """The layer and site of an id."""
+    match = re.fullmatch(_ID, text)
+    if match is None:
+        raise ValueError(f"{text!r} isn't the id of a layer and site")
+    return int(match[1]), match[2]

@@ -1,0 +1,322 @@
+"""The steps of a run on the command line, and the npz layout between them."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gemma_mlx import SITES
+from gemma_mlx.__main__ import main as run_model
+from gemma_mlx.errors import RequestError
+from harness.activations import AnalysisError
+from harness.cli import collecting, main
+from harness.npz_layout import read_npz
+from harness.pairs import load_pairs
+from harness.results import FILE_NAME, read_results
+from tests.harness.builders import checkpoint, two_categories, written
+
+pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
+FEW = ("--replicates", "100")
+TOKENS = 4
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Pairs, a random model, and its activations in the npz layout."""
+    folder = tmp_path_factory.mktemp("made")
+    model = checkpoint(folder / "model")
+    pairs = written(folder / "pairs.json", two_categories(10))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        asked = ("--pairs", str(pairs), "--model", str(model.path), "--max-tokens", str(TOKENS))
+        assert main(["collect", *asked, "--layout", "npz"]) == 0
+        assert main(["prepare", "--pairs", str(pairs)]) == 0
+    return folder, asked
+
+
+@pytest.fixture
+def here(made, tmp_path, monkeypatch):
+    """A folder of its own with what `made` has; its npz files are a copy."""
+    folder, _ = made
+    monkeypatch.chdir(tmp_path)
+    for file in folder.glob(f"{collecting.OUTPUT}/**/*.*"):
+        copy = tmp_path / file.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    for name in (".artifact_store", "model", "pairs.json"):
+        (tmp_path / name).symlink_to(folder / name)
+    return tmp_path
+
+
+def results(folder="artifact_report"):
+    return json.loads((Path(folder) / FILE_NAME).read_text(encoding="utf-8"))
+
+
+def analyze_npz(*more, folder=collecting.OUTPUT):
+    asked = ("--pairs", "pairs.json", "--activations", str(folder), *FEW)
+    return main(["analyze", *asked, *more])
+
+
+class TestPipeline:
+    def test_the_layout_is_as_scripts_expect_it(self, made):
+        folder, _ = made
+        step = f"{collecting.OUTPUT}/natural_one_q00/prompt_list/batch_1/activations_step_%s.npz"
+        for number in (0, "prefill"):
+            with np.load(folder / (step % number), allow_pickle=False) as content:
+                assert content["model.layers.3.mlp.output"].shape == (1, 1, 64)
+                assert content["model.layers.3.mlp.output"].dtype == np.float32
+                assert len(content.files) == 6
+
+    def test_npz_and_store_give_the_same(self, made, here):
+        _, asked = made
+        assert main(["analyze", *asked, *FEW]) == 0
+        native = results()
+        assert analyze_npz() == 0
+        read = results()
+        for one, other in zip(native["layers"], read["layers"], strict=True):
+            assert one["id"] == other["id"]
+            assert one["held_out"] == pytest.approx(other["held_out"])
+            assert one["in_sample"] == pytest.approx(other["in_sample"])
+        assert [r["natural"]["text"] for r in native["responses"]] == [
+            r["natural"]["text"] for r in read["responses"]
+        ]
+
+    def test_a_script_that_pools_over_steps_finds_the_in_sample_figures(self, made, here):
+        """As the seed's analysis reads them: loop over steps, load, take the key."""
+        assert analyze_npz() == 0
+        arms = []
+        for condition in ("natural", "artifact"):
+            found = []
+            for group in sorted(collecting.OUTPUT.glob(f"{condition}_*")):
+                for step in range(TOKENS):
+                    file = group / "prompt_list" / "batch_1" / f"activations_step_{step}.npz"
+                    if file.exists():
+                        with np.load(file) as content:
+                            found.append(content["model.layers.2.mlp.output"][0, 0])
+            arms.append(np.stack(found).astype(np.float64))
+        natural, artifact = arms
+        spread = (natural.std(axis=0).mean() + artifact.std(axis=0).mean()) / 2
+        ratio = np.linalg.norm(artifact.mean(axis=0) - natural.mean(axis=0)) / np.sqrt(spread)
+        in_sample = results()["layers"][2]["in_sample"]
+        assert in_sample["n_vectors"] == len(natural) + len(artifact)
+        assert in_sample["seed_ratio"] == pytest.approx(ratio, rel=1e-5)
+
+    @pytest.mark.parametrize("size", ["1", "3", "16"])
+    def test_the_runner_in_batches_of_any_size(self, made, here, size, capsys):
+        folder, asked = made
+        assert analyze_npz() == 0
+        expected = results()["layers"]
+        code = run_model(
+            [
+                *asked[2:], "--prompts-file", str(folder / collecting.RUNNER_INPUT),
+                "--batch-size", size, "--save-activations", "--activations-dir", "other",
+                *(["--process-by-group"] if size == "1" else []),
+            ]
+        )  # fmt: skip
+        assert code == 0
+        assert analyze_npz(folder="other") == 0
+        assert "warning" not in capsys.readouterr().err
+        for one, other in zip(expected, results()["layers"], strict=True):
+            assert one["held_out"]["d"] == pytest.approx(other["held_out"]["d"], rel=1e-3)
+
+    def test_report_again(self, here):
+        assert analyze_npz() == 0
+        before = {f.name: f.read_bytes() for f in Path("artifact_report").iterdir()}
+        assert main(["report", "--output", "again"]) == 0
+        for file in Path("again").iterdir():
+            if file.suffix != ".html":
+                assert file.read_bytes() == before[file.name]
+        pages = [Path(p, "report.html").read_text() for p in ("artifact_report", "again")]
+        assert pages[0] == pages[1]
+        assert read_results(Path("artifact_report") / FILE_NAME).analysis.results
+
+    def test_prepare(self, made):
+        folder, _ = made
+        content = json.loads((folder / collecting.RUNNER_INPUT).read_text(encoding="utf-8"))
+        prompts = load_pairs(folder / "pairs.json").prompts()
+        assert content == {group: {"prompt_list": [text]} for group, text in prompts.items()}
+
+    def test_power(self, capsys):
+        assert main(["power", "20", "200", "--layers", "8"]) == 0
+        found = dict(re.findall(r"^ +(\d+)  ([\d.]+)$", capsys.readouterr().out, re.M))
+        assert float(found["20"]) > float(found["200"]) > 0
+
+
+class TestMissing:
+    STEP = "natural_one_q00/prompt_list/batch_1/activations_step_{}.npz"
+
+    def test_steps_are_reported(self, here, capsys):
+        (collecting.OUTPUT / self.STEP.format(1)).unlink()
+        assert analyze_npz() == 0
+        said = capsys.readouterr().err
+        assert "1 steps of 1 prompts are missing, for example natural_one_q00: 1" in said
+        assert "2 steps of 1 prompts after a gap are left out" in said
+        found = results()["provenance"]
+        assert found["missing_steps"] == {"natural_one_q00": [1]}
+        assert found["ignored_steps"] == {"natural_one_q00": [2, 3]}
+
+    def test_a_prompt_drops_its_pair(self, here):
+        for step in range(TOKENS):
+            (collecting.OUTPUT / self.STEP.format(step)).unlink()
+        assert analyze_npz() == 0
+        dropped = results()["pairs"]["dropped"]
+        assert dropped == [{"pair": "one/q00", "reason": "a response without tokens"}]
+
+    def test_fewer_steps_can_be_asked_for(self, here):
+        assert analyze_npz("--steps", "2", "--layers", "1,3") == 0
+        found = results()
+        assert [layer["layer"] for layer in found["layers"]] == [1, 3]
+        assert found["layers"][0]["in_sample"]["n_vectors"] == 2 * 20
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "damaged"),
+            (b"PK\x03\x04 and no more", "damaged"),
+            ({"other": np.zeros((1, 1, 64), np.float32)}, "no array 'model.layers.0.mlp.output'"),
+            (
+                {"model.layers.%d.mlp.output": np.zeros((1, 64), np.float32)},
+                r"is float32 \(1, 64\)",
+            ),
+            ({"model.layers.%d.mlp.output": np.zeros((1, 1, 8), np.float32)}, "width 8"),
+            ({"model.layers.%d.mlp.output": np.zeros((1, 1, 64), int)}, "expected floats"),
+            ({"model.layers.%d.mlp.output": np.array([[[None] * 64]])}, "damaged"),
+        ],
+    )
+    def test_damage_is_named(self, here, content, message):
+        file = collecting.OUTPUT / self.STEP.format(2)
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            ((name, array),) = content.items()
+            names = [name % i for i in range(6)] if "%" in name else [name]
+            np.savez(file, **dict.fromkeys(names, array))
+        with pytest.raises(AnalysisError, match=message) as raised:
+            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
+        assert str(file) in str(raised.value)
+
+    def test_batches_need_to_say_whose_rows_they_are(self, here):
+        folder = (collecting.OUTPUT / self.STEP).parent
+        (folder / "prompt_metadata.json").unlink()
+        for file in folder.iterdir():
+            keys = [SITES["mlp_out"].npz_key(layer) for layer in range(6)]
+            np.savez(file, **dict.fromkeys(keys, np.zeros((2, 1, 64), np.float32)))
+        with pytest.raises(AnalysisError, match="holds 2 prompts; prompt_metadata.json"):
+            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
+
+    @pytest.mark.parametrize(
+        "facts", [{"rows": "natural_one_q00"}, {"rows": [1]}, {"rows": ["a"], "steps": [1, 2]}]
+    )
+    def test_bad_metadata(self, here, facts):
+        written((collecting.OUTPUT / self.STEP).parent / "prompt_metadata.json", facts)
+        with pytest.raises(AnalysisError, match="prompt_metadata.json: expected"):
+            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["analyze", "--activations", "nowhere"], "nowhere: no such directory"),
+            (["analyze", "--activations", "empty"], "no activations of these pairs"),
+            (["analyze", "--activations", "empty", "--steps", "0"], "--steps must be 1"),
+            (["analyze", "--activations", "empty", "--key-template", "x"], "needs {layer}"),
+            (["analyze", "--model", "nowhere/at-all/x"], "nowhere/at-all/x"),
+            (["analyze", "--alpha", "2"], "--alpha must be"),
+            (["collect", "--site", "mlp"], "--site 'mlp': choose from"),
+            (["collect", "--layers", "9"], "layer 9 doesn't exist"),
+            (["prepare", "--pairs", "nowhere.json"], "nowhere.json"),
+            (["report", "nowhere.json"], "nowhere.json: not readable"),
+            (["report", "pairs.json"], "pairs.json: not a results file"),
+            (["power", "3"], "n_pairs must be at least 8"),
+        ],
+    )
+    def test_in_a_line(self, here, arguments, message, capsys):
+        Path("empty").mkdir()
+        if arguments[0] in ("analyze", "collect"):
+            arguments = [*arguments, "--pairs", "pairs.json"]
+            if "--model" not in arguments:
+                arguments += ["--model", "model"]
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1
+
+    def test_another_collection_is_not_overwritten(self, made, here, capsys):
+        _, asked = made
+        assert main(["collect", *asked[:-1], "3", "--layout", "npz"]) == 2
+        assert "holds another collection" in capsys.readouterr().err
+
+
+class TestRunner:
+    def run(self, made, *arguments):
+        _, asked = made
+        return run_model([*asked[2:], *arguments])
+
+    def test_prompts_on_the_command_line(self, made, here, capsys):
+        assert self.run(made, "--prompts", "What is rain?", "And snow?") == 0
+        said = capsys.readouterr().out
+        found = json.loads(Path("gemma_output/results.json").read_text(encoding="utf-8"))
+        assert list(found) == ["prompts/prompt_list/0", "prompts/prompt_list/1"]
+        assert all(result["text"] in said for result in found.values())
+        summary = json.loads(Path("gemma_output/summary.json").read_text(encoding="utf-8"))
+        assert summary["prompts"] == 2
+        assert summary["tokens"] == sum(len(result["token_ids"]) for result in found.values())
+        assert not collecting.OUTPUT.joinpath("batch_1").exists()
+
+    def test_sample_prompts(self, made, here):
+        assert run_model(["--create-sample-prompts"]) == 0
+        assert self.run(made, "--prompts-file", "sample_prompts.json") == 0
+        with pytest.raises(RequestError, match="is there already"):
+            read_prompts_again = run_model.__globals__["_create_samples"]
+            read_prompts_again(Path("sample_prompts.json"))
+
+    def test_a_prompt_does_not_depend_on_its_batch(self, made, here):
+        texts = []
+        for size in ("1", "2"):
+            how = ("--batch-size", size, "--temp", "1", "--seed", "3", "--output-dir", f"o{size}")
+            assert self.run(made, *how, "--prompts", "What is rain?", "And snow, what is it?") == 0
+            texts.append(json.loads(Path(f"o{size}/results.json").read_text(encoding="utf-8")))
+        assert texts[0] == texts[1]
+
+    def test_what_is_finished_when_interrupted_is_kept(self, made, here, monkeypatch, capsys):
+        module = run_model.__globals__
+        generate, calls = module["_generate"], []
+
+        def interrupt(*arguments):
+            calls.append(arguments)
+            if len(calls) > 1:
+                raise KeyboardInterrupt
+            return generate(*arguments)
+
+        monkeypatch.setitem(module, "_generate", interrupt)
+        assert self.run(made, "--batch-size", "1", "--prompts", "What is rain?", "And snow?") == 130
+        assert "interrupted" in capsys.readouterr().err
+        found = json.loads(Path("gemma_output/results.json").read_text(encoding="utf-8"))
+        assert len(found) == 1
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("[", "not readable as JSON"),
+            ("{}", "expected groups"),
+            ('{"a": 3}', "group 'a'"),
+            ('{"a": {"b": []}}', "a/b: expected a list"),
+            ('{"a": {"b": [3]}}', "a/b: expected a list"),
+            ('{"../a": {"b": ["x"]}}', "'../a' can't be a folder's name"),
+            ('{"..": ["x"]}', "can't be a folder's name"),
+        ],
+    )
+    def test_bad_prompts(self, made, here, content, message, capsys):
+        Path("bad.json").write_text(content, encoding="utf-8")
+        assert self.run(made, "--prompts-file", "bad.json") == 2
+        assert message in capsys.readouterr().err
+
+    @pytest.mark.parametrize("arguments", [[], ["--prompts", "a", "--prompts-file", "b"]])
+    def test_usage(self, arguments):
+        with pytest.raises(SystemExit) as stop:
+            run_model(arguments)
+        assert stop.value.code == 2
