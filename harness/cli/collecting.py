@@ -43,7 +43,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description=(
             "Run the prompts through the model and keep the activations of every generated token. "
             "An interrupted collection goes on where it stopped, and what the store has isn't "
-            "collected again. Under mlx.launch the batches are shared among the processes."
+            "collected again."
         ),
     )
     options.add_arguments(
