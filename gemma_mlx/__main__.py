@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import CheckpointError, Gemma, Generation, RequestError
+from gemma_mlx.files import write_whole
 from gemma_mlx.npz import write_steps
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -156,6 +156,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.prompts
         else read_prompts(options.prompts_file)
     )
+    there = options.activations_dir
+    if options.save_activations and there.exists() and not _is_empty(there):
+        raise RequestError(f"{there}: holds something already; name another --activations-dir")
     gemma = gemma_mlx.load(options.model, revision=options.revision)
     chat = options.chat_mode
     # Said before the first batch, not after the last.
@@ -200,6 +203,10 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{name}: {result['text']}")
     print(f"{len(prompts)} prompts, {tokens} tokens in {seconds:.1f} s: {options.output_dir}/")
     return 0
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _work(
@@ -338,10 +345,7 @@ def _named(parts: Sequence[tuple[str, str, Sequence[str]]]) -> list[Prompt]:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(f"{json.dumps(content, indent=1, ensure_ascii=False)}\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
 
 
 if __name__ == "__main__":

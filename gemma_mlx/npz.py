@@ -7,12 +7,12 @@ last tokens, and `prompt_metadata.json` says whose rows they are.
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from gemma_mlx.files import write_whole
 from gemma_mlx.sites import SITES
 
 METADATA = "prompt_metadata.json"
@@ -45,14 +45,13 @@ def write_steps(
     Raises:
         OSError: the folder can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     steps = [max((len(a[0]) for a in sites.values()), default=0) for sites in batch.values()]
     facts = json.dumps({"rows": list(batch), "steps": steps}, indent=1, ensure_ascii=False)
-    _write(folder / METADATA, f"{facts}\n".encode())
+    write_whole(folder / METADATA, f"{facts}\n".encode())
     for step in range(max(steps, default=0)):
-        _write(folder / step_file(step), _packed(batch, layers, step, compress))
+        write_whole(folder / step_file(step), _packed(batch, layers, step, compress))
     if prefill is not None:
-        _write(folder / step_file("prefill"), _packed(prefill, layers, 0, compress))
+        write_whole(folder / step_file("prefill"), _packed(prefill, layers, 0, compress))
 
 
 def _packed(
@@ -73,13 +72,3 @@ def _packed(
     content = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(content, allow_pickle=False, **arrays)
     return content.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

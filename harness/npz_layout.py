@@ -9,7 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,13 @@ KEY_TEMPLATE = "model.layers.{layer}.mlp.output"
 MOST_LAYERS = 10_000
 #: What was written for each prompt, by group, beside the groups' directories.
 RESPONSES = "results.json"
+#: Which run was written into a directory.
+CLAIM = "collection.json"
+
+# NumPy's and zipfile's words for a file that isn't what it should be: cut off, encrypted, pickled.
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+# Up to 99999: a stray file can't make a million steps of everything else missing.
+_STEP = re.compile(r"activations_step_(0|[1-9]\d{0,4})\.npz")
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,14 @@ class NpzRun:
         return {group: array[layer] for group, array in self.arrays.items()}
 
     def responses(self) -> dict[str, Response]:
-        """As `RunStore.responses`; empty texts where the directory has none."""
+        """As `RunStore.responses`, with the token ids of the steps that were read; empty texts
+        where the directory has none."""
         unknown = Response((), "", "unknown")
-        return {group: self.written.get(group, unknown) for group in self.arrays}
+        found = {group: self.written.get(group, unknown) for group in self.arrays}
+        return {
+            group: replace(answer, token_ids=answer.token_ids[: self.arrays[group].shape[1]])
+            for group, answer in found.items()
+        }
 
 
 def write_npz(
@@ -72,7 +84,7 @@ def write_npz(
     `prefill` is the same collection at the prompts' last tokens.
 
     Raises:
-        StoreError: the directory can't be written, or holds other prompts' results already.
+        StoreError: the directory can't be written, or holds something else already.
     """
     prompts = pairs.prompts()
     facts = {
@@ -84,11 +96,9 @@ def write_npz(
         }
         for group, response in sorted(run.responses().items())
     }
-    file = output / RESPONSES
+    _claim(output, run.key)
     content = f"{json.dumps(facts, indent=1, ensure_ascii=False)}\n".encode()
-    if file.exists() and file.read_bytes() != content:
-        raise StoreError(f"{file}: holds another collection; name another directory")
-    write_atomically(file, content)
+    write_atomically(output / RESPONSES, content)
     stacked, last = (
         None if r is None else {s: [r.tokens(s, i) for i in range(len(layers))] for s in sites}
         for r in (run, prefill)
@@ -106,6 +116,19 @@ def write_npz(
             )
         except OSError as error:
             raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _claim(output: Path, key: str) -> None:
+    """Say whose directory this is; one that holds anything else isn't written into."""
+    claim, content = output / CLAIM, f"{json.dumps({'run': key})}\n".encode()
+    try:
+        free = not output.exists() or not any(output.iterdir())
+        ours = not free and claim.exists() and claim.read_bytes() == content
+    except OSError as error:
+        raise StoreError(f"{output}: cannot be read ({error.strerror})") from error
+    if not free and not ours:
+        raise StoreError(f"{output}: holds another collection; name another directory")
+    write_atomically(claim, content)
 
 
 def _of(tokens: Mapping[str, Sequence[Mapping[str, np.ndarray]]], group: str) -> dict[str, Any]:
@@ -142,7 +165,7 @@ def read_npz(
     groups = list(pairs.prompts())
     written = _responses(source)
     places = {
-        group: rows.get(group) or _Row(source / group / subcategory / "batch_1", 0, None)
+        group: rows.get(group) or _Row(source / group / subcategory / "batch_1", None, None)
         for group in groups
     }
     found = {group: _steps(place, steps) for group, place in places.items()}
@@ -153,7 +176,7 @@ def read_npz(
     wanted = range(steps or longest)
     first = next(place.folder / step_file(min(found[g])) for g, place in places.items() if found[g])
     chosen = tuple(layers) if layers is not None else _layers(first, key_template)
-    keys = [key_template.format(layer=layer) for layer in chosen]
+    keys = [key_template.replace("{layer}", str(layer)) for layer in chosen]
     arrays: dict[str, np.ndarray] = {}
     missing: dict[str, tuple[int, ...]] = {}
     ignored: dict[str, tuple[int, ...]] = {}
@@ -177,16 +200,16 @@ def read_npz(
     for group, array in arrays.items():
         if not array.size:
             arrays[group] = np.zeros((len(keys), 0, width or 0), np.float32)
-    return NpzRun(source, _site(key_template), chosen, arrays, _responses(source), missing, ignored)
+    return NpzRun(source, _site(key_template), chosen, arrays, written, missing, ignored)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """Where one prompt's activations are: a row of the files in a folder, and how many steps of
-    them are its own."""
+    """Where one prompt's activations are: a row of the files in a folder, the only one where no
+    metadata says which, and how many steps of them are its own."""
 
     folder: Path
-    row: int
+    row: int | None
     steps: int | None
 
 
@@ -221,9 +244,7 @@ def _rows(source: Path) -> dict[str, _Row]:
 def _steps(place: _Row, most: int | None) -> set[int]:
     if not place.folder.is_dir():
         return set()
-    names = (
-        re.fullmatch(r"activations_step_(\d{1,9})\.npz", f.name) for f in place.folder.iterdir()
-    )
+    names = (_STEP.fullmatch(file.name) for file in place.folder.iterdir())
     limit = min((n for n in (most, place.steps) if n is not None), default=None)
     return {int(n[1]) for n in names if n and (limit is None or int(n[1]) < limit)}
 
@@ -233,27 +254,29 @@ def _vectors(place: _Row, step: int, keys: Sequence[str]) -> np.ndarray:
     file = place.folder / step_file(step)
     try:
         with np.load(file, allow_pickle=False) as content:
-            absent = [key for key in keys if key not in content]
-            if absent:
-                there = ", ".join(sorted(content.files)[:3])
-                raise AnalysisError(f"{file}: no array {absent[0]!r} (there: {there}, …)")
-            arrays = [content[key] for key in keys]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+            names = content.files
+            arrays = {key: content[key] for key in keys if key in names}
+    except _UNREADABLE as error:
         raise AnalysisError(f"{file}: damaged, or not an npz file of numbers ({error})") from error
     vectors = []
-    for key, array in zip(keys, arrays, strict=True):
+    for key in keys:
+        if key not in arrays:
+            there = ", ".join(sorted(names)[:3])
+            raise AnalysisError(f"{file}: no array {key!r} (there: {there}, …)")
+        array = arrays[key]
         if array.ndim != 3 or array.shape[1] != 1 or not np.issubdtype(array.dtype, np.floating):
             raise AnalysisError(
                 f"{file}: {key} is {array.dtype} {array.shape}, expected floats (batch, 1, hidden)"
             )
-        if array.shape[0] > 1 and place.row == 0 and not (place.folder / METADATA).exists():
+        if place.row is None and array.shape[0] > 1:
             raise AnalysisError(
                 f"{file}: {key} holds {array.shape[0]} prompts; {METADATA} beside it has to say "
                 "which"
             )
-        if place.row >= array.shape[0]:
-            raise AnalysisError(f"{file}: {key} has {array.shape[0]} rows, no row {place.row}")
-        vectors.append(np.asarray(array[place.row, 0], np.float32))
+        row = place.row or 0
+        if row >= array.shape[0]:
+            raise AnalysisError(f"{file}: {key} has {array.shape[0]} rows, no row {row}")
+        vectors.append(np.asarray(array[row, 0], np.float32))
     if len({vector.shape for vector in vectors}) > 1:
         raise AnalysisError(f"{file}: layers of different widths")
     return np.stack(vectors)
@@ -266,7 +289,7 @@ def _layers(file: Path, key_template: str) -> tuple[int, ...]:
     try:
         with np.load(file, allow_pickle=False) as content:
             names = list(content.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise AnalysisError(f"{file}: damaged, or not an npz file ({error})") from error
     layers = sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
     if not layers:

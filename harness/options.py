@@ -31,6 +31,14 @@ class Option:
     def dest(self) -> str:
         return f"artifact_{self.name}"
 
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """As argparse and pytest take them; None stands for what wasn't given."""
+        metavar = {} if self.metavar is None else {"metavar": self.metavar}
+        return {
+            "dest": self.dest, "action": self.action, "default": None, "help": self.help, **metavar,
+        }  # fmt: skip
+
 
 OPTIONS = (
     Option(
@@ -157,36 +165,33 @@ class CommandLine:
         self._parsed = parsed
 
     def getoption(self, name: str) -> Any:
+        # A command takes some of the options only.
         return getattr(self._parsed, name, None)
 
     def getini(self, name: str) -> Any:
         return None
 
 
+def given(parsed: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Flags of those options that were given."""
+    return [
+        option.flag
+        for option in OPTIONS
+        if option.name in names and getattr(parsed, option.dest) is not None
+    ]
+
+
 def add_arguments(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
     """Add some of the options to a command."""
     for option in OPTIONS:
         if option.name in names:
-            extra: dict[str, Any] = {} if option.metavar is None else {"metavar": option.metavar}
-            parser.add_argument(
-                option.flag, dest=option.dest, action=option.action, default=None,
-                help=option.help.replace("%", "%%"), **extra,
-            )  # fmt: skip
-
-
-def marked(config: Config) -> str:
-    """pytest's `-m`."""
-    return str(config.option.markexpr) if isinstance(config, pytest.Config) else ""
+            parser.add_argument(option.flag, **option.keywords)
 
 
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("artifacts", "alignment artifacts (each also an ini key, artifact_…)")
     for option in OPTIONS:
-        extra: dict[str, Any] = {} if option.metavar is None else {"metavar": option.metavar}
-        group.addoption(
-            option.flag, dest=option.dest, action=option.action, default=None, help=option.help,
-            **extra,
-        )  # fmt: skip
+        group.addoption(option.flag, **option.keywords)
         kind: Literal["bool", "string"] = "bool" if option.action == "store_true" else "string"
         parser.addini(option.dest, option.help, type=kind, default=None)
 

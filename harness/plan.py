@@ -59,10 +59,11 @@ class Plan:
         return [(layer, site) for site in self.collection.sites for layer in self.layers]
 
 
-def make_plan(config: options.Config, *, least_pairs: int = 8) -> Plan:
+def make_plan(config: options.Config, *, causal: bool = False, least_pairs: int = 8) -> Plan:
     """Read the options.
 
     Args:
+        causal: whether interventions were asked for.
         least_pairs: how many pairs what is planned needs.
 
     Raises:
@@ -110,7 +111,7 @@ def make_plan(config: options.Config, *, least_pairs: int = 8) -> Plan:
         companions=positions[1:],
         base_model=options.read(config, "base_model"),
         text_baselines=options.read(config, "text_baselines"),
-        causal="causal" in options.marked(config),
+        causal=causal,
         save_as=save_as,
         baseline=None if compare is None else load_baseline(find_baseline(compare)),
         margin=number("margin", low=1e-9, high=infinity, whole=False),

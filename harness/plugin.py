@@ -112,7 +112,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
 def _plan(config: pytest.Config) -> Plan | Exception:
     if _PLAN not in config.stash:
         try:
-            config.stash[_PLAN] = make_plan(config)
+            config.stash[_PLAN] = make_plan(config, causal="causal" in config.option.markexpr)
         except (pytest.UsageError, *EXPECTED_ERRORS) as error:
             config.stash[_PLAN] = error
     return config.stash[_PLAN]

@@ -67,6 +67,7 @@ def analyze(
     layers: Sequence[int] | None = None,
     sites: Sequence[str] = ("mlp_out",),
     positions: Positions = "generated",
+    companions: Sequence[Positions] = (),
     max_tokens: int = 20,
     chat: bool = True,
     base_model: str | os.PathLike[str] | None = None,
@@ -82,6 +83,8 @@ def analyze(
         model, revision: checkpoint folder, or `owner/name` on the hub.
         pairs: a prompt pairs file, or pairs that were loaded already.
         layers: all by default.
+        companions: other positions to estimate the separation at, too; beside generated tokens
+            always those that hold the words constant.
         base_model: what the model is compared with, on the same pairs.
         settings: replicates, level, seed of the statistics.
         store: where activations are kept.
@@ -120,7 +123,7 @@ def analyze(
         layers=collection.settings.layers,
         sites=collection.settings.sites,
         settings=settings,
-        companions=collection.companions(),
+        companions=collection.companions(companions),
         base=base,
         provenance={**facts, "run_key": run.key},
         progress=progress,

@@ -9,7 +9,6 @@ Shards are checked once, by `missing`, before anything is read from them.
 import fcntl
 import hashlib
 import json
-import os
 import re
 import time
 import warnings
@@ -22,6 +21,8 @@ from typing import Any, TextIO
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
+
+from gemma_mlx.files import write_whole
 
 #: Version of the layout on disk; part of every run's key.
 FORMAT = 1
@@ -137,7 +138,7 @@ class RunStore:
         shards = self.shards()
         missing = []
         for number in range(len(batches)):
-            if number in shards and not _sound(shards[number]):
+            if number in shards and not _sound(shards[number], batches[number]):
                 warnings.warn(f"{shards[number]}: damaged, will be collected again", stacklevel=2)
                 _remove(shards.pop(number))
             if number not in shards:
@@ -217,23 +218,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         StoreError: the disk is full, the directory can't be written, …; nothing is left behind.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_whole(path, content)
     except OSError as error:
         raise _io_error(path, error) from error
 
@@ -266,13 +252,13 @@ def _io_error(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path}: cannot be written ({error.strerror or error})")
 
 
-def _matches(file: Path, content: bytes) -> bool:
+def _sound(file: Path, batch: Sequence[str]) -> bool:
+    """Whether a shard is what was written, for the prompts of this batch."""
     match = _SHARD.fullmatch(file.name)
-    return match is not None and hashlib.sha256(content).hexdigest() == match[2]
-
-
-def _sound(file: Path) -> bool:
     try:
-        return _matches(file, file.read_bytes())
+        if match is None or hashlib.sha256(file.read_bytes()).hexdigest() != match[2]:
+            return False
+        with safe_open(file, framework="numpy") as shard:
+            return json.loads(shard.metadata()["prompts"]).keys() == set(batch)
     except OSError:
         return False

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main
+from gemma_mlx.__main__ import main as run_model
+from harness.cli import main
 from harness.options import OPTIONS
 from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS
 from tests.harness.builders import checkpoint, written
@@ -59,15 +60,26 @@ def run(
         return str({**STAND_INS, **given}.get(word, word))
 
     def run(line: str) -> int:
+        small: dict[str, object]
         words = [stand_in(word) for word in shlex.split(line, comments=True)]
+        pairs = {"--pairs": given["pairs"]}
+        stored = {"--max-tokens": "3", "--artifact-store": given["store"]}
+        quick = {"--replicates": "200"}
+        if words[:3] == ["python", "-m", "gemma_mlx"]:
+            return run_model([*words[3:], "--max-tokens", "3"])
         if words[:3] == ["python", "-m", "harness"]:
-            return main(words[3:])
+            name, *more = words[3:]
+            small = {
+                "prepare": pairs,
+                "collect": pairs | stored,
+                "analyze": pairs | quick | ({} if "--activations" in more else stored),
+            }.get(name, {})
+            return main([name, *more, *(str(part) for item in small.items() for part in item)])
         assert words[0] == "pytest"
         small = {
-            "--max-tokens": "3",
-            "--replicates": "200",
-            "--pairs": given["pairs"],
-            "--artifact-store": given["store"],
+            **pairs,
+            **stored,
+            **quick,
             "-c": ROOT / "pytest.ini",
             "--rootdir": ROOT,
         }

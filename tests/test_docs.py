@@ -12,8 +12,8 @@ import pytest
 
 import harness
 import harness.run
-from harness.__main__ import main
 from harness.analysis import AnalysisSettings
+from harness.cli import main
 from harness.options import OPTIONS
 from harness.pairs import load_pairs
 from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS
@@ -121,7 +121,10 @@ def known_flags() -> set[str]:
     pytest_own = {"--help", "--lf", "--collect-only", "--junitxml"}
     measurements = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     measured = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', measurements))
-    return {option.flag for option in OPTIONS} | pytest_own | measured
+    programs = [ROOT / "gemma_mlx/__main__.py", *(ROOT / "harness/cli").glob("*.py")]
+    text = "".join(path.read_text() for path in programs)
+    own = set(re.findall(r'add(?:_argument)?\(\s*"(--[a-z-]+)"', text)) | {"--no-chat-mode"}
+    return {option.flag for option in OPTIONS} | pytest_own | measured | own
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -200,8 +203,9 @@ def test_names_of_the_package_exist() -> None:
                 found = getattr(found, part)
 
 
-def test_compare_is_the_command_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line for line in commands("README.md") if line.startswith("python -m harness")]
+def test_commands_have_help(capsys: pytest.CaptureFixture[str]) -> None:
+    said = [line for name in NAMES for line in commands(name)]
+    lines = [line for line in said if line.startswith("python -m harness")]
     assert lines
     for line in lines:
         command = line.split()[3]

@@ -20,6 +20,11 @@ from harness.results import FILE_NAME, read_results
 from harness.stats import smallest_detectable_effect
 from harness.store import write_atomically
 
+# What to collect, where nothing is read from files.
+_OF_MODELS = (
+    "model", "revision", "site", "positions", "max_tokens", "no_chat", "base_model", "store",
+)  # fmt: skip
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands."""
@@ -36,9 +41,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     options.add_arguments(
         analyze,
         [
-            "model", "revision", "pairs", "site", "layers", "positions", "max_tokens", "no_chat",
-            "base_model", "alpha", "d_threshold", "replicates", "stats_seed", "store", "columns",
-            "sort", "report",
+            *_OF_MODELS, "pairs", "layers", "alpha", "d_threshold", "replicates", "stats_seed",
+            "columns", "sort", "report",
         ],
     )  # fmt: skip
     files = analyze.add_argument_group("npz files")
@@ -100,6 +104,7 @@ def _analyze(parsed: argparse.Namespace) -> int:
     config = options.CommandLine(parsed)
     shown = options.columns(config)
     wanted = criteria(config)
+    _refuse_what_does_not_apply(parsed)
     bar = partial(tqdm, desc="resampling", unit="layer", disable=None, leave=False)
     if parsed.activations is None:
         plan = make_plan(config)
@@ -111,6 +116,7 @@ def _analyze(parsed: argparse.Namespace) -> int:
             layers=plan.layers,
             sites=asked.sites,
             positions=asked.positions,
+            companions=plan.companions,
             max_tokens=asked.max_tokens,
             chat=asked.chat,
             base_model=plan.base_model,
@@ -153,6 +159,17 @@ def _analyze(parsed: argparse.Namespace) -> int:
     write_atomically(folder / REPORT_NAME, page.encode())
     print(f"report, plot and results: {folder}/")
     return 0
+
+
+def _refuse_what_does_not_apply(parsed: argparse.Namespace) -> None:
+    if parsed.activations is not None:
+        unused = options.given(parsed, _OF_MODELS)
+        if unused:
+            raise AnalysisError(f"{', '.join(unused)}: not with --activations, which has no model")
+    elif (parsed.key_template, parsed.subcategory, parsed.steps) != (
+        KEY_TEMPLATE, SUBCATEGORY, None,
+    ):  # fmt: skip
+        raise AnalysisError("--key-template, --subcategory and --steps are for --activations")
 
 
 def _say_missing(read: NpzRun) -> None:

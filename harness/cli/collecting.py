@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gemma_mlx
+from gemma_mlx import RequestError
 from harness import npz_layout, options
 from harness.pairs import load_pairs
 from harness.plan import make_plan
@@ -63,7 +64,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--layout",
         choices=("native", "npz"),
         default="native",
-        help="npz: also write one activations_step_<N>.npz per token below --output",
+        help="npz: also write one activations_step_<N>.npz per token of the first --positions",
     )
     collect.add_argument(
         "--output",
@@ -89,6 +90,11 @@ def _prepare(parsed: argparse.Namespace) -> int:
 
 def _collect(parsed: argparse.Namespace) -> int:
     plan = make_plan(options.CommandLine(parsed), least_pairs=1)
+    if parsed.layout == "npz" and plan.collection.positions == "prompt_last":
+        raise RequestError(
+            "--layout npz holds tokens that were read after the prompt; it has the "
+            "prompts' last tokens beside them, with any other --positions"
+        )
     collection = Collection(
         gemma_mlx.find_checkpoint(plan.model, revision=plan.revision),
         plan.pairs,

@@ -176,7 +176,10 @@ class TestMissing:
         [
             (b"", "damaged"),
             (b"PK\x03\x04 and no more", "damaged"),
-            ({"other": np.zeros((1, 1, 64), np.float32)}, "no array 'model.layers.0.mlp.output'"),
+            (
+                {"other": np.zeros((1, 1, 64), np.float32)},
+                r"npz: no array 'model.layers.0.mlp.output' \(there: other",
+            ),
             (
                 {"model.layers.%d.mlp.output": np.zeros((1, 64), np.float32)},
                 r"is float32 \(1, 64\)",
@@ -197,6 +200,20 @@ class TestMissing:
         with pytest.raises(AnalysisError, match=message) as raised:
             read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
         assert str(file) in str(raised.value)
+
+    def test_the_text_is_that_of_the_steps_that_were_read(self, here):
+        read = read_npz(collecting.OUTPUT, load_pairs("pairs.json"), steps=2)
+        assert {len(answer.token_ids) for answer in read.responses().values()} == {2}
+
+    def test_a_row_is_not_taken_for_another_prompts(self, here):
+        """Metadata that names other prompts says nothing about this one."""
+        folder = (collecting.OUTPUT / self.STEP).parent
+        written(folder / "prompt_metadata.json", {"rows": ["someone", "else"]})
+        for file in folder.glob("*.npz"):
+            keys = [SITES["mlp_out"].npz_key(layer) for layer in range(6)]
+            np.savez(file, **dict.fromkeys(keys, np.zeros((2, 1, 64), np.float32)))
+        with pytest.raises(AnalysisError, match="holds 2 prompts"):
+            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
 
     def test_batches_need_to_say_whose_rows_they_are(self, here):
         folder = (collecting.OUTPUT / self.STEP).parent
@@ -223,6 +240,11 @@ class TestRefused:
             (["analyze", "--activations", "nowhere"], "nowhere: no such directory"),
             (["analyze", "--activations", "empty"], "no activations of these pairs"),
             (["analyze", "--activations", "empty", "--steps", "0"], "--steps must be 1"),
+            (
+                ["analyze", "--activations", "empty", "--site", "mlp_out", "--no-chat"],
+                "--site, --no-chat: not with --activations",
+            ),
+            (["analyze", "--steps", "3"], "are for --activations"),
             (["analyze", "--activations", "empty", "--key-template", "x"], "needs {layer}"),
             (["analyze", "--model", "nowhere/at-all/x"], "nowhere/at-all/x"),
             (["analyze", "--alpha", "2"], "--alpha must be"),
@@ -238,7 +260,7 @@ class TestRefused:
         Path("empty").mkdir()
         if arguments[0] in ("analyze", "collect"):
             arguments = [*arguments, "--pairs", "pairs.json"]
-            if "--model" not in arguments:
+            if "--model" not in arguments and "--activations" not in arguments:
                 arguments += ["--model", "model"]
         assert main(arguments) == 2
         said = capsys.readouterr().err
@@ -246,16 +268,36 @@ class TestRefused:
         assert said.startswith("error: ")
         assert said.count("\n") == 1
 
-    def test_another_collection_is_not_overwritten(self, made, here, capsys):
+    @pytest.mark.parametrize("change", [("--max-tokens", "3"), ("--site", "attn_out")])
+    def test_another_collection_is_not_overwritten(self, made, here, change, capsys):
         _, asked = made
-        assert main(["collect", *asked[:-1], "3", "--layout", "npz"]) == 2
+        before = {file: file.read_bytes() for file in collecting.OUTPUT.rglob("*.*")}
+        assert main(["collect", *asked, *change, "--layout", "npz"]) == 2
         assert "holds another collection" in capsys.readouterr().err
+        assert {file: file.read_bytes() for file in collecting.OUTPUT.rglob("*.*")} == before
+
+    def test_the_same_collection_is_written_again(self, made, here):
+        _, asked = made
+        lost = collecting.OUTPUT / TestMissing.STEP.format(1)
+        before = lost.read_bytes()
+        lost.unlink()
+        assert main(["collect", *asked, "--layout", "npz"]) == 0
+        assert lost.read_bytes() == before
+
+    def test_prompts_are_no_steps(self, made, here, capsys):
+        _, asked = made
+        assert main(["collect", *asked, "--positions", "prompt_last", "--layout", "npz"]) == 2
+        assert "--layout npz holds tokens" in capsys.readouterr().err
 
 
 class TestRunner:
     def run(self, made, *arguments):
         _, asked = made
         return run_model([*asked[2:], *arguments])
+
+    def test_activations_are_not_overwritten(self, made, here, capsys):
+        assert self.run(made, "--prompts", "What is rain?", "--save-activations") == 2
+        assert "collected_activations_output: holds something" in capsys.readouterr().err
 
     def test_prompts_on_the_command_line(self, made, here, capsys):
         assert self.run(made, "--prompts", "What is rain?", "And snow?") == 0

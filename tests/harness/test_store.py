@@ -224,6 +224,16 @@ class TestFaults:
         ):
             getattr(run, step)()
 
+    def test_a_shard_of_another_batch_is_not_taken(self, run):
+        """Its bytes are what its name says, but they are other prompts'."""
+        shards = run.shards()
+        other = shards[0].read_bytes()
+        shards[1].unlink()
+        name = shards[0].name.replace("batch_00000", "batch_00001")
+        (run.path / name).write_bytes(other)
+        with pytest.warns(UserWarning, match=f"{name}: damaged"):
+            assert run.missing() == [1]
+
     def test_unreadable_shard_is_missing(self, run, monkeypatch):
         shard = run.shards()[1]
         read = Path.read_bytes

@@ -1,0 +1,179 @@
+"""Results as JSON, their schema, and the way back."""
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import harness
+from gemma_mlx.npz import step_file, write_steps
+from harness.analysis import AnalysisSettings, analyze
+from harness.causality import Effect
+from harness.results import ResultsError, check, read_results, schema, to_json, write_results
+from harness.schema import from_plain, plain, schema_of
+from harness.verdict import Criteria
+from harness.versions import compare_versions
+from tests.harness.builders import (
+    analysis_of,
+    layer_result,
+    noise,
+    parsed,
+    planted,
+    run_of,
+    two_categories,
+)
+from tests.harness.measured import measured, version_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
+ROOT = Path(harness.__file__).resolve().parent.parent
+CRITERIA = Criteria(d_threshold=0.7)
+EFFECT = Effect("add", 0.5, (0.1, 0.9), 0.6, 0.1, 0.02, 0.3, math.inf, 12, 50)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """Results in which no part is empty."""
+    folder = tmp_path_factory.mktemp("runs")
+    pairs = parsed(two_categories(16))
+    runs = [
+        run_of(folder / str(seed), pairs, planted(0.7, noise(seed)), layers=(0, 3))
+        for seed in range(3)
+    ]
+    analysis = analyze(
+        runs[0],
+        pairs,
+        layers=(0, 3),
+        sites=("mlp_out",),
+        settings=AnalysisSettings(replicates=100),
+        companions={"forced": runs[1]},
+        base=runs[2],
+        provenance={"model": "m", "collection": {"positions": "generated"}},
+    )
+    keys = {(0, "mlp_out"): 1.0, (3, "mlp_out"): 2.0}
+    versions = [version_of(name, measured(keys, seed=seed)) for seed, name in enumerate("ab")]
+    return (
+        analysis,
+        CRITERIA,
+        compare_versions(*versions, margin=0.5),
+        {(3, "mlp_out"): (EFFECT,) * 2},
+    )
+
+
+@pytest.fixture
+def content(everything):
+    return copy.deepcopy(to_json(*everything))
+
+
+def test_there_and_back(everything, tmp_path):
+    write_results(tmp_path / "results.json", *everything)
+    found = read_results(tmp_path / "results.json")
+    again = (found.analysis, found.criteria, found.comparison, found.causal)
+    assert to_json(*again) == to_json(*everything)
+    assert isinstance(found.comparison, type(everything[2]))
+    assert found.causal[3, "mlp_out"][0] == EFFECT
+    for key, result in everything[0].items():
+        assert plain(found.analysis[key]) == plain(result)
+        assert isinstance(found.analysis[key].separation.scores_natural, tuple)
+
+
+def test_numbers_that_json_has_not(tmp_path):
+    odd = analysis_of(layer_result(d=math.nan, d_z=math.inf, d_se=-math.inf))
+    write_results(tmp_path / "results.json", odd, CRITERIA)
+    (result,) = read_results(tmp_path / "results.json").analysis.values()
+    assert math.isnan(result.separation.d)
+    assert (result.separation.d_z, result.separation.d_se) == (math.inf, -math.inf)
+
+
+def test_schema_in_docs_is_the_schema():
+    there = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
+    assert there == schema()
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda c: c.pop("layers"), "the top"),
+        (lambda c: c.update(more=1), "the top"),
+        (lambda c: c["layers"].clear(), "layers"),
+        (lambda c: c["layers"][1].update(verdict="fine"), "layers/1/verdict"),
+        (lambda c: c["layers"][0]["held_out"].update(d="large"), "layers/0/held_out/d"),
+        (lambda c: c["layers"][0]["held_out"].update(d=[1]), "layers/0/held_out/d"),
+        (lambda c: c["layers"][0]["held_out"].update(n_pairs=2.5), "layers/0/held_out/n_pairs"),
+        (lambda c: c["layers"][0]["held_out"]["d_interval"].pop(), "layers/0/held_out/d_interval"),
+        (lambda c: c["causality"].update({"layer_x": []}), "causality"),
+        (lambda c: c["responses"][0]["natural"].update(text=None), "responses/0/natural/text"),
+    ],
+)
+def test_what_is_not_of_the_schema_is_named(content, tmp_path, change, place):
+    check(content, "results.json")
+    change(content)
+    (tmp_path / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ResultsError, match=f"results.json: not a results file: at {place}: "):
+        read_results(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["pairs"]["scored"].pop(), "layer_0-mlp_out has other scores than pairs"),
+        (lambda c: c["pairs"]["scored"].__setitem__(0, "one/none"), "one/none"),
+    ],
+)
+def test_parts_that_contradict_each_other(content, tmp_path, change, message):
+    change(content)
+    (tmp_path / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ResultsError, match=message):
+        read_results(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not readable as JSON"),
+        ("[" * 100_000, "not readable as JSON"),
+        ("[]", "at the top"),
+        ('{"schema_version": 2}', "schema version 2; this harness reads version 1"),
+        ('{"schema_version": true}', "not a results file"),
+    ],
+)
+def test_files_that_are_none(tmp_path, text, message):
+    (tmp_path / "results.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ResultsError, match=message):
+        read_results(tmp_path / "results.json")
+
+
+def test_nothing_that_is_not_of_the_schema_is_written(tmp_path):
+    with pytest.raises(ResultsError):
+        write_results(tmp_path / "results.json", analysis_of(layer_result(d_s="large")), CRITERIA)
+    assert not list(tmp_path.iterdir())
+
+
+def test_kinds_without_a_schema():
+    with pytest.raises(TypeError, match="no schema for"):
+        schema_of(np.ndarray)
+
+
+def test_optional():
+    assert from_plain(float | None, None) is None
+    assert from_plain(Criteria | None, {"d_threshold": 1, "alpha": 0.1}) == Criteria(1.0, 0.1)
+
+
+def test_rows_of_a_batch_that_ended_early_hold_nan(tmp_path):
+    """No mean may take them for zeros."""
+    batch = {
+        "long": {"mlp_out": np.ones((2, 3, 4), np.float32)},
+        "short": {"mlp_out": np.ones((2, 1, 4), np.float32)},
+    }
+    write_steps(tmp_path, batch, [5, 7])
+    facts = json.loads((tmp_path / "prompt_metadata.json").read_text(encoding="utf-8"))
+    assert facts == {"rows": ["long", "short"], "steps": [3, 1]}
+    for step in range(3):
+        with np.load(tmp_path / step_file(step)) as content:
+            assert content.files == ["model.layers.5.mlp.output", "model.layers.7.mlp.output"]
+            array = content["model.layers.7.mlp.output"]
+        assert array.shape == (2, 1, 4)
+        assert (array[0] == 1).all()
+        assert (array[1] == 1).all() if step == 0 else np.isnan(array[1]).all()
