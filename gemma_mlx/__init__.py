@@ -20,11 +20,13 @@ from gemma_mlx.generation import (
     run_batch,
 )
 from gemma_mlx.loading import Gemma, device_name, load, load_checkpoint
+from gemma_mlx.ranks import ALONE, Ranks, RanksError, find_ranks
 from gemma_mlx.reading import Reading, read_continuations
 from gemma_mlx.sampling import Sampling
 from gemma_mlx.sites import SITES, Site
 
 __all__ = [
+    "ALONE",
     "BLAS",
     "SITES",
     "Activations",
@@ -34,6 +36,8 @@ __all__ = [
     "GemmaConfig",
     "Generation",
     "Positions",
+    "Ranks",
+    "RanksError",
     "Reading",
     "Request",
     "RequestError",
@@ -42,6 +46,7 @@ __all__ = [
     "device_name",
     "encode_prompts",
     "find_checkpoint",
+    "find_ranks",
     "generate",
     "intervention",
     "load",

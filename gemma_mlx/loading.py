@@ -13,6 +13,7 @@ from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
 from gemma_mlx.config import GemmaConfig, Quantization
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.model import GemmaModel, Intervention
+from gemma_mlx.ranks import ALONE, Ranks
 from gemma_mlx.tokenizer import GemmaTokenizer
 
 #: Dtypes that activations are computed in. float16 is not among them: Gemma's residual stream
@@ -57,7 +58,11 @@ def device_name() -> str:
 
 
 def load(
-    path_or_repo: str | os.PathLike[str], *, revision: str | None = None, dtype: str | None = None
+    path_or_repo: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    ranks: Ranks = ALONE,
 ) -> Gemma:
     """Load a Gemma 3 (or Gemma 2) text model from a folder or a Hugging Face repository.
 
@@ -66,14 +71,20 @@ def load(
         revision: branch, tag or commit of a hub repository.
         dtype: compute dtype, "float32" or "bfloat16". By default float32 on a CPU device and
             the checkpoint's own on a GPU (float32 for a float16 checkpoint).
+        ranks: processes that hold the model together, each a part of every layer (tensor
+            parallel). All of them then have to make the same calls.
 
     Raises:
         CheckpointError: anything missing, damaged, superfluous or unsupported, named.
+        RanksError: another process is gone.
     """
-    return load_checkpoint(find_checkpoint(path_or_repo, revision=revision), dtype=dtype)
+    checkpoint = find_checkpoint(path_or_repo, revision=revision)
+    return load_checkpoint(checkpoint, dtype=dtype, ranks=ranks)
 
 
-def load_checkpoint(checkpoint: Checkpoint, *, dtype: str | None = None) -> Gemma:
+def load_checkpoint(
+    checkpoint: Checkpoint, *, dtype: str | None = None, ranks: Ranks = ALONE
+) -> Gemma:
     """`load` for a checkpoint that was found already."""
     config = checkpoint.config
     weights = _read_weights(checkpoint)
@@ -87,11 +98,16 @@ def load_checkpoint(checkpoint: Checkpoint, *, dtype: str | None = None) -> Gemm
     if config.quantization is not None:
         _quantize(model, config.quantization, weights, checkpoint)
     _check_tensors(model, weights, checkpoint)
-    weights = {key: _cast(value, COMPUTE_DTYPES[name]) for key, value in weights.items()}
-    _check_finite(weights, checkpoint)
-    model.load_weights(list(weights.items()), strict=True)
+    model.load_weights(
+        [(key, _cast(value, COMPUTE_DTYPES[name])) for key, value in weights.items()], strict=True
+    )
+    # Nothing is read from disk yet. A rank must not hold what isn't its part.
+    del weights
+    if ranks.size > 1:
+        _shard(model, ranks, checkpoint)
     model.eval()
     mx.eval(model.parameters())
+    _check_finite(model, ranks, checkpoint)
     tokenizer = None
     if checkpoint.has_tokenizer:
         tokenizer = GemmaTokenizer(
@@ -209,7 +225,22 @@ def _cast(value: mx.array, dtype: mx.Dtype) -> mx.array:
     return value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) else value
 
 
-def _check_finite(weights: dict[str, mx.array], checkpoint: Checkpoint) -> None:
-    for key, value in weights.items():
-        if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
-            raise CheckpointError(f"{checkpoint.path}: tensor {key} holds NaN or infinity")
+def _shard(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> None:
+    try:
+        model.shard(ranks)
+    except ValueError as error:
+        # Heads, features, or the groups of a quantization don't divide.
+        raise CheckpointError(f"{checkpoint.path}: {error}") from None
+
+
+def _check_finite(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> None:
+    parameters: list[tuple[str, mx.array]] = tree_flatten(model.parameters())
+    bad = [
+        key
+        for key, value in parameters
+        if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item()
+    ]
+    # What one rank finds in its part, the others can't see.
+    for found in ranks.share(bad):
+        if found:
+            raise CheckpointError(f"{checkpoint.path}: tensor {found[0]} holds NaN or infinity")

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.nn.layers.distributed import shard_linear
 
 from gemma_mlx.activation import gated_gelu
 from gemma_mlx.cache import BatchCache, LayerCache
 from gemma_mlx.config import GemmaConfig, Rope
+from gemma_mlx.ranks import ALONE, Ranks
 
 #: Called as hook(site name, layer, array); returns the array to go on with. Arrays are
 #: (batch, tokens, width); for "attn_pattern" (batch, heads, tokens, keys).
@@ -38,6 +40,20 @@ class Intervention:
         return self.change(x) if site == self.site and layer == self.layer else x
 
 
+def _hook_whole(
+    hook: Hook, site: str, layer: int, part: mx.array, ranks: Ranks, axis: int
+) -> mx.array:
+    """The hook at a site that the ranks hold in parts: it sees, and may change, the whole.
+
+    MLX is lazy: unless the hook keeps or changes the whole, nothing is sent for it.
+    """
+    if ranks.size == 1:
+        return hook(site, layer, part)
+    whole = ranks.join(part, axis)
+    changed = hook(site, layer, whole)
+    return part if changed is whole else ranks.part(changed, axis)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm with Gemma's scale of 1 + weight."""
 
@@ -59,10 +75,18 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(hidden, intermediate, bias=False)
         self.up_proj = nn.Linear(hidden, intermediate, bias=False)
         self.down_proj = nn.Linear(intermediate, hidden, bias=False)
+        self.ranks = ALONE
+
+    def shard(self, ranks: Ranks) -> None:
+        """Keep this rank's share of the intermediate features."""
+        self.ranks = ranks
+        self.gate_proj = shard_linear(self.gate_proj, "all-to-sharded", group=ranks.group)
+        self.up_proj = shard_linear(self.up_proj, "all-to-sharded", group=ranks.group)
+        self.down_proj = shard_linear(self.down_proj, "sharded-to-all", group=ranks.group)
 
     def __call__(self, x: mx.array, layer: int, hook: Hook) -> mx.array:
         gated = gated_gelu(self.gate_proj(x), self.up_proj(x))
-        return self.down_proj(hook("mlp_post", layer, gated))
+        return self.down_proj(_hook_whole(hook, "mlp_post", layer, gated, self.ranks, -1))
 
 
 class Attention(nn.Module):
@@ -82,6 +106,18 @@ class Attention(nn.Module):
         self.scale = config.query_pre_attn_scalar**-0.5
         self.softcap = config.attn_logit_softcapping
         self.base, self.position_scale = rope.base, 1.0 / rope.factor
+        self.ranks = ALONE
+
+    def shard(self, ranks: Ranks) -> None:
+        """Keep this rank's share of the heads; a single key-value head serves every rank whole."""
+        self.ranks = ranks
+        self.heads //= ranks.size
+        self.q_proj = shard_linear(self.q_proj, "all-to-sharded", group=ranks.group)
+        if self.kv_heads > 1:
+            self.kv_heads //= ranks.size
+            self.k_proj = shard_linear(self.k_proj, "all-to-sharded", group=ranks.group)
+            self.v_proj = shard_linear(self.v_proj, "all-to-sharded", group=ranks.group)
+        self.o_proj = shard_linear(self.o_proj, "sharded-to-all", group=ranks.group)
 
     def __call__(
         self, x: mx.array, cache: LayerCache, layer: int, hook: Hook, pattern: bool, last: int
@@ -141,9 +177,9 @@ class Attention(nn.Module):
         weights = mx.softmax(scores, axis=-1, precise=True)
         # The ring of a sliding layer is not in the order of the tokens; the capture is.
         order = cache.order(k.shape[2])
-        if order is None:
-            return hook("attn_pattern", layer, weights) @ v
-        return hook("attn_pattern", layer, weights[..., order]) @ v[:, :, order]
+        if order is not None:
+            weights, v = weights[..., order], v[:, :, order]
+        return _hook_whole(hook, "attn_pattern", layer, weights, self.ranks, 1) @ v
 
 
 class Block(nn.Module):
@@ -196,6 +232,27 @@ class GemmaModel(nn.Module):
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.config = config
+
+    def shard(self, ranks: Ranks) -> None:
+        """Split every block's attention heads and MLP over the ranks (Shoeybi et al. 2019,
+        arXiv:1909.08053); embedding, norms and head stay whole on each.
+
+        Raises:
+            ValueError: the model can't be split into so many parts.
+        """
+        config = self.config
+        kv_heads = config.num_key_value_heads
+        for what, count in (
+            ("attention heads", config.num_attention_heads),
+            # One is not split, but kept by every rank.
+            ("key-value heads", 0 if kv_heads == 1 else kv_heads),
+            ("intermediate features", config.intermediate_size),
+        ):
+            if count % ranks.size:
+                raise ValueError(f"{count} {what} can't be split over {ranks.size} processes")
+        for block in self.model.layers:
+            block.self_attn.shard(ranks)
+            block.mlp.shard(ranks)
 
     def __call__(
         self,

@@ -78,6 +78,13 @@ OPTIONS = (
         action="store_true",
     ),
     Option(
+        "--tensor-parallel",
+        "1",
+        "processes of one `mlx.launch` that hold the model together, for a model too large for one "
+        "machine (default: 1)",
+        "N",
+    ),
+    Option(
         "--base-model",
         None,
         "check what the model has beyond this one, on the same pairs",

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 import gemma_mlx
-from gemma_mlx import CheckpointError, Positions, RequestError
+from gemma_mlx import CheckpointError, Positions, RanksError, RequestError
 from harness import options
 from harness.activations import AnalysisError, LayerSite
 from harness.analysis import AnalysisSettings
@@ -25,6 +25,7 @@ EXPECTED_ERRORS = (
     BaselineError,
     CheckpointError,
     PairsError,
+    RanksError,
     RequestError,
     StoreError,
 )
@@ -105,6 +106,7 @@ def make_plan(config: options.Config, *, causal: bool = False, least_pairs: int 
             positions=positions[0],
             max_tokens=int(number("max_tokens", low=1, high=infinity, whole=True)),
             chat=not options.read(config, "no_chat"),
+            tensor_parallel=int(number("tensor_parallel", low=1, high=infinity, whole=True)),
         ),
         analysis=analysis_settings(config),
         criteria=criteria(config),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gemma_mlx
-from gemma_mlx import Checkpoint, Positions
+from gemma_mlx import ALONE, Checkpoint, Positions, Ranks
 from harness.analysis import Analysis, AnalysisSettings
 from harness.analysis import analyze as analyze_run
 from harness.collect import CollectSettings, collect
@@ -34,6 +34,7 @@ class Collection:
     store: Path
     again: bool = False
     progress: bool = True
+    ranks: Ranks = ALONE
 
     def collect(self, positions: Positions | None = None) -> RunStore:
         """The run at these positions, by default the settings' own; see `harness.collect`."""
@@ -48,6 +49,7 @@ class Collection:
             self.store,
             again=self.again,
             progress=self.progress,
+            ranks=self.ranks,
         )
 
     def companions(self, asked: Sequence[Positions] = ()) -> dict[str, RunStore]:
@@ -70,6 +72,7 @@ def analyze(
     companions: Sequence[Positions] = (),
     max_tokens: int = 20,
     chat: bool = True,
+    tensor_parallel: int = 1,
     base_model: str | os.PathLike[str] | None = None,
     settings: AnalysisSettings | None = None,
     store: str | os.PathLike[str] = STORE,
@@ -85,6 +88,8 @@ def analyze(
         layers: all by default.
         companions: other positions to estimate the separation at, too; beside generated tokens
             always those that hold the words constant.
+        tensor_parallel: read the run that so many processes collected, who held the model
+            together.
         base_model: what the model is compared with, on the same pairs.
         settings: replicates, level, seed of the statistics.
         store: where activations are kept.
@@ -107,6 +112,7 @@ def analyze(
             positions=positions,
             max_tokens=max_tokens,
             chat=chat,
+            tensor_parallel=tensor_parallel,
         ),
         Path(store),
     )

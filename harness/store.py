@@ -71,21 +71,26 @@ class RunStore:
         return self.root / self.key[:24]
 
     @contextmanager
-    def locked(self, waiting: str) -> Iterator[None]:
+    def locked(self, waiting: str, *, job: str = "") -> Iterator[None]:
         """Hold the run's lock; another holder is waited for, and `waiting` said aloud.
 
-        The kernel drops the lock of a process that dies, so none can be left behind.
+        Processes that name the same `job` hold it together. The kernel drops the lock of a process
+        that dies, so none can be left behind.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = (self.path / "lock").open("a")
+            handle = (self.path / "lock").open("a+")
         except OSError as error:
             raise _io_error(self.path, error) from error
         with handle:
             try:
-                if not _lock_within(handle, seconds=_PATIENCE):
-                    warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
-                    fcntl.flock(handle, fcntl.LOCK_EX)
+                if not (job and _is_held_by(handle, job)):
+                    if not _lock_within(handle, seconds=_PATIENCE):
+                        warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
+                        fcntl.flock(handle, fcntl.LOCK_EX)
+                    handle.truncate(0)
+                    handle.write(job)
+                    handle.flush()
             except OSError as error:
                 raise _io_error(self.path, error) from error
             yield
@@ -168,6 +173,13 @@ class RunStore:
         digest = hashlib.sha256(content).hexdigest()
         self._write(f"batch_{number:05d}.{digest}.safetensors", content)
 
+    def receive(self, name: str, content: bytes) -> None:
+        """Store a shard that another process wrote."""
+        match = _SHARD.fullmatch(name)
+        if match is None or hashlib.sha256(content).hexdigest() != match[2]:
+            raise StoreError(f"{self.path / name}: damaged on its way here")
+        self._write(name, content)
+
     def responses(self) -> dict[str, Response]:
         """What was written for each prompt, by group.
 
@@ -224,6 +236,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise _io_error(path, error) from error
 
 
+def _is_held_by(handle: TextIO, job: str) -> bool:
+    """Whether the lock is taken, and by this job."""
+    if _lock_within(handle, seconds=0):
+        fcntl.flock(handle, fcntl.LOCK_UN)
+        return False
+    handle.seek(0)
+    return handle.read() == job
+
+
 def _lock_within(handle: TextIO, *, seconds: float) -> bool:
     end = time.monotonic() + seconds
     while True:
@@ -243,7 +264,8 @@ def _digest(batches: list[list[str]]) -> str:
 
 def _remove(file: Path) -> None:
     try:
-        file.unlink()
+        # Another rank of the same job may have been faster.
+        file.unlink(missing_ok=True)
     except OSError as error:
         raise _io_error(file, error) from error
 

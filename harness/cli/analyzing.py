@@ -22,7 +22,8 @@ from harness.store import write_atomically
 
 # What to collect, where nothing is read from files.
 _OF_MODELS = (
-    "model", "revision", "site", "positions", "max_tokens", "no_chat", "base_model", "store",
+    "model", "revision", "site", "positions", "max_tokens", "no_chat", "tensor_parallel",
+    "base_model", "store",
 )  # fmt: skip
 
 
@@ -119,6 +120,7 @@ def _analyze(parsed: argparse.Namespace) -> int:
             companions=plan.companions,
             max_tokens=asked.max_tokens,
             chat=asked.chat,
+            tensor_parallel=asked.tensor_parallel,
             base_model=plan.base_model,
             settings=plan.analysis,
             store=plan.store,

@@ -44,14 +44,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description=(
             "Run the prompts through the model and keep the activations of every generated token. "
             "An interrupted collection goes on where it stopped, and what the store has isn't "
-            "collected again."
+            "collected again. Under mlx.launch the processes share the work, on one machine or "
+            "several, and the first one has the whole run afterwards."
         ),
     )
     options.add_arguments(
         collect,
         [
             "model", "revision", "pairs", "site", "layers", "positions", "max_tokens", "no_chat",
-            "store", "recollect",
+            "tensor_parallel", "store", "recollect",
         ],
     )  # fmt: skip
     collect.add_argument(
@@ -89,8 +90,10 @@ def _prepare(parsed: argparse.Namespace) -> int:
 
 
 def _collect(parsed: argparse.Namespace) -> int:
+    ranks = gemma_mlx.find_ranks()
     plan = make_plan(options.CommandLine(parsed), least_pairs=1)
-    if parsed.layout == "npz" and plan.collection.positions == "prompt_last":
+    npz = parsed.layout == "npz"
+    if npz and plan.collection.positions == "prompt_last":
         raise RequestError(
             "--layout npz holds tokens that were read after the prompt; it has the "
             "prompts' last tokens beside them, with any other --positions"
@@ -101,19 +104,23 @@ def _collect(parsed: argparse.Namespace) -> int:
         replace(plan.collection, batch_size=parsed.batch_size),
         plan.store,
         again=plan.recollect,
+        ranks=ranks,
     )
     for positions in (plan.collection.positions, *plan.companions):
         run = collection.collect(positions)
-        print(f"{positions}: {2 * len(plan.pairs)} prompts in {run.path}")
-        if parsed.layout == "npz" and positions == plan.collection.positions:
-            npz_layout.write_npz(
-                run,
-                plan.pairs,
-                parsed.output,
-                layers=plan.layers,
-                sites=plan.collection.sites,
-                prefill=collection.collect("prompt_last"),
-                compress=not parsed.no_compress_activations,
-            )
-            print(f"npz files: {parsed.output}/")
+        if ranks.first:
+            print(f"{positions}: {2 * len(plan.pairs)} prompts in {run.path}")
+        if npz and positions == plan.collection.positions:
+            prefill = collection.collect("prompt_last")
+            if ranks.first:
+                npz_layout.write_npz(
+                    run,
+                    plan.pairs,
+                    parsed.output,
+                    layers=plan.layers,
+                    sites=plan.collection.sites,
+                    prefill=prefill,
+                    compress=not parsed.no_compress_activations,
+                )
+                print(f"npz files: {parsed.output}/")
     return 0

@@ -1,0 +1,137 @@
+"""The processes of one launch (`mlx.launch`, MPI): which one this is, and what they say.
+
+Every call that talks is collective: each rank has to make it, in the same order.
+"""
+
+import json
+import os
+import signal
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+# What mlx.launch (ring, JACCL, NCCL) and Open MPI give each process they start.
+_LAUNCHED = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")
+# Bytes of each rank that travel at once, so that a large shard needs no buffer of many times its
+# size.
+_PIECE = 8 * 1024**2
+
+
+class RanksError(RuntimeError):
+    """The processes of a launch can't work together: not connected, lost, or of two minds."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process, number `rank` of `size`; by default the only one.
+
+    `gather` and `share` work between Python's steps, `join` and `part` inside MLX's graph.
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: mx.distributed.Group | None = None
+    _calls: Iterator[int] = field(default_factory=count, repr=False, compare=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that speaks for all of them."""
+        return self.rank == 0
+
+    def gather(self, content: bytes) -> list[bytes]:
+        """What each rank brought, by rank.
+
+        Raises:
+            RanksError: another rank is gone.
+        """
+        if self.size == 1:
+            return [content]
+        # MLX's ring may answer for a lost rank with whatever lies in memory, an earlier answer too.
+        stamp = [next(self._calls), self.rank, len(content), zlib.crc32(content)]
+        stamps = self._all_gather(np.array(stamp, np.int64))
+        if stamps[:, :2].tolist() != [[stamp[0], rank] for rank in range(self.size)]:
+            raise self._lost("no answer")
+        longest = int(stamps[:, 2].max())
+        found = [bytearray() for _ in range(self.size)]
+        for start in range(0, longest, _PIECE):
+            sent = np.zeros(min(_PIECE, longest - start), np.uint8)
+            mine = np.frombuffer(content[start : start + _PIECE], np.uint8)
+            sent[: len(mine)] = mine
+            for part, length, piece in zip(
+                found, stamps[:, 2], self._all_gather(sent), strict=True
+            ):
+                part += piece[: max(0, length - start)].tobytes()
+        if [zlib.crc32(part) for part in found] != stamps[:, 3].tolist():
+            raise self._lost("a damaged answer")
+        return [bytes(part) for part in found]
+
+    def share(self, value: Any) -> list[Any]:
+        """`gather` for what JSON can say."""
+        return [json.loads(content) for content in self.gather(json.dumps(value).encode())]
+
+    def join(self, part: mx.array, axis: int) -> mx.array:
+        """What the ranks hold along `axis` together, from each one's part."""
+        found = mx.distributed.all_gather(part.swapaxes(0, axis), group=self.group)
+        return found.swapaxes(0, axis)
+
+    def part(self, whole: mx.array, axis: int) -> mx.array:
+        """This rank's part of what all of them hold along `axis`."""
+        return mx.split(whole, self.size, axis=axis)[self.rank]
+
+    def _all_gather(self, array: np.ndarray) -> np.ndarray:
+        """(ranks, length) of every rank's (length,)."""
+        try:
+            with _system_signals():
+                found = np.array(mx.distributed.all_gather(mx.array(array), group=self.group))
+        except RuntimeError as error:
+            raise self._lost(str(error)) from error
+        return found.reshape(self.size, -1)
+
+    def _lost(self, why: str) -> RanksError:
+        return RanksError(f"rank {self.rank}: another process of the launch is gone ({why})")
+
+
+#: A process of its own.
+ALONE = Ranks()
+
+
+def find_ranks() -> Ranks:
+    """The ranks of the launch that this process belongs to; waits until all of them are there.
+
+    Raises:
+        RanksError: the launch's settings can't be used, or the others can't be reached.
+    """
+    hostfile = Path(os.environ.get("MLX_HOSTFILE", ""))
+    # mlx.launch -n 1 gives its one process an empty list of hosts.
+    alone = hostfile.is_file() and not hostfile.read_text().strip()
+    if alone or not any(name in os.environ for name in _LAUNCHED):
+        return ALONE
+    try:
+        with _system_signals():
+            group = mx.distributed.init(strict=True)
+    except (RuntimeError, ValueError) as error:
+        raise RanksError(
+            f"the launch can't be joined ({error}); start it with mlx.launch, or set MLX_RANK and "
+            "MLX_HOSTFILE"
+        ) from error
+    # A launcher ends the others with it when one is lost, wherever they wait for an answer.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return Ranks(group.rank(), group.size(), group)
+
+
+@contextmanager
+def _system_signals() -> Iterator[None]:
+    """MLX waits for other ranks outside Python, where only the system's own handlers can end it."""
+    before = {s: signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
