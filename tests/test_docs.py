@@ -118,13 +118,13 @@ def test_python_is_nowhere_else() -> None:
 
 @pytest.fixture(scope="module")
 def known_flags() -> set[str]:
-    pytest_own = {"--help", "--lf", "--collect-only", "--junitxml"}
+    others = {"--help", "--lf", "--collect-only", "--junitxml", "--hostfile"}
     measurements = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     measured = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', measurements))
     programs = [ROOT / "gemma_mlx/__main__.py", *(ROOT / "harness/cli").glob("*.py")]
     text = "".join(path.read_text() for path in programs)
     own = set(re.findall(r'add(?:_argument)?\(\s*"(--[a-z-]+)"', text)) | {"--no-chat-mode"}
-    return {option.flag for option in OPTIONS} | pytest_own | measured | own
+    return {option.flag for option in OPTIONS} | others | measured | own
 
 
 @pytest.mark.parametrize("name", NAMES)
