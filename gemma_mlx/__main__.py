@@ -14,9 +14,10 @@ from tqdm import tqdm
 import gemma_mlx
 from gemma_mlx import CheckpointError, Gemma, Generation, RequestError
 from gemma_mlx.files import write_whole
+from gemma_mlx.interrupts import EXIT_CODE, interruptible
 from gemma_mlx.npz import write_steps
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT = 2
 PROMPT_LIST = "prompt_list"
 SAMPLE = Path("sample_prompts.json")
 _SAMPLES = {
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _create_samples(options.prompts_file or SAMPLE)
         if (options.prompts is None) == (options.prompts_file is None):
             parser.error("give --prompts or --prompts-file")
-        return _run(options)
+        with interruptible():
+            return _run(options)
     except (CheckpointError, RequestError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -52,8 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted; the batches that were finished are kept", file=sys.stderr)
-        return INTERRUPTED
+        print(
+            f"interrupted; what was finished is kept in {options.output_dir}/; the same command "
+            "begins anew, python -m harness collect goes on where it stopped",
+            file=sys.stderr,
+        )
+        return EXIT_CODE
 
 
 def _parser() -> argparse.ArgumentParser:

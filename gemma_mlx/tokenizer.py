@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import CheckpointError, RequestError
+from gemma_mlx.interrupts import held
 
 # Stands for the prompt while the chat template is rendered; private use, in no one's prompt.
 _PLACE = "\ue000prompt\ue001"
@@ -17,7 +18,8 @@ class GemmaTokenizer:
     def __init__(self, path: Path, *, bos_token_id: int, vocab_size: int):
         # transformers says on import that it has no PyTorch, which nobody here needs to know.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        from transformers import AutoTokenizer
+        with held():
+            from transformers import AutoTokenizer
 
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(

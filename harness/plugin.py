@@ -4,7 +4,8 @@ import base64
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
+from gemma_mlx.interrupts import interruptible
 from harness import options, plots, report, tables
 from harness.activations import LayerSite
 from harness.analysis import Analysis, LayerResult, analyze, layer_id
@@ -26,7 +28,7 @@ from harness.outputs import REPORT_NAME, write_outputs
 from harness.pairs import PromptPairs
 from harness.plan import EXPECTED_ERRORS, Plan, make_plan
 from harness.provenance import provenance
-from harness.run import Collection
+from harness.run import INTERRUPTED, Collection
 from harness.store import RunStore
 from harness.verdict import CheckFailedError, Criteria
 from harness.versions import LayerComparison, Version, VersionComparison, check_comparable
@@ -41,6 +43,7 @@ _CAUSAL = pytest.StashKey[dict[LayerSite, tuple[Effect, Effect]]]()
 _COMPARISON = pytest.StashKey[VersionComparison]()
 
 _REFUSED = pytest.StashKey[str]()
+_INTERRUPTED = pytest.StashKey[str]()
 
 # What a session found, and its name in the output of an xdist worker.
 _FOUND: tuple[pytest.StashKey[Any], ...] = (ANALYSIS, _COMPARISON, _CAUSAL, _REFUSED)
@@ -126,10 +129,25 @@ def pytest_collection_modifyitems(config: pytest.Config) -> None:
         raise pytest.UsageError(str(plan)) from None
 
 
+@contextmanager
+def _interruptible(config: pytest.Config) -> Iterator[None]:
+    """Checks can be stopped by SIGTERM, too; other tests' signals are their own."""
+    if not isinstance(config.stash.get(_PLAN, None), Plan):
+        yield
+        return
+    try:
+        with interruptible():
+            yield
+    except KeyboardInterrupt:
+        config.stash[_INTERRUPTED] = INTERRUPTED
+        raise
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
     try:
-        return (yield)
+        with _interruptible(session.config):
+            return (yield)
     except pytest.exit.Exception as stopped:
         if hasattr(session.config, "workeroutput"):
             session.config.stash[_REFUSED] = stopped.msg
@@ -396,8 +414,20 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
         )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    try:
+        with _interruptible(session.config):
+            _finish(session)
+            return (yield)
+    except KeyboardInterrupt:
+        if _INTERRUPTED not in session.config.stash:
+            raise
+        # So late, pytest would show a traceback.
+        pytest.exit(INTERRUPTED, returncode=pytest.ExitCode.INTERRUPTED)
+
+
+def _finish(session: pytest.Session) -> None:
     config = session.config
     if hasattr(config, "workeroutput"):
         # An xdist worker: the controller alone writes and says anything.
@@ -443,6 +473,8 @@ def _write_results(config: pytest.Config) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    if _INTERRUPTED in config.stash:
+        terminalreporter.line(config.stash[_INTERRUPTED])
     found = _finished(config)
     if found is None or hasattr(config, "workeroutput"):
         return

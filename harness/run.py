@@ -23,6 +23,9 @@ EMBEDDED_PAIRS = _FIXTURES / "alignment_artifact_prompt_pairs.json"
 #: Where activations are kept, in the working directory.
 STORE = Path(".artifact_store")
 
+#: What is said where a signal ended the work.
+INTERRUPTED = "interrupted; what was finished is kept, and the same command goes on from there"
+
 
 @dataclass(frozen=True)
 class Collection:

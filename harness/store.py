@@ -102,6 +102,12 @@ class RunStore:
             return None
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
+            written = manifest["format"]
+            if written != FORMAT:
+                raise StoreError(
+                    f"{file}: in format {written!r}, and this version reads format {FORMAT}; "
+                    "move the directory away"
+                )
             batches = manifest["batches"]
             same = manifest["settings"] == json.loads(json.dumps(self.settings))
             whole = manifest["batches_sha256"] == _digest(batches)

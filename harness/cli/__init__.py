@@ -1,18 +1,18 @@
 """Command line: the steps of a run, without pytest."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 import pytest
 
+from gemma_mlx.interrupts import EXIT_CODE, interruptible
 from harness.cli import analyzing, collecting, comparing
 from harness.plan import EXPECTED_ERRORS
 from harness.results import ResultsError
+from harness.run import INTERRUPTED
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,21 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for step in (collecting, analyzing, comparing):
         step.add(commands)
     options = parser.parse_args(arguments)
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return options.run(options)
+        with interruptible():
+            return options.run(options)
     except (ResultsError, pytest.UsageError, *EXPECTED_ERRORS) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print(
-            "interrupted; what was finished is kept, and the same command goes on from there",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        print(INTERRUPTED, file=sys.stderr)
+        return EXIT_CODE

@@ -362,6 +362,84 @@ def parse_or_refuse(text):
     return None
 
 
+MUTANTS = 50_000
+ODD_BYTES = [
+    b"", b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\0", b"\xff", b"\xef\xbb\xbf",
+    b"null", b"NaN", b"\\ud800", b"\\u0000", b"-Infinity", b"1e999", b"9" * 5000, b"[" * 2000,
+]  # fmt: skip
+ODD_VALUES = [
+    None, True, 0, -1.5, float("nan"), 10**400, "", " ", "\0", "\ud800", [], {}, [[]], ROOT,
+]  # fmt: skip
+ODD_VALUES += BAD_NAMES
+
+
+def mutated_bytes(chance, content):
+    """Bytes overwritten, cut out, repeated, or replaced by something that means something."""
+    changed = bytearray(content)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(changed) + 1)
+        end = min(len(changed), at + chance.choice((0, 1, 1, 2, 8, 64)))
+        new = (
+            bytes([chance.randrange(256)]),
+            chance.choice(ODD_BYTES),
+            bytes(changed[at:end]) * 2,
+        )
+        changed[at:end] = chance.choice(new)
+    return bytes(changed)
+
+
+def mutated_structure(chance, content):
+    """Values replaced, taken away, doubled or moved, and keys renamed, at any depth."""
+    changed = copy.deepcopy(content)
+    for _ in range(chance.randint(1, 3)):
+        place, steps = changed, chance.randint(0, 5)
+        for _ in range(steps):
+            inner = [v for v in _values(place) if isinstance(v, dict | list) and v]
+            if not inner:
+                break
+            place = chance.choice(inner)
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = chance.choice(keys)
+        how = chance.randrange(5)
+        if how == 0:
+            place[key] = chance.choice(ODD_VALUES)
+        elif how == 1:
+            del place[key]
+        elif how == 2:
+            place[key] = copy.deepcopy(chance.choice(list(_values(place))))
+        elif isinstance(place, dict):
+            place[str(chance.choice([*ODD_VALUES, *keys]))] = place.pop(key)
+        else:
+            place.insert(chance.randrange(len(place) + 1), copy.deepcopy(place[key]))
+        if not changed:
+            break
+    return changed
+
+
+def _values(place):
+    return place.values() if isinstance(place, dict) else place
+
+
+class TestMutants:
+    """Small changes of a good file, as editors, scripts and disks make them."""
+
+    def test_bytes(self):
+        chance = random.Random(0)
+        content = json.dumps(with_entry(natural="Wär's \U0001f9ea?"), ensure_ascii=False).encode()
+        self.check(
+            mutated_bytes(chance, content).decode("utf-8", "replace") for _ in range(MUTANTS // 2)
+        )
+
+    def test_structure(self):
+        chance = random.Random(1)
+        self.check(json.dumps(mutated_structure(chance, SEED_FILE)) for _ in range(MUTANTS // 2))
+
+    def check(self, texts):
+        taken = [parse_or_refuse(text) is not None for text in texts]
+        assert len(taken) == MUTANTS // 2
+        assert 0.01 < sum(taken) / len(taken) < 0.9, "mutants that test nothing"
+
+
 class TestFuzz:
     @given(documents)
     @settings(max_examples=300, deadline=None)

@@ -22,6 +22,7 @@ from gemma_mlx import Checkpoint
 from harness import options
 from harness.collect import CollectSettings, collect
 from harness.pairs import load_pairs
+from harness.run import INTERRUPTED
 from harness.store import StoreError
 from tests.gemma_mlx.checkpoints import config as model_config
 from tests.harness.builders import document, entry, two_categories, written
@@ -785,10 +786,13 @@ class TestReportsOfEarlierRuns:
 
 
 class TestInterrupted:
-    def test_collection_goes_on_where_it_stopped(self, small_checkpoint, tmp_path, monkeypatch):
-        """Ctrl-C while the second of several batches is run."""
-        pairs = written(tmp_path / "pairs.json", two_categories(100))
-        arguments = ("--model", small_checkpoint.path, "--pairs", pairs, "--max-tokens", "40")
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_collection_goes_on_where_it_stopped(
+        self, small_checkpoint, tmp_path, monkeypatch, number
+    ):
+        """Ctrl-C, say, while the second of several batches is run."""
+        pairs = written(tmp_path / "pairs.json", two_categories(70))
+        arguments = ("--model", small_checkpoint.path, "--pairs", pairs, "--max-tokens", "20")
         with subprocess.Popen(
             command(
                 "artifact_checks", "--artifact-store", tmp_path / "store",
@@ -806,21 +810,14 @@ class TestInterrupted:
                     assert process.poll() is None, process.communicate()[0]
                     assert time.monotonic() < deadline
                     time.sleep(0.005)
-                known = 0
-                while process.poll() is None:
-                    # Native code that is just running may swallow one: the run then goes on.
-                    shards = len(list(tmp_path.glob("store/*/batch_*.safetensors")))
-                    if known == 0 or shards > known:
-                        process.send_signal(signal.SIGINT)
-                        known = shards + 1
-                    assert time.monotonic() < deadline + 60
-                    time.sleep(0.02)
-                output = process.communicate()[0]
+                process.send_signal(number)
+                output = process.communicate(timeout=60)[0]
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
         assert process.returncode == pytest.ExitCode.INTERRUPTED, output
         assert "INTERNALERROR" not in output
+        assert output.count(f"\n{INTERRUPTED}\n") == 1
         assert not (tmp_path / "report").exists()
         assert not list(tmp_path.glob("store/*/*.tmp"))
         finished = {file: file.stat().st_mtime_ns for file in tmp_path.glob("store/*/batch_*")}
@@ -829,12 +826,36 @@ class TestInterrupted:
         monkeypatch.setattr(
             gemma_mlx, "run_batch", lambda *args: run.append(args[2]) or run_batch(*args)
         )
-        settings = CollectSettings(layers=tuple(range(6)), max_tokens=40)
+        settings = CollectSettings(layers=tuple(range(6)), max_tokens=20)
         again = collect(
             small_checkpoint, load_pairs(pairs), settings, tmp_path / "store", progress=False
         )
         assert len(list((tmp_path / "store").iterdir())) == 1, "other settings than the run's"
-        assert len(again.responses()) == 200
+        assert len(again.responses()) == 140
         assert 0 < len(finished) < len(again.shards())
         assert len(run) == len(again.shards()) - len(finished)
         assert all(file.stat().st_mtime_ns == then for file, then in finished.items())
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_while_results_are_written(
+        self, on_base, checks, some_pairs, monkeypatch, capfd, number
+    ):
+        """Where pytest itself would show a traceback."""
+        before = signal.getsignal(number)
+        monkeypatch.setattr("harness.plugin.write_outputs", lambda *_: signal.raise_signal(number))
+        done = checks("--pairs", some_pairs, *QUICK, "-k", "test_accuracy and layer_6")
+        assert done.ret == pytest.ExitCode.INTERRUPTED
+        said = "".join(capfd.readouterr())
+        assert f"Exit: {INTERRUPTED}" in said
+        assert "Traceback" not in said
+        assert signal.getsignal(number) == before
+
+    def test_other_tests_keep_their_signals(self, checks, pytester):
+        pytester.makepyfile(
+            test_other="""
+            import signal
+            def test_it():
+                assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            """
+        )
+        checks(tests=[pytester.path / "test_other.py"]).assert_outcomes(passed=1)

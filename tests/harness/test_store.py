@@ -330,6 +330,16 @@ class TestDamage:
             with contextlib.suppress(StoreError):
                 assert run.plan() == BATCHES
 
+    @pytest.mark.parametrize("version", [store.FORMAT - 1, store.FORMAT + 1, "one"])
+    def test_another_format_is_refused_by_its_number(self, run, version):
+        """Whatever else differs in it."""
+        file = run.path / "manifest.json"
+        file.write_text(json.dumps({"format": version, "chunks": []}))
+        with pytest.raises(StoreError, match=r"manifest\.json: in format") as caught:
+            run.plan()
+        said = f"in format {version!r}, and this version reads format {store.FORMAT}; move"
+        assert said in str(caught.value)
+
     def test_manifest_of_another_run(self, run):
         other = RunStore(run.root, {**SETTINGS, "model": "another"})
         other.path.mkdir()

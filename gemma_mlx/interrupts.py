@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM: they end the work with a KeyboardInterrupt, and none is lost.
+
+Python drops whatever is raised in a finalizer or in a weak reference's callback, so that a Ctrl-C
+that happens to be handled in one goes by with no more than "Exception ignored in". A timer raises
+it again until the work has ended.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+#: Exit code of a command that was interrupted.
+EXIT_CODE = 130
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+# Seconds after which an interrupt that was dropped is raised again; cleaning up takes less.
+_AGAIN = 0.5
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM raise KeyboardInterrupt, again and again until it is left."""
+    armed = ended = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal armed
+        if not ended:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+        raise KeyboardInterrupt
+
+    with _handled(interrupt):
+        try:
+            yield
+        finally:
+            ended = True
+            if armed:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Keep signals back until the end of it.
+
+    For what an exception must not be raised in: PyTorch aborts the process where its import is
+    interrupted, and transformers imports it where it is installed.
+    """
+    noted: list[int] = []
+    with _handled(lambda number, _: noted.append(number)):
+        yield
+    for number in noted[:1]:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """The signals' handler, where this is the main thread: no other may set one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
