@@ -106,7 +106,9 @@ def _fill(
     gemma = gemma_mlx.load_checkpoint(checkpoint, dtype=settings.dtype)
     groups = sorted(prompts)
     request = Request(
-        prompts=gemma_mlx.encode_prompts(gemma, [prompts[g] for g in groups], chat=settings.chat),
+        prompts=gemma_mlx.encode_prompts(
+            gemma, [prompts[g] for g in groups], chat=settings.chat, names=groups
+        ),
         max_tokens=settings.max_tokens,
         sites=settings.sites,
         layers=settings.layers or tuple(range(gemma.config.num_hidden_layers)),
@@ -114,6 +116,7 @@ def _fill(
         sampling=settings.sampling,
         seeds=[gemma_mlx.prompt_seed(settings.seed, g) for g in groups],
         continuation=[continuation[g] for g in groups] if continuation else None,
+        names=groups,
     )
     request.check(gemma.config)
     if run.plan() is None:
