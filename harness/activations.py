@@ -12,6 +12,9 @@ from harness.store import Response
 
 LayerSite = tuple[int, str]
 
+#: More than any model has.
+MOST_LAYERS = 10_000
+
 
 class Collected(Protocol):
     """A complete collection: a `harness.store.RunStore`, or one that was read from npz files."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
+from gemma_mlx.terminal import printable
 from harness import options, plots, report, tables
 from harness.activations import LayerSite
 from harness.analysis import Analysis, LayerResult, analyze, layer_id
@@ -122,8 +123,8 @@ def _plan(config: pytest.Config) -> Plan | Exception:
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     plan = config.stash.get(_PLAN, None)
     if isinstance(plan, Exception):
-        config.stash[_REFUSED] = str(plan)
-        raise pytest.UsageError(str(plan)) from None
+        config.stash[_REFUSED] = printable(plan)
+        raise pytest.UsageError(printable(plan)) from None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -141,7 +142,7 @@ def artifact_plan(pytestconfig: pytest.Config) -> Plan:
     """The options of this run."""
     plan = _plan(pytestconfig)
     if isinstance(plan, Exception):
-        pytest.exit(str(plan), returncode=pytest.ExitCode.USAGE_ERROR)
+        pytest.exit(printable(plan), returncode=pytest.ExitCode.USAGE_ERROR)
     return plan
 
 
@@ -278,7 +279,7 @@ def version_comparison(
         lambda: compare_with(baseline, analysis, criteria, margin=artifact_plan.margin)
     )
     for warning in found.warnings:
-        warnings.warn(f"comparing with {baseline.name}: {warning}", stacklevel=1)
+        warnings.warn(printable(f"comparing with {baseline.name}: {warning}"), stacklevel=1)
     pytestconfig.stash[_COMPARISON] = found
     return found
 
@@ -345,7 +346,7 @@ def _or_exit(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except EXPECTED_ERRORS as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        pytest.exit(printable(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -459,7 +460,7 @@ def pytest_terminal_summary(
     terminalreporter.line(report.headline(*found))
     terminalreporter.line(report.power_sentence(*found))
     if _COMPARISON in config.stash:
-        terminalreporter.line(report.comparison_headline(config.stash[_COMPARISON]))
+        terminalreporter.line(printable(report.comparison_headline(config.stash[_COMPARISON])))
     if _SAVED in config.stash:
         terminalreporter.line(f"saved as baseline {config.stash[_SAVED]}")
     left = "report, plot" if config.pluginmanager.hasplugin("html") else "plot"

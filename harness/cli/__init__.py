@@ -8,6 +8,7 @@ from types import FrameType
 
 import pytest
 
+from gemma_mlx.terminal import printable
 from harness.cli import analyzing, collecting, comparing
 from harness.plan import EXPECTED_ERRORS
 from harness.results import ResultsError
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except (ResultsError, pytest.UsageError, *EXPECTED_ERRORS) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(
