@@ -76,6 +76,16 @@ def token_arms(
     )
 
 
+def unequal_lengths(run: Collected, pairs: Sequence[Pair], site: str) -> tuple[Pair, ...]:
+    """Pairs whose arms have different numbers of tokens, so that the longer one is cut."""
+    steps = {group: len(array) for group, array in run.tokens(site, 0).items()}
+    return tuple(
+        pair
+        for pair in pairs
+        if len({steps[pair.group(condition)] for condition in CONDITIONS}) > 1
+    )
+
+
 def read_activations(
     run: Collected, pairs: PromptPairs, layers: Sequence[int], sites: Sequence[str]
 ) -> tuple[PairActivations, tuple[Dropped, ...]]:

@@ -71,9 +71,10 @@ def collect(
         run.sweep()
         if again:
             run.clear()
-        if run.plan() is None or run.missing():
+        reused = run.plan() is not None and not run.missing()
+        if not reused:
             _fill(run, checkpoint, prompts, settings, continuation, progress)
-    return run
+    return replace(run, reused=reused)
 
 
 def _identity(

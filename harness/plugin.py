@@ -26,7 +26,7 @@ from harness.html_report import ANALYSIS, ask_for_report
 from harness.outputs import REPORT_NAME, write_outputs
 from harness.pairs import PromptPairs
 from harness.plan import EXPECTED_ERRORS, Plan, make_plan
-from harness.provenance import provenance
+from harness.provenance import COLLECTED, origin, provenance
 from harness.run import Collection
 from harness.store import RunStore
 from harness.verdict import CheckFailedError, Criteria
@@ -256,7 +256,7 @@ def analysis(
             settings=artifact_plan.analysis,
             companions=companions,
             base=base_activations,
-            provenance={**run_provenance, "run_key": activations.key},
+            provenance={**run_provenance, **origin(activations)},
             progress=_bar("resampling", "layer"),
         )
     )
@@ -423,9 +423,13 @@ def pytest_testnodedown(node: Any) -> None:
         return
     stash = node.config.stash
     causal = dict(stash.get(_CAUSAL, {}))
+    first = stash.get(ANALYSIS, None)
     for key, value in zip(_FOUND, pickle.loads(output), strict=True):
         if value is not None:
             stash[key] = value
+    # One worker may have collected what the others then found in the store.
+    if first is not None and first.provenance.get("activations") == COLLECTED:
+        stash[ANALYSIS] = first
     stash[_CAUSAL] = {**causal, **stash.get(_CAUSAL, {})}
 
 

@@ -79,6 +79,7 @@ def to_json(
                 for d in analysis.dropped
             ],
             "merged_duplicates": analysis.merged,
+            "cut_to_the_shorter": [f"{pair.category}/{pair.id}" for pair in analysis.cut],
         },
         "layers": layers,
         "text_baselines": analysis.text,
@@ -118,6 +119,7 @@ def schema() -> dict[str, Any]:
                             "type": "array", "items": record({"pair": text, "reason": text})
                         },
                         "merged_duplicates": schema_of(int),
+                        "cut_to_the_shorter": schema_of(tuple[str, ...]),
                     }
                 ),
                 "layers": {
@@ -239,6 +241,7 @@ def _from_json(content: Mapping[str, Any]) -> Results:
         responses=tuple(responses),
         dropped=tuple(Dropped(pairs[d["pair"]], d["reason"]) for d in content["pairs"]["dropped"]),
         merged=content["pairs"]["merged_duplicates"],
+        cut=tuple(pairs[name] for name in content["pairs"]["cut_to_the_shorter"]),
         settings=from_plain(AnalysisSettings, content["settings"]),
         text=from_plain(tuple[TextBaseline, ...], content["text_baselines"]),
         provenance=content["provenance"],
