@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import SITES
+from gemma_mlx.files import name_fault
 from gemma_mlx.npz import METADATA, step_file, write_steps
 from harness.activations import AnalysisError
 from harness.pairs import PromptPairs
@@ -170,8 +171,12 @@ def read_npz(
     """
     if "{layer}" not in key_template:
         raise AnalysisError(f"key template {key_template!r}: it needs {{layer}} for the number")
-    if not subcategory or Path(subcategory).is_absolute() or ".." in Path(subcategory).parts:
-        raise AnalysisError(f"subcategory {subcategory!r}: expected a directory below each group's")
+    faults = [name_fault(part) for part in subcategory.split("/")]
+    if any(faults):
+        raise AnalysisError(
+            f"subcategory {subcategory!r}: expected a directory below each group's; "
+            f"{next(filter(None, faults))}"
+        )
     if not source.is_dir():
         raise AnalysisError(f"{source}: no such directory of activations")
     rows = _rows(source)

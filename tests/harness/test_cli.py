@@ -14,12 +14,20 @@ from gemma_mlx import SITES
 from gemma_mlx.__main__ import main as run_model
 from gemma_mlx.__main__ import read_prompts
 from harness import npz_layout
+from harness import results as results_module
 from harness.activations import AnalysisError
 from harness.cli import collecting, main
 from harness.npz_layout import read_npz
 from harness.pairs import load_pairs
 from harness.results import FILE_NAME, read_results
-from tests.harness.builders import checkpoint, two_categories, written
+from harness.verdict import Criteria
+from tests.harness.builders import (
+    analysis_of,
+    checkpoint,
+    layer_result,
+    two_categories,
+    written,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 FEW = ("--replicates", "100")
@@ -161,6 +169,10 @@ class TestMissing:
         found = results()["provenance"]
         assert found["missing_steps"] == {"natural_one_q00": [1]}
         assert found["ignored_steps"] == {"natural_one_q00": [2, 3]}
+        page = Path("artifact_report/report.html").read_text(encoding="utf-8")
+        assert re.search(r"missing_steps\.natural_one_q00</th><td>\[1\]<", page)
+        assert re.search(r"ignored_steps\.natural_one_q00</th><td>\[2, 3\]<", page)
+        assert "one/q00" in results()["pairs"]["cut_to_the_shorter"]
 
     def test_a_prompt_drops_its_pair(self, here):
         for step in range(TOKENS):
@@ -291,7 +303,10 @@ class TestRefused:
                 "subcategory '../..': expected a directory below",
             ),
             (["analyze", "--activations", "empty", "--subcategory", "/"], "subcategory '/'"),
-            (["analyze", "--activations", "empty", "--subcategory", "a\0b"], "no activations of"),
+            (
+                ["analyze", "--activations", "empty", "--subcategory", "a\0b"],
+                r"holds '\x00', unsafe",
+            ),
             (["analyze", "--activations", "empty", "--key-template", "x"], "needs {layer}"),
             (["analyze", "--model", "nowhere/at-all/x"], "nowhere/at-all/x"),
             (["analyze", "--alpha", "2"], "--alpha must be"),
@@ -300,11 +315,14 @@ class TestRefused:
             (["prepare", "--pairs", "nowhere.json"], "nowhere.json"),
             (["report", "nowhere.json"], "nowhere.json: not readable"),
             (["report", "pairs.json"], "pairs.json: not a results file"),
+            (["report", "lies.json"], "lies.json: can't be drawn (n_pairs must be at least 8"),
             (["power", "3"], "n_pairs must be at least 8"),
         ],
     )
     def test_in_a_line(self, here, arguments, message, capsys):
         Path("empty").mkdir()
+        lie = results_module.to_json(analysis_of(layer_result(n_pairs=-1)), Criteria())
+        written(Path("lies.json"), lie)
         if arguments[0] in ("analyze", "collect"):
             arguments = [*arguments, "--pairs", "pairs.json"]
             if "--model" not in arguments and "--activations" not in arguments:
