@@ -145,6 +145,13 @@ def test_checks(model, pairs, there):
     assert "weakest category" in said
 
 
+def test_checks_of_a_model_with_a_hostile_name(there):
+    run = run_checks(there, "--model", "\x1b[2J\nno")
+    assert run.code == pytest.ExitCode.USAGE_ERROR
+    assert "\x1b" not in run.output
+    assert "ERROR: \\x1b[2J\\nno: no such folder" in run.output
+
+
 def test_answers_on_the_terminal(model, there, capsys):
     prompts = {f"group {number}": [prompt] for number, prompt in enumerate(PROMPTS)}
     written(there / "prompts.json", prompts)
