@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import CheckpointError, Gemma, Generation, RequestError
-from gemma_mlx.files import write_whole
+from gemma_mlx.files import name_fault, write_whole
 from gemma_mlx.interrupts import EXIT_CODE, interruptible
 from gemma_mlx.npz import write_steps
+from gemma_mlx.terminal import printable
 
 BAD_INPUT = 2
 PROMPT_LIST = "prompt_list"
@@ -48,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interruptible():
             return _run(options)
     except (CheckpointError, RequestError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(
@@ -167,13 +169,15 @@ def _run(options: argparse.Namespace) -> int:
         raise RequestError(f"{there}: holds something already; name another --activations-dir")
     gemma = gemma_mlx.load(options.model, revision=options.revision)
     chat = options.chat_mode
+    names = [prompt.name for prompt in prompts]
     # Said before the first batch, not after the last.
-    ids = gemma_mlx.encode_prompts(gemma, [prompt.text for prompt in prompts], chat=chat)
-    rows = dict(zip((prompt.name for prompt in prompts), ids, strict=True))
+    ids = gemma_mlx.encode_prompts(gemma, [p.text for p in prompts], chat=chat, names=names)
+    rows = dict(zip(names, ids, strict=True))
+    batches = list(_batches(gemma, prompts, rows, options))
     results: dict[str, Any] = {}
     start = time.perf_counter()
     try:
-        _work(gemma, prompts, rows, options, results)
+        _work(gemma, batches, rows, options, results)
     finally:
         _write_json(options.output_dir / "results.json", results)
         if options.save_activations:
@@ -206,7 +210,9 @@ def _run(options: argparse.Namespace) -> int:
     _write_json(options.output_dir / "summary.json", summary)
     if not options.save_activations:
         for name, result in results.items():
-            print(f"{name}: {result['text']}")
+            # Lines are part of an answer; what else moves the cursor is shown, not obeyed.
+            text = printable(result["text"], keep="\n\t")
+            print(f"{name}: {text}")
     print(f"{len(prompts)} prompts, {tokens} tokens in {seconds:.1f} s: {options.output_dir}/")
     return 0
 
@@ -217,14 +223,14 @@ def _is_empty(path: Path) -> bool:
 
 def _work(
     gemma: Gemma,
-    prompts: Sequence[Prompt],
+    batches: Sequence[tuple[Path, list[Prompt]]],
     rows: Mapping[str, list[int]],
     options: argparse.Namespace,
     results: dict[str, Any],
 ) -> None:
     """Generate batch by batch, into `results` and files."""
-    with tqdm(total=len(prompts), desc="generating", unit="prompt", disable=None) as bar:
-        for folder, batch in _batches(gemma, prompts, rows, options):
+    with tqdm(total=len(rows), desc="generating", unit="prompt", disable=None) as bar:
+        for folder, batch in batches:
             mine = {prompt.name: rows[prompt.name] for prompt in batch}
             answers = _generate(gemma, mine, options)
             if options.save_activations:
@@ -293,6 +299,7 @@ def _batches(
             layers=tuple(range(gemma.config.num_hidden_layers)),
             max_tokens=options.max_tokens,
             sites=tuple(options.site or ["mlp_out"]),
+            names=[prompt.name for prompt in part],
         )
         request.check(gemma.config)
         plan = gemma_mlx.plan_batches(request, gemma.config, options.batch_size)
@@ -307,7 +314,7 @@ def read_prompts(path: Path) -> list[Prompt]:
         RequestError: it can't be read, or isn't of one of the forms; the place is named.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unrepeated)
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path}: not readable as JSON ({error})") from error
     if isinstance(content, list):
@@ -317,6 +324,7 @@ def read_prompts(path: Path) -> list[Prompt]:
             f"{path}: expected groups of prompts, {{group: {{subcategory: [prompt]}}}}"
         )
     parts = []
+    folders: dict[str, str] = {}
     for group, body in content.items():
         subcategories = {PROMPT_LIST: body} if isinstance(body, list) else body
         if not isinstance(subcategories, dict):
@@ -324,13 +332,27 @@ def read_prompts(path: Path) -> list[Prompt]:
         for subcategory, texts in subcategories.items():
             for name in (group, subcategory):
                 # They become folders.
-                if not name or name in (".", "..") or any(c in name for c in "/\\\0"):
-                    raise RequestError(f"{path}: {name!r} can't be a folder's name")
+                fault = name_fault(name)
+                if fault is not None:
+                    raise RequestError(f"{path}: {name!r} can't be a folder's name: {fault}")
+            place = f"{group}/{subcategory}"
+            # Not every file system tells them apart.
+            other = folders.setdefault(unicodedata.normalize("NFKC", place).casefold(), place)
+            if other != place:
+                raise RequestError(f"{path}: {other!r} and {place!r} would share a folder")
             good = isinstance(texts, list) and all(isinstance(t, str) and t.strip() for t in texts)
             if not good or not texts:
-                raise RequestError(f"{path}: {group}/{subcategory}: expected a list of prompts")
+                raise RequestError(f"{path}: {place}: expected a list of prompts")
             parts.append((group, subcategory, texts))
     return _named(parts)
+
+
+def _unrepeated(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) < len(items):
+        keys = [key for key, _ in items]
+        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r} occurs twice")
+    return found
 
 
 def _named(parts: Sequence[tuple[str, str, Sequence[str]]]) -> list[Prompt]:

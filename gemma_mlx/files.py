@@ -1,7 +1,33 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and what can name one."""
 
 import os
+import re
+import unicodedata
 from pathlib import Path
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def name_fault(name: str, *, longest: int = 255) -> str | None:
+    """What keeps a text of someone else's from naming a file or folder; None if nothing does.
+
+    Args:
+        longest: bytes it may have.
+    """
+    hidden = [c for c in name if unicodedata.category(c)[0] in "CZ" and c != " "]
+    bad = hidden or [c for c in name if c in '/\\:*?"<>|']
+    if bad:
+        return f"the name holds {bad[0]!r}, unsafe in a path"
+    if not name or name != name.strip(" .") or name.startswith("-"):
+        return (
+            "a name must not be empty, begin with a dot, dash or blank, or end with a dot or blank"
+        )
+    if len(name.encode()) > longest or _RESERVED.fullmatch(name):
+        return (
+            f"a name must be at most {longest} bytes long and not one that an operating system "
+            "reserves"
+        )
+    return None
 
 
 def write_whole(path: Path, content: bytes) -> None:

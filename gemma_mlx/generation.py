@@ -54,7 +54,8 @@ class Generation:
 class Request:
     """Prompts as token ids and everything that says what to do with them.
 
-    `layers` are ascending, and only those are captured.
+    `layers` are ascending, and only those are captured. `names` is what errors call the prompts,
+    which are counted where it is empty.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -65,6 +66,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     seeds: Sequence[int] = ()
     continuation: Sequence[Sequence[int]] | None = None
+    names: Sequence[str] = ()
 
     def check(self, config: GemmaConfig) -> None:
         """Raise a `RequestError` that names what a model of this config can't serve."""
@@ -88,16 +90,17 @@ class Request:
                 f"continuation has {len(self.continuation)} entries for {len(self.prompts)} prompts"
             )
         for number, prompt in enumerate(self.prompts):
+            called = _called(number, self.names)
             if not prompt:
-                raise RequestError(f"prompt {number} has no tokens")
+                raise RequestError(f"{called} has no tokens")
             tokens = [*prompt, *(self.continuation[number] if self.continuation else ())]
             if min(tokens) < 0 or max(tokens) >= config.vocab_size:
                 raise RequestError(
-                    f"prompt {number} holds a token id outside 0 to {config.vocab_size - 1}"
+                    f"{called} holds a token id outside 0 to {config.vocab_size - 1}"
                 )
             if self.length(number) > config.max_position_embeddings:
                 raise RequestError(
-                    f"prompt {number} has {len(prompt)} tokens; with what follows it would take "
+                    f"{called} has {len(prompt)} tokens; with what follows it would take "
                     f"{self.length(number)}, and the model's context is "
                     f"{config.max_position_embeddings}"
                 )
@@ -112,18 +115,38 @@ class Request:
 
 
 def encode_prompts(
-    gemma: Gemma, prompts: Sequence[str | Sequence[int]], *, chat: bool = True
+    gemma: Gemma,
+    prompts: Sequence[str | Sequence[int]],
+    *,
+    chat: bool = True,
+    names: Sequence[str] = (),
 ) -> list[list[int]]:
-    """Token ids of prompts; those given as token ids are taken as they are."""
+    """Token ids of prompts; those given as token ids are taken as they are.
+
+    Args:
+        chat: put each prompt through the checkpoint's chat template.
+        names: what errors call the prompts; they are counted where it is empty.
+
+    Raises:
+        CheckpointError: no tokenizer, or no chat template that can be used.
+        RequestError: a prompt that isn't Unicode text, named.
+    """
     encoded = []
-    for prompt in prompts:
+    for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             encoded.append(list(prompt))
         elif gemma.tokenizer is None:
             raise CheckpointError("the checkpoint has no tokenizer.json; give prompts as token ids")
         else:
-            encoded.append(gemma.tokenizer.encode(prompt, chat=chat))
+            try:
+                encoded.append(gemma.tokenizer.encode(prompt, chat=chat))
+            except RequestError as error:
+                raise RequestError(f"{_called(number, names)}: {error}") from None
     return encoded
+
+
+def _called(number: int, names: Sequence[str]) -> str:
+    return f"prompt {names[number] if names else number}"
 
 
 def plan_batches(

@@ -27,8 +27,9 @@ class GemmaTokenizer:
             )
         except Exception as error:
             # transformers raises whatever its parsers raise; the folder's name is what helps.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise CheckpointError(f"{path}: the tokenizer can't be loaded ({reason})") from error
+            raise CheckpointError(
+                f"{path}: the tokenizer can't be loaded ({_reason(error)})"
+            ) from error
         self._path = path
         self._bos = bos_token_id
         self._embedded = vocab_size
@@ -124,4 +125,11 @@ class GemmaTokenizer:
             )
         except Exception as error:
             # Templates are programs in the checkpoint; any failure of theirs is the checkpoint's.
-            raise CheckpointError(f"{self._path}: the chat template fails ({error})") from error
+            raise CheckpointError(
+                f"{self._path}: the chat template fails ({_reason(error)})"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The beginning of what an error says, which a checkpoint may have written."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

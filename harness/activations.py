@@ -12,6 +12,9 @@ from harness.store import Response
 
 LayerSite = tuple[int, str]
 
+#: More than any model has.
+MOST_LAYERS = 10_000
+
 
 class Collected(Protocol):
     """A complete collection: a `harness.store.RunStore`, or one that was read from npz files."""
@@ -70,6 +73,16 @@ def token_arms(
     return (
         [tokens[pair.group("artifact")] for pair in pairs],
         [tokens[pair.group("natural")] for pair in pairs],
+    )
+
+
+def unequal_lengths(run: Collected, pairs: Sequence[Pair], site: str) -> tuple[Pair, ...]:
+    """Pairs whose arms have different numbers of tokens, so that the longer one is cut."""
+    steps = {group: len(array) for group, array in run.tokens(site, 0).items()}
+    return tuple(
+        pair
+        for pair in pairs
+        if len({steps[pair.group(condition)] for condition in CONDITIONS}) > 1
     )
 
 

@@ -12,6 +12,7 @@ from harness.activations import (
     PairActivations,
     read_activations,
     token_arms,
+    unequal_lengths,
 )
 from harness.controls import TextBaseline, category_transfer, step_curves, text_baselines
 from harness.pairs import Pair, PromptPairs
@@ -89,8 +90,9 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     """Results by (layer, site), and what they were computed from.
 
     `scored` are the pairs behind `separation.scores_*`, in that order; `responses` covers every
-    pair of the run; `merged` counts the pairs that were taken for repetitions; `text` is what
-    words and lengths alone give; `provenance` says which model, pairs, settings and machine.
+    pair of the run; `merged` counts the pairs that were taken for repetitions; `cut` are those
+    whose longer response counts only as far as the shorter one goes; `text` is what words and
+    lengths alone give; `provenance` says which model, pairs, settings and machine.
     """
 
     results: Mapping[LayerSite, LayerResult]
@@ -100,6 +102,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     dropped: tuple[Dropped, ...]
     merged: int
     settings: AnalysisSettings
+    cut: tuple[Pair, ...] = ()
     text: tuple[TextBaseline, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -208,6 +211,7 @@ def analyze(
         dropped=dropped,
         merged=len(pairs) - len(dropped) - len(used),
         settings=settings,
+        cut=unequal_lengths(run, measured.pairs, sites[0]),
         text=text_baselines(
             measured, responses, replicates=settings.replicates, seed=settings.seed
         ),

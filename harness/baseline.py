@@ -13,10 +13,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from harness.activations import PairActivations
+from harness.activations import MOST_LAYERS, PairActivations
 from harness.analysis import Analysis, layer_id
 from harness.pairs import Pair
-from harness.results import to_json
+from harness.results import check, loads, to_json
 from harness.store import write_atomically
 from harness.verdict import Criteria
 from harness.versions import BaselineError, Version, VersionComparison, compare_versions
@@ -100,7 +100,7 @@ def load_baseline(path: Path) -> Version:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["baseline"])
+            header = loads((file.metadata() or {})["baseline"])
             if header["format"] != FORMAT:
                 raise BaselineError(
                     f"{path}: baseline format {header['format']}, this version reads {FORMAT}"
@@ -112,15 +112,22 @@ def load_baseline(path: Path) -> Version:
                 for arm in ("artifact", "natural")
             }
             results = header["results"]
-            layers = {entry["id"]: entry["verdict"] for entry in results["layers"]}
-            if layers.keys() != {layer_id(*key) for key in keys} or not results["provenance"]:
+            check(results, "its results")
+            if {entry["id"] for entry in results["layers"]} != {layer_id(*key) for key in keys}:
                 raise BaselineError(f"{path}: its results and activations name other layers")
+            depth = results["provenance"]["model_layers"]
+            if type(depth) is not int or not 0 < depth <= MOST_LAYERS:
+                raise BaselineError(f"{path}: its model_layers can't be {depth!r}")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, BaselineError):
             raise
         raise BaselineError(f"{path}: not a baseline, or damaged ({error})") from error
     for key, artifact, natural in zip(keys, arms["artifact"], arms["natural"], strict=True):
         shape = (len(pairs), artifact.shape[-1] if artifact.ndim == 2 else -1)
+        if not artifact.dtype.kind == natural.dtype.kind == "f":
+            raise BaselineError(
+                f"{path}: {layer_id(*key)} holds {artifact.dtype} and {natural.dtype}, not floats"
+            )
         if artifact.shape != shape or natural.shape != shape:
             raise BaselineError(
                 f"{path}: {layer_id(*key)} has shapes {artifact.shape} and {natural.shape} for "

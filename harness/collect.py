@@ -104,8 +104,8 @@ def collect(
         run.sweep()
         if again:
             run.clear()
-        _fill(run, _agreed_plan(run, work), work, progress)
-    return run
+        collected = _fill(run, _agreed_plan(run, work), work, progress)
+    return replace(run, reused=not collected)
 
 
 def _identity(
@@ -170,7 +170,7 @@ class _Work:
         settings, gemma, groups = self.settings, self.gemma, self.groups
         texts = [self.prompts[g] for g in groups]
         request = Request(
-            prompts=gemma_mlx.encode_prompts(gemma, texts, chat=settings.chat),
+            prompts=gemma_mlx.encode_prompts(gemma, texts, chat=settings.chat, names=groups),
             max_tokens=settings.max_tokens,
             sites=settings.sites,
             layers=settings.layers or tuple(range(gemma.config.num_hidden_layers)),
@@ -178,6 +178,7 @@ class _Work:
             sampling=settings.sampling,
             seeds=[gemma_mlx.prompt_seed(settings.seed, g) for g in groups],
             continuation=[self.continuation[g] for g in groups] if self.continuation else None,
+            names=groups,
         )
         request.check(gemma.config)
         return request
@@ -244,7 +245,8 @@ def _agreed_plan(run: RunStore, work: _Work) -> list[list[str]]:
     return plan
 
 
-def _fill(run: RunStore, plan: Sequence[Sequence[str]], work: _Work, progress: bool) -> None:
+def _fill(run: RunStore, plan: Sequence[Sequence[str]], work: _Work, progress: bool) -> bool:
+    """Bring what the first rank lacks; returns whether that was anything."""
     ranks = work.ranks
     lacking = ranks.share(run.missing())
     mine = lacking[ranks.rank]
@@ -265,6 +267,7 @@ def _fill(run: RunStore, plan: Sequence[Sequence[str]], work: _Work, progress: b
                     run.write(batch, records)
             _hand_over(run, batch, ranks)
             bar.update(sum(len(plan[batch]) for batch in set(turn) - {None}))
+    return bool(lacking[0])
 
 
 def _without_bar(progress: bool, ranks: Ranks) -> bool | None:

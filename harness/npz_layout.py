@@ -6,8 +6,10 @@ are: `{"rows": ["natural_one_q1", …]}`, and, where lengths differ, `"steps": [
 """
 
 import json
+import math
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import SITES
+from gemma_mlx.files import name_fault
 from gemma_mlx.npz import METADATA, step_file, write_steps
 from harness.activations import AnalysisError
 from harness.pairs import PromptPairs
@@ -23,15 +26,24 @@ from harness.store import Response, RunStore, StoreError, write_atomically
 
 SUBCATEGORY = "prompt_list"
 KEY_TEMPLATE = "model.layers.{layer}.mlp.output"
-#: More than any model has.
-MOST_LAYERS = 10_000
 #: What was written for each prompt, by group, beside the groups' directories.
 RESPONSES = "results.json"
 #: Which run was written into a directory.
 CLAIM = "collection.json"
 
+# Bytes of one array: more than any batch at any width has, less than a machine's memory.
+_LARGEST_ARRAY = 1 << 28
+
 # NumPy's and zipfile's words for a file that isn't what it should be: cut off, encrypted, pickled.
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
 # Up to 99999: a stray file can't make a million steps of everything else missing.
 _STEP = re.compile(r"activations_step_(0|[1-9]\d{0,4})\.npz")
 
@@ -159,6 +171,12 @@ def read_npz(
     """
     if "{layer}" not in key_template:
         raise AnalysisError(f"key template {key_template!r}: it needs {{layer}} for the number")
+    faults = [name_fault(part) for part in subcategory.split("/")]
+    if any(faults):
+        raise AnalysisError(
+            f"subcategory {subcategory!r}: expected a directory below each group's; "
+            f"{next(filter(None, faults))}"
+        )
     if not source.is_dir():
         raise AnalysisError(f"{source}: no such directory of activations")
     rows = _rows(source)
@@ -253,33 +271,61 @@ def _vectors(place: _Row, step: int, keys: Sequence[str]) -> np.ndarray:
     """One row's vectors (layers, width) at one step."""
     file = place.folder / step_file(step)
     try:
-        with np.load(file, allow_pickle=False) as content:
-            names = content.files
-            arrays = {key: content[key] for key in keys if key in names}
+        with zipfile.ZipFile(file) as content:
+            vectors = [_vector(content, file, key, place.row) for key in keys]
+    except AnalysisError:
+        raise
     except _UNREADABLE as error:
         raise AnalysisError(f"{file}: damaged, or not an npz file of numbers ({error})") from error
-    vectors = []
-    for key in keys:
-        if key not in arrays:
-            there = ", ".join(sorted(names)[:3])
-            raise AnalysisError(f"{file}: no array {key!r} (there: {there}, …)")
-        array = arrays[key]
-        if array.ndim != 3 or array.shape[1] != 1 or not np.issubdtype(array.dtype, np.floating):
-            raise AnalysisError(
-                f"{file}: {key} is {array.dtype} {array.shape}, expected floats (batch, 1, hidden)"
-            )
-        if place.row is None and array.shape[0] > 1:
-            raise AnalysisError(
-                f"{file}: {key} holds {array.shape[0]} prompts; {METADATA} beside it has to say "
-                "which"
-            )
-        row = place.row or 0
-        if row >= array.shape[0]:
-            raise AnalysisError(f"{file}: {key} has {array.shape[0]} rows, no row {row}")
-        vectors.append(np.asarray(array[row, 0], np.float32))
     if len({vector.shape for vector in vectors}) > 1:
         raise AnalysisError(f"{file}: layers of different widths")
     return np.stack(vectors)
+
+
+def _vector(content: zipfile.ZipFile, file: Path, key: str, row: int | None) -> np.ndarray:
+    """One row of one array, alone, so that no more than one array is held."""
+    names = _names(content)
+    if key not in names:
+        there = ", ".join(sorted(names)[:3])
+        raise AnalysisError(f"{file}: no array {key!r} (there: {there}, …)")
+    array = _array(content, names[key])
+    if array.ndim != 3 or array.shape[1] != 1 or not np.issubdtype(array.dtype, np.floating):
+        raise AnalysisError(
+            f"{file}: {key} is {array.dtype} {array.shape}, expected floats (batch, 1, hidden)"
+        )
+    if row is None and array.shape[0] > 1:
+        raise AnalysisError(
+            f"{file}: {key} holds {array.shape[0]} prompts; {METADATA} beside it has to say which"
+        )
+    if (row or 0) >= array.shape[0]:
+        raise AnalysisError(f"{file}: {key} has {array.shape[0]} rows, no row {row or 0}")
+    return np.array(array[row or 0, 0], np.float32)
+
+
+def _names(content: zipfile.ZipFile) -> dict[str, str]:
+    """Members of an npz file by the name of their array."""
+    return {name.removesuffix(".npy"): name for name in content.namelist()}
+
+
+def _array(content: zipfile.ZipFile, member: str) -> np.ndarray:
+    """One array of an npz file. What its header claims is looked at before there is room made
+    for it, as `np.load` would: a small file may claim to be larger than the machine's memory."""
+    size = content.getinfo(member).file_size
+    if size > _LARGEST_ARRAY:
+        raise ValueError(f"{member} takes {size} bytes, more than {_LARGEST_ARRAY}")
+    with content.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read is None:
+            raise ValueError(f"{member} is of npy version {version}")
+        shape, _, dtype = read(stream)
+        if math.prod(shape) * dtype.itemsize > size:
+            raise ValueError(f"{member} claims shape {shape}, more than it holds")
+    with content.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _layers(file: Path, key_template: str) -> tuple[int, ...]:
@@ -287,8 +333,8 @@ def _layers(file: Path, key_template: str) -> tuple[int, ...]:
     before, after = key_template.split("{layer}", 1)
     pattern = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
     try:
-        with np.load(file, allow_pickle=False) as content:
-            names = list(content.files)
+        with zipfile.ZipFile(file) as content:
+            names = list(_names(content))
     except _UNREADABLE as error:
         raise AnalysisError(f"{file}: damaged, or not an npz file ({error})") from error
     layers = sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))

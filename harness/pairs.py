@@ -3,19 +3,20 @@
 import hashlib
 import json
 import os
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gemma_mlx.files import name_fault
+
 Condition = Literal["natural", "artifact"]
 CONDITIONS: tuple[Condition, Condition] = ("natural", "artifact")
 
 _ROOT = "alignment_artifact_prompt_pairs"
+# A group has two of them, and is the name of a directory itself.
 _LONGEST_NAME = 100
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 class PairsError(ValueError):
@@ -173,20 +174,9 @@ def _pair(entry: Any, category: str, source: str, place: str) -> Pair:
 
 def _check_name(name: str, source: str, place: str) -> None:
     """Ids and categories become names of files and directories."""
-    hidden = [c for c in name if unicodedata.category(c)[0] in "CZ" and c != " "]
-    bad = hidden or [c for c in name if c in '/\\:*?"<>|']
-    if bad:
-        raise PairsError(f"{source}: {place}: the name holds {bad[0]!r}, unsafe in a path")
-    if not name or name != name.strip(" .") or name.startswith("-"):
-        raise PairsError(
-            f"{source}: {place}: a name must not be empty, begin with a dot, dash or blank, "
-            "or end with a dot or blank"
-        )
-    if len(name.encode()) > _LONGEST_NAME or _RESERVED.fullmatch(name):
-        raise PairsError(
-            f"{source}: {place}: a name must be at most {_LONGEST_NAME} bytes long and not one "
-            "that an operating system reserves"
-        )
+    fault = name_fault(name, longest=_LONGEST_NAME)
+    if fault is not None:
+        raise PairsError(f"{source}: {place}: {fault}")
 
 
 def _check_distinct(pairs: list[Pair], source: str) -> None:

@@ -36,6 +36,8 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "svg.fonttype": "path",
+    # Names are names: a $ in one is no formula.
+    "text.parse_math": False,
     # Element ids of the SVG: the same picture gives the same bytes.
     "svg.hashsalt": "artifact-harness",
 }

@@ -17,6 +17,7 @@ from tqdm import tqdm
 import gemma_mlx
 from gemma_mlx import Checkpoint
 from gemma_mlx.interrupts import interruptible
+from gemma_mlx.terminal import printable
 from harness import options, plots, report, tables
 from harness.activations import LayerSite
 from harness.analysis import Analysis, LayerResult, analyze, layer_id
@@ -27,7 +28,7 @@ from harness.html_report import ANALYSIS, ask_for_report
 from harness.outputs import REPORT_NAME, write_outputs
 from harness.pairs import PromptPairs
 from harness.plan import EXPECTED_ERRORS, Plan, make_plan
-from harness.provenance import provenance
+from harness.provenance import COLLECTED, origin, provenance
 from harness.run import INTERRUPTED, Collection
 from harness.store import RunStore
 from harness.verdict import CheckFailedError, Criteria
@@ -125,8 +126,8 @@ def _plan(config: pytest.Config) -> Plan | Exception:
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
     plan = config.stash.get(_PLAN, None)
     if isinstance(plan, Exception):
-        config.stash[_REFUSED] = str(plan)
-        raise pytest.UsageError(str(plan)) from None
+        config.stash[_REFUSED] = printable(plan)
+        raise pytest.UsageError(printable(plan)) from None
 
 
 @contextmanager
@@ -159,7 +160,7 @@ def artifact_plan(pytestconfig: pytest.Config) -> Plan:
     """The options of this run."""
     plan = _plan(pytestconfig)
     if isinstance(plan, Exception):
-        pytest.exit(str(plan), returncode=pytest.ExitCode.USAGE_ERROR)
+        pytest.exit(printable(plan), returncode=pytest.ExitCode.USAGE_ERROR)
     return plan
 
 
@@ -273,7 +274,7 @@ def analysis(
             settings=artifact_plan.analysis,
             companions=companions,
             base=base_activations,
-            provenance={**run_provenance, "run_key": activations.key},
+            provenance={**run_provenance, **origin(activations)},
             progress=_bar("resampling", "layer"),
         )
     )
@@ -296,7 +297,7 @@ def version_comparison(
         lambda: compare_with(baseline, analysis, criteria, margin=artifact_plan.margin)
     )
     for warning in found.warnings:
-        warnings.warn(f"comparing with {baseline.name}: {warning}", stacklevel=1)
+        warnings.warn(printable(f"comparing with {baseline.name}: {warning}"), stacklevel=1)
     pytestconfig.stash[_COMPARISON] = found
     return found
 
@@ -363,7 +364,7 @@ def _or_exit(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except EXPECTED_ERRORS as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        pytest.exit(printable(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -452,9 +453,13 @@ def pytest_testnodedown(node: Any) -> None:
         return
     stash = node.config.stash
     causal = dict(stash.get(_CAUSAL, {}))
+    first = stash.get(ANALYSIS, None)
     for key, value in zip(_FOUND, pickle.loads(output), strict=True):
         if value is not None:
             stash[key] = value
+    # One worker may have collected what the others then found in the store.
+    if first is not None and first.provenance.get("activations") == COLLECTED:
+        stash[ANALYSIS] = first
     stash[_CAUSAL] = {**causal, **stash.get(_CAUSAL, {})}
 
 
@@ -491,7 +496,7 @@ def pytest_terminal_summary(
     terminalreporter.line(report.headline(*found))
     terminalreporter.line(report.power_sentence(*found))
     if _COMPARISON in config.stash:
-        terminalreporter.line(report.comparison_headline(config.stash[_COMPARISON]))
+        terminalreporter.line(printable(report.comparison_headline(config.stash[_COMPARISON])))
     if _SAVED in config.stash:
         terminalreporter.line(f"saved as baseline {config.stash[_SAVED]}")
     left = "report, plot" if config.pluginmanager.hasplugin("html") else "plot"

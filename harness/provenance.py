@@ -15,6 +15,10 @@ from harness.analysis import AnalysisSettings
 from harness.collect import CollectSettings
 from harness.npz_layout import NpzRun
 from harness.pairs import PromptPairs
+from harness.store import RunStore
+
+#: Said of activations that weren't there before.
+COLLECTED = "collected by this run"
 
 _PACKAGES = ("mlx", "numpy", "scipy", "transformers", "safetensors")
 
@@ -41,6 +45,12 @@ def provenance(
         "device": gemma_mlx.device_name(),
         **_surroundings(),
     }
+
+
+def origin(run: RunStore) -> dict[str, str]:
+    """Where a run's activations are, and whether they were made for this analysis."""
+    made = "taken from the store" if run.reused else COLLECTED
+    return {"run_key": run.key, "activations": made}
 
 
 def provenance_of_files(

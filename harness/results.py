@@ -9,7 +9,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from harness.activations import Dropped, LayerSite, PairActivations
-from harness.analysis import Analysis, AnalysisSettings, LayerResult, PairResponses
+from harness.analysis import Analysis, AnalysisSettings, LayerResult, PairResponses, layer_id
 from harness.causality import Effect
 from harness.controls import TextBaseline
 from harness.pairs import Pair
@@ -79,6 +79,7 @@ def to_json(
                 for d in analysis.dropped
             ],
             "merged_duplicates": analysis.merged,
+            "cut_to_the_shorter": [f"{pair.category}/{pair.id}" for pair in analysis.cut],
         },
         "layers": layers,
         "text_baselines": analysis.text,
@@ -118,6 +119,7 @@ def schema() -> dict[str, Any]:
                             "type": "array", "items": record({"pair": text, "reason": text})
                         },
                         "merged_duplicates": schema_of(int),
+                        "cut_to_the_shorter": schema_of(tuple[str, ...]),
                     }
                 ),
                 "layers": {
@@ -145,11 +147,36 @@ def schema() -> dict[str, Any]:
 
 
 def check(content: Any, source: str) -> None:
-    """Raise a `ResultsError` that names the first place where `content` isn't of the schema."""
+    """Raise a `ResultsError` that names the first place where `content` isn't of the schema or
+    contradicts itself, or says that a text of it can't be written."""
     error = next(Draft202012Validator(schema()).iter_errors(content), None)
     if error is not None:
         where = "/".join(map(str, error.absolute_path)) or "the top"
         raise ResultsError(f"{source}: not a results file: at {where}: {error.message[:200]}")
+    for entry in content["layers"]:
+        if entry["id"] != layer_id(entry["layer"], entry["site"]):
+            raise ResultsError(
+                f"{source}: {entry['id']} is said to be layer {entry['layer']}, {entry['site']}"
+            )
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ResultsError(f"{source}: a text holds half a surrogate pair") from None
+
+
+def loads(text: str) -> Any:
+    """`json.loads` for what `to_json` made.
+
+    Raises:
+        ValueError: not JSON, or a whole number that is no float's size.
+    """
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 300:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def write_results(
@@ -173,7 +200,7 @@ def read_results(path: Path) -> Results:
         ResultsError: it can't be read, is damaged, or of another version; file and place are named.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: not readable as JSON ({error})") from error
     found = content.get("schema_version") if isinstance(content, dict) else None
@@ -214,6 +241,7 @@ def _from_json(content: Mapping[str, Any]) -> Results:
         responses=tuple(responses),
         dropped=tuple(Dropped(pairs[d["pair"]], d["reason"]) for d in content["pairs"]["dropped"]),
         merged=content["pairs"]["merged_duplicates"],
+        cut=tuple(pairs[name] for name in content["pairs"]["cut_to_the_shorter"]),
         settings=from_plain(AnalysisSettings, content["settings"]),
         text=from_plain(tuple[TextBaseline, ...], content["text_baselines"]),
         provenance=content["provenance"],

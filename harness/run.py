@@ -12,7 +12,7 @@ from harness.analysis import Analysis, AnalysisSettings
 from harness.analysis import analyze as analyze_run
 from harness.collect import CollectSettings, collect
 from harness.pairs import PromptPairs, load_pairs
-from harness.provenance import provenance
+from harness.provenance import origin, provenance
 from harness.store import RunStore
 
 _FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
@@ -134,6 +134,6 @@ def analyze(
         settings=settings,
         companions=collection.companions(companions),
         base=base,
-        provenance={**facts, "run_key": run.key},
+        provenance={**facts, **origin(run)},
         progress=progress,
     )

@@ -56,10 +56,14 @@ class Record:
 
 @dataclass(frozen=True)
 class RunStore:
-    """One run: `key` names it, `settings` says what it is (all of it hashed into the key)."""
+    """One run: `key` names it, `settings` says what it is (all of it hashed into the key).
+
+    `reused` says that it was complete before it was asked for.
+    """
 
     root: Path
     settings: Mapping[str, Any]
+    reused: bool = False
 
     @property
     def key(self) -> str:

@@ -19,7 +19,7 @@ from harness.pairs import load_pairs
 from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS
 
 ROOT = Path(harness.__file__).resolve().parent.parent
-TEXTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+TEXTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")])
 NAMES = [str(text.relative_to(ROOT)) for text in TEXTS]
 # Left by runs, or left out of the repository.
 MADE_BY_RUNS = {".artifact_baselines/", ".artifact_store/", "artifact_report/"}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from gemma_mlx.interrupts import EXIT_CODE, interruptible
+from gemma_mlx.terminal import printable
 from harness.cli import analyzing, collecting, comparing
 from harness.plan import EXPECTED_ERRORS
 from harness.results import ResultsError
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interruptible():
             return options.run(options)
     except (ResultsError, pytest.UsageError, *EXPECTED_ERRORS) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)

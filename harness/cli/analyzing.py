@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness import npz_layout, options, report, run, tables
-from harness.activations import AnalysisError
+from harness import options, report, run, tables
+from harness.activations import MOST_LAYERS, AnalysisError
 from harness.analysis import Analysis
 from harness.analysis import analyze as analyze_collected
 from harness.npz_layout import KEY_TEMPLATE, SUBCATEGORY, NpzRun, read_npz
@@ -16,7 +16,7 @@ from harness.outputs import REPORT_NAME, write_outputs, write_plot
 from harness.pairs import load_pairs
 from harness.plan import analysis_settings, criteria, make_plan
 from harness.provenance import provenance_of_files
-from harness.results import FILE_NAME, read_results
+from harness.results import FILE_NAME, ResultsError, read_results
 from harness.stats import smallest_detectable_effect
 from harness.store import write_atomically
 
@@ -137,7 +137,7 @@ def _analyze(parsed: argparse.Namespace) -> int:
             key_template=parsed.key_template,
             subcategory=parsed.subcategory,
             steps=parsed.steps,
-            layers=None if text is None else options.parse_layers(text, npz_layout.MOST_LAYERS),
+            layers=None if text is None else options.parse_layers(text, MOST_LAYERS),
         )
         _say_missing(read)
         settings = analysis_settings(config)
@@ -198,8 +198,12 @@ def _in_sample(analysis: Analysis) -> str:
 def _report(parsed: argparse.Namespace) -> int:
     found = read_results(parsed.results)
     folder = parsed.output or parsed.results.parent
-    write_plot(folder, found.analysis, found.criteria)
-    page = report.page_html(found.analysis, found.criteria, found.comparison, found.causal)
+    try:
+        write_plot(folder, found.analysis, found.criteria)
+        page = report.page_html(found.analysis, found.criteria, found.comparison, found.causal)
+    except (ValueError, OverflowError) as error:
+        # Of its schema, and still of figures that no run gives.
+        raise ResultsError(f"{parsed.results}: can't be drawn ({error})") from error
     write_atomically(folder / REPORT_NAME, page.encode())
     print(f"report and plot: {folder}/")
     return 0

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from gemma_mlx.terminal import printable
 from harness import compare_models, plots, report, tables
 from harness.baseline import DIRECTORY, find_baseline, load_baseline
 from harness.schema import plain
@@ -63,15 +64,17 @@ def _compare(options: argparse.Namespace) -> int:
     compared: list[VersionComparison] = []
     for other in others:
         if not _same_layers(first, other):
-            print(f"{other.name}: other layers than {first.name}, compared over depth only")
+            names = f"{other.name}: other layers than {first.name}"
+            print(f"{printable(names)}, compared over depth only")
             continue
         found = compare_versions(first, other, margin=options.margin)
         compared.append(found)
         for warning in found.warnings:
-            print(f"warning: {first.name} and {other.name}: {warning}", file=sys.stderr)
+            said = f"{first.name} and {other.name}: {warning}"
+            print(f"warning: {printable(said)}", file=sys.stderr)
         for line in tables.comparison_table(found):
             print(line)
-        print(report.comparison_headline(found))
+        print(printable(report.comparison_headline(found)))
     activations = compare_models.common_pairs(versions)
     figures = {
         "comparison_depth": compare_models.depth_figure(versions),

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,29 @@ def test_files_that_the_index_leaves_out_are_not_read(checkpoint: Path) -> None:
     shard(checkpoint)
     (checkpoint / "consolidated.safetensors").write_bytes(b"no matter what")
     gemma_mlx.load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "header"),
+    [
+        (1 << 60, b"{}"),
+        ((1 << 64) - 1, b"{}"),
+        (None, b'{"a": {"dtype": "F32", "shape": [1099511627776], "data_offsets": [0, 4]}}'),
+        (
+            None,
+            b'{"a": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 0]}}',
+        ),
+        (None, b"[" * 100_000),
+        (None, b"\x80\x04\x95"),
+    ],
+    ids=["long header", "longest header", "large tensor", "overflow", "deep", "pickle"],
+)
+def test_a_header_that_claims_too_much(
+    checkpoint: Path, claimed: int | None, header: bytes
+) -> None:
+    length = len(header) if claimed is None else claimed
+    (checkpoint / "model.safetensors").write_bytes(length.to_bytes(8, "little") + header + b"1234")
+    assert_refused(checkpoint, "model.safetensors", "damaged or truncated")
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -1], ids=["empty", "no header", "cut", "a byte less"])
@@ -472,7 +496,8 @@ def test_a_repository_that_cannot_be_reached() -> None:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize(
-    "name", ["nowhere", "/nowhere/at all", "./nowhere", "../a/b", "~/nowhere", "a/b/c", "a//b"]
+    "name",
+    ["nowhere", "/nowhere/at all", "./nowhere", "../a/b", "~/nowhere", "a/b/c", "a//b", "a\0b"],
 )
 def test_a_name_that_is_neither_folder_nor_repository(name: str) -> None:
     assert_refused(name, name, "no such folder, and not a Hugging Face repository")
@@ -480,7 +505,7 @@ def test_a_name_that_is_neither_folder_nor_repository(name: str) -> None:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize(
-    "name", ["owner/.model", "ow ner/model", "owner/mo--del", "o/" + "m" * 200]
+    "name", ["owner/.model", "ow ner/model", "owner/mo--del", "o/" + "m" * 200, "o/m\0", "o/\ud800"]
 )
 def test_a_name_that_no_repository_can_have(name: str) -> None:
     assert_refused(name, name, "Hugging Face hub")
@@ -518,6 +543,22 @@ def test_what_the_hub_answers_is_explained(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     assert_refused("owner/model", "owner/model", message, revision="v2")
+
+
+def test_no_code_is_fetched_from_the_hub(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
+    import huggingface_hub
+
+    asked: list[str] = []
+
+    def download(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(checkpoint)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    gemma_mlx.find_checkpoint("owner/model")
+    assert {"*.json", "*.safetensors"} <= {*asked}
+    for name in ("tokenization.py", "pytorch_model.bin", "model.pkl", "a/setup.cfg", "run.sh"):
+        assert not any(fnmatch(name, pattern) for pattern in asked)
 
 
 def test_a_file_is_no_checkpoint(checkpoint: Path) -> None:

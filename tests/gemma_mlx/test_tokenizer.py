@@ -155,13 +155,77 @@ def test_a_tokenizer_without_chat_template_serves_plain_prompts(tmp_path: Path) 
         ("{{ bos_token }}hello", "holds the prompt 0 times"),
         ("{{ raise_exception('only for tools') }}", r"the chat template fails \(only for tools"),
         ("{% for", "the chat template fails"),
+        ("{{ raise_exception('a\\nb' ~ 'x' * 999) }}", r"the chat template fails \(a\)$"),
     ],
-    ids=["two BOS", "no BOS", "late BOS", "twice", "without", "raises", "broken"],
+    ids=["two BOS", "no BOS", "late BOS", "twice", "without", "raises", "broken", "lines"],
 )
 def test_templates_that_cannot_be_used_say_so(tmp_path: Path, template: str, message: str) -> None:
     tokenizer = load(save_tokenizer(tmp_path, template=template))
     with pytest.raises(CheckpointError, match=message):
         tokenizer.encode("the")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.system('touch owned') }}",
+        "{{ messages.append(1) }}",
+        "{% import 'os' as os %}{{ os.system('touch owned') }}",
+        "{% include '/etc/hostname' %}",
+        "{% for i in range(1000000000) %}x{% endfor %}",
+    ],
+)
+def test_templates_that_want_out_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
+) -> None:
+    tokenizer = load(save_tokenizer(tmp_path, template=TEMPLATE + attack))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="the chat template fails") as raised:
+        tokenizer.encode("the")
+    assert len(str(raised.value).splitlines()) == 1
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "{{ raise_exception.__globals__ }}",
+        "{{ ''|attr('__class__') }}",
+        "{{ self._TemplateReference__context }}",
+        "{{ messages|map(attribute='__class__')|list|first }}",
+        "{{ '{0.__class__}'.format(1) }}",
+    ],
+)
+def test_what_a_template_must_not_see_is_empty(tmp_path: Path, attack: str) -> None:
+    """Or refused, whichever the sandbox thinks better; nothing of it comes into the prompt."""
+    harmless = load(save_tokenizer(tmp_path / "harmless")).encode("the")
+    tokenizer = load(save_tokenizer(tmp_path / "attack", template=TEMPLATE + attack))
+    try:
+        assert tokenizer.encode("the") == harmless
+    except CheckpointError as error:
+        assert "the chat template fails" in str(error)  # noqa: PT017
+
+
+def test_code_in_a_checkpoint_is_not_run(checkpoint: Path) -> None:
+    """As `trust_remote_code` would."""
+    save_tokenizer(checkpoint, more=22)
+    owned = checkpoint / "owned"
+    (checkpoint / "evil.py").write_text(
+        f"open({str(owned)!r}, 'w').close()\n"
+        "from transformers import PreTrainedTokenizerFast\n"
+        "class Evil(PreTrainedTokenizerFast): pass\n"
+    )
+    file = checkpoint / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    for own in ({}, {"tokenizer_class": "Evil"}):
+        mapped = {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+        file.write_text(json.dumps({**settings, **own, **mapped}))
+        try:
+            gemma_mlx.load(checkpoint)
+        except CheckpointError as error:
+            assert "the tokenizer can't be loaded" in str(error)  # noqa: PT017
+        assert not owned.exists()
 
 
 def test_more_tokens_than_the_embedding_has(checkpoint: Path) -> None:

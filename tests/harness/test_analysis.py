@@ -301,6 +301,19 @@ class TestDropped:
             analysed(tmp_path, silent(noise(20), "q00"), parsed(two_categories(8)))
 
 
+class TestCut:
+    def test_pairs_of_unequal_lengths_are_named(self, tmp_path):
+        tokens = noise(20)
+
+        def made(pair, condition, layer, site):
+            short = (pair.id, condition) in (("q03", "natural"), ("q05", "artifact"))
+            return tokens(pair, condition, layer, site)[: 2 if short else 3]
+
+        found = analysed(tmp_path, made, layers=(0, 1))
+        assert [pair.id for pair in found.cut] == ["q03", "q05"]
+        assert set(found.cut) <= set(found.scored)
+
+
 class TestDuplicates:
     ENTRIES = tuple(entry(number) for number in range(20))
     AGAIN = entry(

@@ -256,8 +256,36 @@ BAD_HEADERS = {
     "a key too few": (lambda h: h["keys"].pop() and None, "name other layers"),
     "another key": (lambda h: h.update(keys=[[0, "mlp_out"], [1, "attn_out"]]), "layer_1-attn_out"),
     "results of other layers": (
-        lambda h: h["results"]["layers"][0].update(id="layer_5-mlp_out"),
+        lambda h: h["results"]["layers"][0].update(id="layer_5-mlp_out", layer=5),
         "name other layers",
+    ),
+    "a layer by the name of another": (
+        lambda h: h["results"]["layers"][0].update(layer=5),
+        "layer_0-mlp_out is said to be layer 5",
+    ),
+    "a d that is a text": (
+        lambda h: h["results"]["layers"][0]["held_out"].update(d="large"),
+        "held_out/d",
+    ),
+    "a d beyond any float": (
+        lambda h: h["results"]["layers"][0]["held_out"].update(d=10**400),
+        "a number of 401 digits",
+    ),
+    "a transfer without its category": (
+        lambda h: h["results"]["layers"][0].update(category_transfer=[{"d": 1.0}]),
+        "category_transfer/0",
+    ),
+    "half a surrogate pair": (
+        lambda h: h["results"]["provenance"].update(model="\ud800"),
+        "half a surrogate pair",
+    ),
+    "a model of no layers": (
+        lambda h: h["results"]["provenance"].update(model_layers=0),
+        "model_layers can't be 0",
+    ),
+    "a model of many layers": (
+        lambda h: h["results"]["provenance"].update(model_layers=10**9),
+        "model_layers can't be 1000000000",
     ),
     "results without layers": (lambda h: h["results"].pop("layers") and None, "layers"),
     "results without a verdict": (
@@ -273,6 +301,10 @@ BAD_TENSORS = {
         "layer_1-mlp_out has shapes",
     ),
     "arms of two widths": (put("natural/layer_0-mlp_out", lambda a: a[:, 1:]), "(16, 11)"),
+    "whole numbers": (
+        put("natural/layer_0-mlp_out", lambda a: a.astype(np.int64)),
+        "layer_0-mlp_out holds float64 and int64, not floats",
+    ),
     "flat": (put("artifact/layer_0-mlp_out", np.ravel), "(192,)"),
     "flat in the other arm": (put("natural/layer_0-mlp_out", np.ravel), "(192,)"),
     "three axes": (put("artifact/layer_0-mlp_out", lambda a: a[None]), "(1, 16, 12)"),

@@ -1,7 +1,10 @@
 """The steps of a run on the command line, and the npz layout between them."""
 
+import io
 import json
 import re
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,21 @@ import pytest
 from gemma_mlx import SITES
 from gemma_mlx.__main__ import main as run_model
 from gemma_mlx.__main__ import read_prompts
+from harness import npz_layout
+from harness import results as results_module
 from harness.activations import AnalysisError
 from harness.cli import collecting, main
 from harness.npz_layout import read_npz
 from harness.pairs import load_pairs
 from harness.results import FILE_NAME, read_results
-from tests.harness.builders import checkpoint, two_categories, written
+from harness.verdict import Criteria
+from tests.harness.builders import (
+    analysis_of,
+    checkpoint,
+    layer_result,
+    two_categories,
+    written,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 FEW = ("--replicates", "100")
@@ -157,6 +169,10 @@ class TestMissing:
         found = results()["provenance"]
         assert found["missing_steps"] == {"natural_one_q00": [1]}
         assert found["ignored_steps"] == {"natural_one_q00": [2, 3]}
+        page = Path("artifact_report/report.html").read_text(encoding="utf-8")
+        assert re.search(r"missing_steps\.natural_one_q00</th><td>\[1\]<", page)
+        assert re.search(r"ignored_steps\.natural_one_q00</th><td>\[2, 3\]<", page)
+        assert "one/q00" in results()["pairs"]["cut_to_the_shorter"]
 
     def test_a_prompt_drops_its_pair(self, here):
         for step in range(TOKENS):
@@ -200,6 +216,43 @@ class TestMissing:
         with pytest.raises(AnalysisError, match=message) as raised:
             read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
         assert str(file) in str(raised.value)
+
+    @pytest.mark.parametrize(
+        ("shape", "data", "message"),
+        [
+            ((1, 1, 1 << 40), b"", "claims shape"),
+            ((1 << 20, 1, 1 << 20), b"\0" * 64, "claims shape"),
+            ((1, 1, 1 << 18), b"\0" * (1 << 20), "bytes, more than 65536"),
+        ],
+        ids=["wide", "long", "zeros that pack well"],
+    )
+    def test_a_bomb_is_not_unpacked(self, here, monkeypatch, shape, data, message):
+        """Small files that would be larger than the machine's memory."""
+        monkeypatch.setattr(npz_layout, "_LARGEST_ARRAY", 1 << 16)
+        file = collecting.OUTPUT / self.STEP.format(0)
+        header = io.BytesIO()
+        facts = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, facts)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb:
+            bomb.writestr("model.layers.0.mlp.output.npy", header.getvalue() + data)
+        assert file.stat().st_size < 1 << 14
+        tracemalloc.start()
+        try:
+            with pytest.raises(AnalysisError, match=message) as raised:
+                read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
+        assert str(file) in str(raised.value)
+
+    def test_an_array_that_is_no_npz(self, here):
+        """`np.load` would take it, and make room for what it claims."""
+        file = collecting.OUTPUT / self.STEP.format(0)
+        np.lib.format.write_array_header_1_0(
+            file.open("wb"), {"descr": "<f4", "fortran_order": False, "shape": (1 << 40,)}
+        )
+        with pytest.raises(AnalysisError, match="damaged, or not an npz file"):
+            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
 
     def test_the_text_is_that_of_the_steps_that_were_read(self, here):
         read = read_npz(collecting.OUTPUT, load_pairs("pairs.json"), steps=2)
@@ -245,6 +298,15 @@ class TestRefused:
                 "--site, --no-chat: not with --activations",
             ),
             (["analyze", "--steps", "3"], "are for --activations"),
+            (
+                ["analyze", "--activations", "empty", "--subcategory", "../.."],
+                "subcategory '../..': expected a directory below",
+            ),
+            (["analyze", "--activations", "empty", "--subcategory", "/"], "subcategory '/'"),
+            (
+                ["analyze", "--activations", "empty", "--subcategory", "a\0b"],
+                r"holds '\x00', unsafe",
+            ),
             (["analyze", "--activations", "empty", "--key-template", "x"], "needs {layer}"),
             (["analyze", "--model", "nowhere/at-all/x"], "nowhere/at-all/x"),
             (["analyze", "--alpha", "2"], "--alpha must be"),
@@ -253,11 +315,14 @@ class TestRefused:
             (["prepare", "--pairs", "nowhere.json"], "nowhere.json"),
             (["report", "nowhere.json"], "nowhere.json: not readable"),
             (["report", "pairs.json"], "pairs.json: not a results file"),
+            (["report", "lies.json"], "lies.json: can't be drawn (n_pairs must be at least 8"),
             (["power", "3"], "n_pairs must be at least 8"),
         ],
     )
     def test_in_a_line(self, here, arguments, message, capsys):
         Path("empty").mkdir()
+        lie = results_module.to_json(analysis_of(layer_result(n_pairs=-1)), Criteria())
+        written(Path("lies.json"), lie)
         if arguments[0] in ("analyze", "collect"):
             arguments = [*arguments, "--pairs", "pairs.json"]
             if "--model" not in arguments and "--activations" not in arguments:
@@ -351,12 +416,26 @@ class TestRunner:
             ('{"a": {"b": [3]}}', "a/b: expected a list"),
             ('{"../a": {"b": ["x"]}}', "'../a' can't be a folder's name"),
             ('{"..": ["x"]}', "can't be a folder's name"),
+            ('{"/a": ["x"]}', "can't be a folder's name"),
+            ('{"a": {"b\\u0000": ["x"]}}', r"'b\x00' can't be a folder's name"),
+            ('{"a\\u001b[2J": ["x"]}', r"'a\x1b[2J' can't be a folder's name"),
+            ('{"a\\ud800": ["x"]}', r"'a\ud800' can't be a folder's name"),
+            ('{"CON": ["x"]}', "'CON' can't be a folder's name"),
+            (json.dumps({"x" * 256: ["x"]}), "at most 255 bytes long"),
+            ('{"a": ["x"], "b": ["y"], "a": ["z"]}', "'a' occurs twice"),
+            ('{"a": ["x"], "A": ["y"]}', "'a/prompt_list' and 'A/prompt_list' would share a f"),
+            ('{"a": ["half \\ud83d"]}', "prompt a: the prompt isn't Unicode text"),
+            (json.dumps({"a": ["x"], "b": ["so " * 2000]}), "prompt b has 60"),
         ],
     )
     def test_bad_prompts(self, made, here, content, message, capsys):
         Path("bad.json").write_text(content, encoding="utf-8")
         assert self.run(made, "--prompts-file", "bad.json") == 2
-        assert message in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+        assert "\x1b" not in said
+        assert not Path("gemma_output").exists()
 
     @pytest.mark.parametrize("arguments", [[], ["--prompts", "a", "--prompts-file", "b"]])
     def test_usage(self, arguments):

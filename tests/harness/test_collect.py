@@ -143,9 +143,12 @@ class TestReuse:
     def test_second_call_loads_no_model(self, small_checkpoint, undisturbed, store, no_model):
         run = gather(small_checkpoint, store)
         assert shards(run) == shards(undisturbed)
+        assert run.reused
+        assert not undisturbed.reused
 
     def test_collected_again_on_request(self, small_checkpoint, undisturbed, store, batches):
         run = gather(small_checkpoint, store, again=True)
+        assert not run.reused
         assert sorted(batches.sizes) == [2, 3, 3]
         assert shards(run) == shards(undisturbed)
 
@@ -175,7 +178,9 @@ class TestReuse:
         """The batches of the first process hold, even if this one would plan others."""
         RunStore(store, undisturbed.settings).shards()[1].unlink()
         monkeypatch.setattr(gemma_mlx, "plan_batches", None)
-        assert shards(gather(small_checkpoint, store)) == shards(undisturbed)
+        run = gather(small_checkpoint, store)
+        assert shards(run) == shards(undisturbed)
+        assert not run.reused
         assert batches.sizes == [3]
 
     def test_damaged_shard_is_collected_again(self, small_checkpoint, undisturbed, store, batches):
@@ -330,7 +335,7 @@ class TestRefusals:
 
     def test_prompt_longer_than_the_context(self, small_checkpoint, tmp_path):
         pairs = parsed(document({"one": [entry(0, natural="why? " * 300)]}))
-        with pytest.raises(RequestError, match="context is 1024"):
+        with pytest.raises(RequestError, match=r"prompt natural_one_q00 has .* context is 1024"):
             gather(small_checkpoint, tmp_path, pairs=pairs)
 
     def test_layer_that_is_not_there(self, small_checkpoint, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -19,13 +21,22 @@ import pytest
 import gemma_mlx
 import harness
 from gemma_mlx import Checkpoint
-from harness import options
+from harness import options, plugin
 from harness.collect import CollectSettings, collect
+from harness.html_report import ANALYSIS
 from harness.pairs import load_pairs
+from harness.provenance import COLLECTED
 from harness.run import INTERRUPTED
 from harness.store import StoreError
 from tests.gemma_mlx.checkpoints import config as model_config
-from tests.harness.builders import document, entry, two_categories, written
+from tests.harness.builders import (
+    analysis_of,
+    document,
+    entry,
+    layer_result,
+    two_categories,
+    written,
+)
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
@@ -504,6 +515,19 @@ class TestXdist:
         alone, together = alone_and_together
         assert together.code == alone.code == pytest.ExitCode.TESTS_FAILED
         assert together.results["layers"] == alone.results["layers"]
+
+    def test_what_one_worker_collected_is_not_said_to_be_from_the_store(self):
+        made, found = (
+            analysis_of(layer_result(), provenance={"activations": said})
+            for said in (COLLECTED, "taken from the store")
+        )
+        for order in ((made, found), (found, made)):
+            config = SimpleNamespace(stash=pytest.Stash())
+            for analysis in order:
+                left = [analysis if key is ANALYSIS else None for key in plugin._FOUND]
+                output = {plugin._OUTPUT: pickle.dumps(left)}
+                plugin.pytest_testnodedown(SimpleNamespace(workeroutput=output, config=config))
+            assert config.stash[ANALYSIS].provenance["activations"] == COLLECTED
 
     def test_says_it_once(self, alone_and_together):
         alone, together = alone_and_together

@@ -235,7 +235,10 @@ class TestSummary:
         assert [n for n, _ in shown.attributes].count("alt") == shown.tags.count("img")
 
     def test_dropped_and_merged_pairs_are_said(self):
-        text = page(layer_result(), dropped=(Dropped(PAIRS[2], "empty"),), merged=3).text
+        text = page(
+            layer_result(), dropped=(Dropped(PAIRS[2], "empty"),), merged=3, cut=PAIRS[:2]
+        ).text
+        assert "In 2 pairs the two responses differ in length" in text
         assert "1 pairs were dropped" in text
         assert "one/q2: empty" in text
         assert "3 duplicate pairs were merged" in text
@@ -244,6 +247,7 @@ class TestSummary:
         text = page(layer_result(), provenance={"model": "a/b", "p": {"q": {"r": None}}}).text
         assert "model a/b" in text
         assert "p.q.r –" in text
+        assert "differ in length" not in text
 
     def test_no_page_without_d(self):
         with warnings.catch_warnings(action="error"):

@@ -71,10 +71,12 @@ class TestContent:
             layer_result(),
             dropped=(Dropped(PAIRS[0], "NaN"),),
             merged=2,
+            cut=(PAIRS[3],),
         )
         assert content["pairs"]["scored"] == [f"one/q{number}" for number in range(8)]
         assert content["pairs"]["dropped"] == [{"pair": "one/q0", "reason": "NaN"}]
         assert content["pairs"]["merged_duplicates"] == 2
+        assert content["pairs"]["cut_to_the_shorter"] == ["one/q3"]
 
     def test_responses(self, tmp_path):
         content = written(tmp_path, layer_result(), responses=(responses(PAIRS[1], "yes", "no"),))

@@ -120,6 +120,9 @@ def test_what_is_not_of_the_schema_is_named(content, tmp_path, change, place):
     [
         (lambda c: c["pairs"]["scored"].pop(), "layer_0-mlp_out has other scores than pairs"),
         (lambda c: c["pairs"]["scored"].__setitem__(0, "one/none"), "one/none"),
+        (lambda c: c["layers"][0].update(layer=5), "layer_0-mlp_out is said to be layer 5, mlp_o"),
+        (lambda c: c["provenance"].update(model="\ud800"), "half a surrogate pair"),
+        (lambda c: c["layers"][0]["held_out"].update(d=10**400), "a number of 401 digits"),
     ],
 )
 def test_parts_that_contradict_each_other(content, tmp_path, change, message):

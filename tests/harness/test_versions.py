@@ -314,6 +314,7 @@ FREE = {
     "git_commit": "0" * 40,
     "date": "2031-01-01T00:00:00+00:00",
     "run_key": "0" * 64,
+    "activations": "taken from the store",
 }
 
 

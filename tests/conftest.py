@@ -1,0 +1,32 @@
+"""No test reaches beyond this machine: not here, not in a worker, not in a process it starts."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.offline import sitecustomize
+
+_FOLDER = str(Path(sitecustomize.__file__).parent)
+_PATH = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+os.environ["PYTHONPATH"] = os.pathsep.join([_FOLDER, *(p for p in _PATH if p not in ("", _FOLDER))])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def refused() -> Iterator[Path]:
+    """Where the connections that this process and its children were refused are written down."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        log = Path(folder, "refused")
+        patch.setenv(sitecustomize.LOG, str(log))
+        yield log
+
+
+@pytest.fixture(autouse=True)
+def _no_network(refused: Path) -> Iterator[None]:
+    yield
+    if refused.exists():
+        said = refused.read_text(encoding="utf-8")
+        refused.unlink()
+        pytest.fail(f"a test wanted the network:\n{said}", pytrace=False)
