@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from harness.stats.intervals import (
     accuracy_interval,
     analytic_interval,
     bootstrap_interval,
+    bootstrap_interval_se,
     check_level,
     expand,
 )
@@ -31,6 +32,7 @@ from harness.stats.resample import (
     HeldOut,
     Null,
     effective_family,
+    p_value_se,
     p_values,
     sign_flips,
 )
@@ -67,6 +69,10 @@ class Separation:
         Distinct pairs used, and their indices in the input.
     scores_artifact, scores_natural
         Held-out scores of those pairs, zero at the training midpoint.
+    p_adjusted_se, d_interval_se
+        Monte Carlo standard errors of ``p_adjusted`` and of either end of ``d_interval``: what
+        another seed would change. Zero where nothing was drawn at random; NaN in results that
+        were saved before they were estimated.
     """
 
     d: float
@@ -90,6 +96,8 @@ class Separation:
     pairs: tuple[int, ...]
     scores_artifact: tuple[float, ...]
     scores_natural: tuple[float, ...]
+    p_adjusted_se: float = field(default=np.nan, metadata={"optional": True})
+    d_interval_se: float = field(default=np.nan, metadata={"optional": True})
 
 
 def separation(
@@ -149,7 +157,6 @@ def separation(
     n = len(pairs)
     flip_rng, bootstrap_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
     signs = sign_flips(n, permutations, flip_rng)
-    exact = len(signs) == 2 ** (n - 1)
     multipliers = bootstrap_rng.standard_normal((bootstrap, n))
 
     observed: list[tuple[HeldOut, Expansion]] = []
@@ -174,9 +181,11 @@ def separation(
         d_s = float(standardized_difference(held.difference, held.midpoint))
         d, d_se = correction * d_s, correction * float(np.sqrt(expansion.variance))
         d_interval = analytic = analytic_interval(d, d_se, n, level)
+        d_interval_se = 0.0
         if bootstrap:
             deviations = correction * expansion.bootstrap(multipliers)
             d_interval = bootstrap_interval(d, deviations, n, level)
+            d_interval_se = bootstrap_interval_se(deviations, n, level)
         scores_artifact, scores_natural = held.scores()
         accuracies = pair_accuracies(scores_artifact, scores_natural)
         null_mean, null_mean_se, null_quantile = _null_figures(nulls[index], correction)
@@ -194,7 +203,7 @@ def separation(
                 auroc=auroc(scores_artifact, scores_natural),
                 p_value=float(p[index]),
                 p_adjusted=float(p_adjusted[index]),
-                p_se=0.0 if exact else float(np.sqrt(p[index] * (1 - p[index]) / len(signs))),
+                p_se=p_value_se(p[index], len(signs), n),
                 null_mean=null_mean,
                 null_mean_se=null_mean_se,
                 null_quantile_95=null_quantile,
@@ -203,6 +212,8 @@ def separation(
                 pairs=tuple(pairs.tolist()),
                 scores_artifact=tuple(scores_artifact.tolist()),
                 scores_natural=tuple(scores_natural.tolist()),
+                p_adjusted_se=p_value_se(p_adjusted[index], len(signs), n),
+                d_interval_se=d_interval_se,
             )
         )
     return results
