@@ -5,14 +5,14 @@
 
 Activations are collected once per checkpoint; only `--stats-seed` differs. Every criterion of the
 default checks and the controls beside them is judged at every layer with every seed. Prints
-Markdown, and puts it in place of the section of that title in docs/calibration.md with --write.
+Markdown; --write puts it into docs/calibration.md.
 """
 
 import argparse
 import math
-import re
 import sys
 import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,9 +22,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 import harness
+from benchmarks.calibration import OTHER_SEEDS, split_page
 from harness.analysis import Analysis, LayerResult
 from harness.stats import separation
 from harness.verdict import (
+    CLOSE,
     CRITERIA,
     Criteria,
     Outcome,
@@ -36,7 +38,6 @@ from harness.verdict import (
 ROOT = Path(__file__).parents[1]
 CHECKPOINTS = ("tiny-gemma3-aligned", "tiny-gemma3-base")
 PAGE = ROOT / "docs" / "calibration.md"
-TITLE = "Another seed, another verdict?"
 
 Judge = Callable[[LayerResult], Verdict]
 JUDGES: Mapping[str, Judge] = {
@@ -102,17 +103,17 @@ def judged(analysis: Analysis, seeds: int) -> dict[str, dict[str, Found]]:
 def markdown(tables: Mapping[str, Mapping[str, Mapping[str, Found]]], seeds: int) -> str:
     every = [f for table in tables.values() for row in table.values() for f in row.values()]
     flips = sum(found.flips for found in every)
-    close = sum(min(found.margins) <= 3 for found in every)
-    lines = [
-        f"## {TITLE}",
-        "",
+    close = sum(min(found.margins) <= CLOSE for found in every)
+    text = (
         f"The default checks and their controls, {seeds} times on the same activations, only "
-        "`--stats-seed` differing (`python -m benchmarks.flakiness`). Of "
-        f"{len(every) * seeds:,} verdicts {flips} differ from the commonest of their layer and "
-        f"criterion; {close} of {len(every)} lie within 3 Monte Carlo errors of a threshold with "
-        "any seed. The number is how many Monte Carlo errors the nearest threshold is away with "
-        "the seed that comes nearest; accuracy and transfer are in closed form and have none.",
-    ]
+        "`--stats-seed` differing (`python -m benchmarks.flakiness --write`). Of "
+        f"{len(every) * seeds:,} verdicts {flips} differ from the commonest one of their layer and "
+        f"criterion; with some seed, {close} of the {len(every)} lie within {CLOSE} Monte Carlo "
+        "errors of a threshold. The number is how many Monte Carlo errors the nearest threshold is "
+        "away with the seed that comes nearest. Accuracy and transfer have none: nothing in them "
+        "is drawn at random."
+    )
+    lines = [f"## {OTHER_SEEDS}", "", textwrap.fill(text, 100, break_on_hyphens=False)]
     for name, table in tables.items():
         lines += [
             "",
@@ -121,14 +122,6 @@ def markdown(tables: Mapping[str, Mapping[str, Mapping[str, Found]]], seeds: int
             *(f"| {id} | {' | '.join(map(str, row.values()))} |" for id, row in table.items()),
         ]
     return "\n".join(lines) + "\n"
-
-
-def write(section: str, page: Path) -> None:
-    """Put the section in place of the one of its title, or at the end."""
-    text = page.read_text(encoding="utf-8")
-    old = re.compile(rf"^## {re.escape(TITLE)}\n.*?(?=^## |\Z)", re.M | re.S)
-    text = old.sub("", text).rstrip("\n")
-    page.write_text(f"{text}\n\n{section}", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     section = markdown(tables, options.seeds)
     print(section)
     if options.write:
-        write(section, PAGE)
+        PAGE.write_text(f"{split_page(PAGE)[0]}\n{section}", encoding="utf-8")
     return 0
 
 

@@ -16,9 +16,9 @@ CHANCE = 0.5
 # Bias of d under shuffled labels that is put up with, beyond Monte Carlo error.
 NULL_BIAS = 0.03
 # Monte Carlo errors from a threshold within which another seed could decide otherwise.
-_CLOSE = 3
+CLOSE = 3
 _SEED_MATTERS = (
-    f"Within {_CLOSE} Monte Carlo errors of the threshold: another --stats-seed could give another "
+    f"Within {CLOSE} Monte Carlo errors of the threshold: another --stats-seed could give another "
     "verdict; more --replicates settle it"
 )
 
@@ -51,7 +51,7 @@ class Verdict:
     @property
     def close(self) -> bool:
         """Whether another seed could give another outcome."""
-        return self.margin <= _CLOSE
+        return self.margin <= CLOSE
 
     def require(self) -> None:
         """Raise `CheckFailedError` with the explanation, unless passed."""
