@@ -176,7 +176,7 @@ def _summable(kernel: FloatArray) -> FloatArray:
     """Each row rounded to a grid on which any signed sum of its entries is exact."""
     reach = np.abs(kernel).sum(axis=1, keepdims=True)
     step = np.ldexp(1.0, np.frexp(reach)[1] - 52)
-    steps = kernel / step
-    np.rint(steps, out=steps)
-    steps *= step
-    return steps
+    rounded = kernel / step
+    np.rint(rounded, out=rounded)
+    rounded *= step
+    return rounded

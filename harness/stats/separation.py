@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.stats.arrays import FloatArray, Layers, matched_layers, usable_pairs
 from harness.stats.estimates import (
@@ -32,6 +33,7 @@ from harness.stats.resample import (
     Flipper,
     HeldOut,
     Null,
+    Signs,
     effective_family,
     p_value_se,
     p_values,
@@ -164,11 +166,10 @@ def separation(
     null_d_z = np.empty((len(layers), len(signs)))
     nulls: list[Null] = []
     for index in progress(range(len(layers))):
-        layer = kernels(*(arm[pairs] for arm in layers[index]), scale=scale)
-        flipper = Flipper(layer)
-        held = flipper.observed()
-        observed.append(_estimates(held, expand(held, layer.gram), multipliers, level))
-        nulls.append(flipper.null(signs))
+        a, b = layers[index]
+        held, null, gram = _flipped(a[pairs], b[pairs], scale, signs)
+        observed.append(_estimates(held, expand(held, gram), multipliers, level))
+        nulls.append(null)
         null_d_z[index] = nulls[-1].d_z
     correction = hedges_correction(n)
 
@@ -196,6 +197,15 @@ def separation(
             )
         )
     return results
+
+
+def _flipped(
+    artifact: NDArray[np.floating], natural: NDArray[np.floating], scale: Scale, signs: Signs
+) -> tuple[HeldOut, Null, FloatArray]:
+    """One layer as it is and flipped, and of its kernels the one that is needed after that."""
+    layer = kernels(artifact, natural, scale=scale)
+    flipper = Flipper(layer)
+    return flipper.observed(), flipper.null(signs), layer.gram
 
 
 def _estimates(
