@@ -798,8 +798,9 @@ def report(tables: list[Table], runs: int, seconds: float) -> str:
     reached = sum(f.reached() for f in required)
     head = f"""# Calibration
 
-How often the verdicts are wrong, measured. Written by `python -m benchmarks.calibration`; do not
-edit by hand. What the methods are is told in [statistics.md](statistics.md).
+How often the verdicts are wrong, measured. Written by `python -m benchmarks.calibration`, the last
+section by `python -m benchmarks.flakiness`; do not edit by hand. What the methods are is told in
+[statistics.md](statistics.md).
 
 {reached} of {len(required)} required figures are reached; a miss is explained at its table. Each
 figure is a mean over {runs} simulated runs, {4 * runs} where the requirement lies close to the
@@ -809,6 +810,17 @@ processor time on {machine()}.
 ![Type-I error and coverage](img/calibration.svg)
 """
     return "\n".join([head, *(table.markdown() for table in tables)])
+
+
+# The page's last section, which another program measures.
+OTHER_SEEDS = "Other seeds, other verdicts?"
+
+
+def split_page(page: Path) -> tuple[str, str]:
+    """What is there of the page, and the section on other seeds; empty where there is none."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    start = text.find(f"\n## {OTHER_SEEDS}\n")
+    return (text, "") if start < 0 else (text[:start], text[start:])
 
 
 STYLE: dict[Any, Any] = {
@@ -919,7 +931,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{seconds:.0f} s of processor time")
     if not options.quick:
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "calibration.md").write_text(report(tables, runs, seconds))
+        page = options.output / "calibration.md"
+        page.write_text(report(tables, runs, seconds) + split_page(page)[1], encoding="utf-8")
         draw(tables, options.output / "img" / "calibration.svg")
         draw_noise(options.output / "img" / "noise.svg")
 

@@ -63,6 +63,12 @@ class PairActivations:
             tuple(self.natural[i][rows] for i in columns),
         )
 
+    def matched(self, other: "PairActivations") -> tuple["PairActivations", "PairActivations"]:
+        """Both at the other's keys, which must be there, on the pairs that both have."""
+        here = set(self.pairs)
+        common = [pair for pair in other.pairs if pair in here]
+        return self.select(common, other.keys), other.select(common, other.keys)
+
 
 def token_arms(
     run: Collected, pairs: Sequence[Pair], site: str, index: int

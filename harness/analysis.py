@@ -235,8 +235,7 @@ def compare_runs(
     absent = [layer_id(*key) for key in b.keys if key not in a.keys]
     if absent:
         raise AnalysisError(f"the other run has no {', '.join(absent)}")
-    common = [pair for pair in b.pairs if pair in set(a.pairs)]
-    one, other = a.select(common, b.keys), b.select(common, b.keys)
+    one, other = a.matched(b)
     try:
         return compare(
             one.artifact,

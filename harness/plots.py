@@ -21,6 +21,8 @@ _NATURAL, _ARTIFACT = "#0072B2", "#D55E00"
 SAME_WORDS = "#009E73"
 GREY = "#767676"
 _LARGEST_TICKS = 40
+# Thousands of dots are a picture; as vectors they would make a page slow.
+_MOST_VECTORS = 400
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "font.family": "sans-serif",
@@ -116,9 +118,10 @@ def scores_figure(result: LayerResult) -> Figure:
         order = np.argsort(np.subtract(s.scores_artifact, s.scores_natural))
         artifact, natural = np.array(s.scores_artifact)[order], np.array(s.scores_natural)[order]
         x = np.arange(len(order))
-        axes.vlines(x, natural, artifact, color="#CFCFCF", linewidth=1)
-        axes.plot(x, natural, "o", color=_NATURAL, markersize=3.5, label="natural")
-        axes.plot(x, artifact, "^", color=_ARTIFACT, markersize=3.5, label="artifact")
+        how: dict[str, Any] = {"rasterized": len(order) > _MOST_VECTORS}
+        axes.vlines(x, natural, artifact, color="#CFCFCF", linewidth=1, **how)
+        axes.plot(x, natural, "o", color=_NATURAL, markersize=3.5, label="natural", **how)
+        axes.plot(x, artifact, "^", color=_ARTIFACT, markersize=3.5, label="artifact", **how)
         line_at(axes, 0, "boundary")
         axes.set_title(f"Layer {result.layer}, {result.site}: held-out scores, d = {decimal(s.d)}")
         axes.set_xlabel("pair, worst separated first")

@@ -495,6 +495,9 @@ def pytest_terminal_summary(
         terminalreporter.line("")
     terminalreporter.line(report.headline(*found))
     terminalreporter.line(report.power_sentence(*found))
+    close = report.close_sentence(*found)
+    if close:
+        terminalreporter.line(close, yellow=True)
     if _COMPARISON in config.stash:
         terminalreporter.line(printable(report.comparison_headline(config.stash[_COMPARISON])))
     if _SAVED in config.stash:

@@ -16,6 +16,7 @@ from harness.causality import Effect
 from harness.stats import smallest_detectable_effect
 from harness.tables import COLUMNS, Column
 from harness.verdict import (
+    CLOSE,
     CRITERIA,
     Criteria,
     Outcome,
@@ -30,6 +31,8 @@ _TABLE = (
     "d", "accuracy", "p", "same_words", "beyond_base", "agreement", "in_sample_d",
     "in_sample_accuracy", "seed_ratio",
 )  # fmt: skip
+
+_MOST_NAMED = 8
 
 
 def headline(analysis: Analysis, criteria: Criteria) -> str:
@@ -64,6 +67,22 @@ def power_sentence(analysis: Analysis, criteria: Criteria) -> str:
     return (
         f"With {first.n_pairs} pairs and these layers, a true d of {decimal(found)} or more is "
         "told from 0 in 4 runs of 5."
+    )
+
+
+def close_sentence(analysis: Analysis, criteria: Criteria) -> str:
+    """Which verdicts another seed could turn, in one sentence; empty if none."""
+    close = [
+        f"{result.id} ({', '.join(names)})"
+        for result in analysis.values()
+        if (names := [n for n, judge in CRITERIA.items() if judge(result, criteria).close])
+    ]
+    if not close:
+        return ""
+    shown = ", ".join(close[:_MOST_NAMED]) + (", …" if len(close) > _MOST_NAMED else "")
+    return (
+        f"Within {CLOSE} Monte Carlo errors of a threshold: {shown}. Another --stats-seed could "
+        "give another verdict there; more --replicates settle it."
     )
 
 
@@ -138,6 +157,7 @@ def summary_html(
             name for name, judge in CRITERIA.items() if judge(result, criteria).outcome != "passed"
         ],
         power=power_sentence(analysis, criteria),
+        close=close_sentence(analysis, criteria),
         plot=_picture(plots.separation_figure(analysis, criteria)),
         panels=panels,
         causal=effects,

@@ -120,7 +120,9 @@ def schema() -> dict[str, Any]:
                         },
                         "merged_duplicates": schema_of(int),
                         "cut_to_the_shorter": schema_of(tuple[str, ...]),
-                    }
+                    },
+                    # Files from before it was counted lack it.
+                    optional=["cut_to_the_shorter"],
                 ),
                 "layers": {
                     "type": "array",
@@ -241,7 +243,7 @@ def _from_json(content: Mapping[str, Any]) -> Results:
         responses=tuple(responses),
         dropped=tuple(Dropped(pairs[d["pair"]], d["reason"]) for d in content["pairs"]["dropped"]),
         merged=content["pairs"]["merged_duplicates"],
-        cut=tuple(pairs[name] for name in content["pairs"]["cut_to_the_shorter"]),
+        cut=tuple(pairs[name] for name in content["pairs"].get("cut_to_the_shorter", [])),
         settings=from_plain(AnalysisSettings, content["settings"]),
         text=from_plain(tuple[TextBaseline, ...], content["text_baselines"]),
         provenance=content["provenance"],

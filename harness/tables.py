@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.analysis import Analysis, LayerResult
 from harness.stats import Separation
-from harness.verdict import Criteria, Outcome, decimal, interval, overall, p_value
+from harness.verdict import Criteria, Outcome, decimal, error, interval, overall, p_value
 from harness.versions import VersionComparison
 
 
@@ -19,6 +19,8 @@ class Column:
     value: Callable[[LayerResult], float | None]
     interval: Callable[[LayerResult], tuple[float, float] | None] | None = None
     text: Callable[[float], str] = decimal
+    #: Monte Carlo error of the figure, or of each end of its interval.
+    error: Callable[[LayerResult], float] | None = None
     #: What comes first when rows are sorted by it.
     largest_first: bool = True
 
@@ -31,6 +33,10 @@ class Column:
         bounds = self.interval(result)
         return figure, "" if bounds is None else interval(bounds)
 
+    def error_of(self, result: LayerResult) -> str:
+        """The Monte Carlo error as text; empty where there is none or it isn't known."""
+        return "" if self.error is None else error(self.error(result)).strip()
+
     @property
     def titles(self) -> tuple[str, ...]:
         return (self.title,) if self.interval is None else (self.title, "interval")
@@ -40,12 +46,17 @@ def _forced(result: LayerResult) -> Separation | None:
     return result.companions.get("forced")
 
 
+def _small(value: float) -> str:
+    return f"{value:.1g}"
+
+
 COLUMNS = {
     "d": Column(
         "d",
         "held-out effect size",
         lambda r: r.separation.d,
         lambda r: r.separation.d_interval,
+        error=lambda r: r.separation.d_interval_se,
     ),
     "accuracy": Column(
         "accuracy",
@@ -58,6 +69,7 @@ COLUMNS = {
         "p-value over all layers and sites of the run",
         lambda r: r.separation.p_adjusted,
         text=p_value,
+        error=lambda r: r.separation.p_adjusted_se,
         largest_first=False,
     ),
     "p_layer": Column(
@@ -65,7 +77,20 @@ COLUMNS = {
         "p-value of the layer alone",
         lambda r: r.separation.p_value,
         text=p_value,
+        error=lambda r: r.separation.p_se,
         largest_first=False,
+    ),
+    "d_error": Column(
+        "± (d)",
+        "Monte Carlo error of each end of the interval of d",
+        lambda r: r.separation.d_interval_se,
+        text=_small,
+    ),
+    "p_error": Column(
+        "± (p)",
+        "Monte Carlo error of the family-wise p",
+        lambda r: r.separation.p_adjusted_se,
+        text=_small,
     ),
     "same_words": Column(
         "d, same words",

@@ -2,19 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from harness.analysis import LayerResult
 from harness.causality import Effect
 from harness.controls import TextBaseline
-from harness.stats import pairs_to_decide
+from harness.stats import Separation, pairs_to_decide
 from harness.versions import LayerComparison
 
 Outcome = Literal["passed", "failed", "inconclusive"]
 CHANCE = 0.5
 # Bias of d under shuffled labels that is put up with, beyond Monte Carlo error.
 NULL_BIAS = 0.03
+# Monte Carlo errors from a threshold within which another seed could decide otherwise.
+CLOSE = 3
+_SEED_MATTERS = (
+    f"Within {CLOSE} Monte Carlo errors of the threshold: another --stats-seed could give another "
+    "verdict; more --replicates settle it"
+)
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,20 @@ class CheckFailedError(AssertionError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of one criterion for one layer, and why, with its numbers."""
+    """The outcome of one criterion for one layer, and why, with its numbers.
+
+    `margin` is the distance from the nearest threshold in Monte Carlo errors; infinite where
+    nothing was drawn at random, or its error isn't known.
+    """
 
     outcome: Outcome
     explanation: str
+    margin: float = field(default=math.inf, metadata={"optional": True})
+
+    @property
+    def close(self) -> bool:
+        """Whether another seed could give another outcome."""
+        return self.margin <= CLOSE
 
     def require(self) -> None:
         """Raise `CheckFailedError` with the explanation, unless passed."""
@@ -50,19 +66,23 @@ def effect_size(result: LayerResult, criteria: Criteria) -> Verdict:
         return _verdict(
             result, "failed", "d is not defined: both conditions have the same activations"
         )
-    found = f"d = {decimal(s.d)} {interval(s.d_interval)}"
+    found = _d_found(s)
     outcome = _against(s.d_interval, threshold)
+    margin = _ends_margin(s, threshold)
     if outcome == "passed":
-        return _verdict(result, outcome, f"{found} lies above {threshold:g}")
+        return _verdict(result, outcome, f"{found} lies above {threshold:g}", margin)
     if outcome == "inconclusive":
         needed = pairs_to_decide(s, threshold)
         more = "" if math.isinf(needed) else f"; about {needed:.0f} pairs would decide it"
-        return _verdict(result, outcome, f"{found} straddles the threshold {threshold:g}{more}")
+        return _verdict(
+            result, outcome, f"{found} straddles the threshold {threshold:g}{more}", margin
+        )
     return _verdict(
         result,
         outcome,
         f"{found} lies below the threshold {threshold:g}: on held-out pairs this layer does not "
         f"separate the two conditions that far. {_next(result)}",
+        margin,
     )
 
 
@@ -86,14 +106,19 @@ def above_chance(result: LayerResult, criteria: Criteria) -> Verdict:
 def significant(result: LayerResult, criteria: Criteria) -> Verdict:
     """Passed if the family-wise p-value over the run's layers and sites is below alpha."""
     s = result.separation
-    found = f"family-wise p = {p_value(s.p_adjusted)} (this layer alone {p_value(s.p_value)})"
+    found = (
+        f"family-wise p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)} "
+        f"(this layer alone {p_value(s.p_value)}{error(s.p_se)})"
+    )
+    margin = _margin(s.p_adjusted - criteria.alpha, s.p_adjusted_se)
     if s.p_adjusted < criteria.alpha:
-        return _verdict(result, "passed", f"{found} is below {criteria.alpha:g}")
+        return _verdict(result, "passed", f"{found} is below {criteria.alpha:g}", margin)
     return _verdict(
         result,
         "failed",
         f"{found} is not below {criteria.alpha:g}: with the labels of whole pairs flipped at "
         f"random, the most separated layer is this far apart just as easily. {_next(result)}",
+        margin,
     )
 
 
@@ -102,13 +127,15 @@ def shuffled_labels(result: LayerResult) -> Verdict:
     s = result.separation
     bound = NULL_BIAS + 4 * s.null_mean_se
     found = f"with shuffled labels d averages {s.null_mean:.3f} ± {s.null_mean_se:.3f}"
+    margin = _margin(abs(s.null_mean) - bound, s.null_mean_se)
     if abs(s.null_mean) <= bound:
-        return _verdict(result, "passed", found)
+        return _verdict(result, "passed", found, margin)
     return _verdict(
         result,
         "failed",
         f"{found}, which is not within {bound:.3f} of 0: the estimate is biased on these pairs; "
         "look for pairs that share prompts or responses",
+        margin,
     )
 
 
@@ -141,17 +168,19 @@ def companion_separates(result: LayerResult, position: str, criteria: Criteria) 
     """Passed if d at other positions has its interval above 0 and family-wise p below alpha."""
     s = result.companions[position]
     found = (
-        f"at positions {position!r} d = {decimal(s.d)} {interval(s.d_interval)}, family-wise "
-        f"p = {p_value(s.p_adjusted)}"
+        f"at positions {position!r} {_d_found(s)}, family-wise "
+        f"p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)}"
     )
     outcome = _against(s.d_interval, 0.0)
+    margin = min(_ends_margin(s, 0.0), _margin(s.p_adjusted - criteria.alpha, s.p_adjusted_se))
     if outcome == "passed" and s.p_adjusted < criteria.alpha:
-        return _verdict(result, "passed", found)
+        return _verdict(result, "passed", found, margin)
     return _verdict(
         result,
         "failed" if outcome == "failed" else "inconclusive",
         f"{found}: with the words held constant nothing is shown to separate here, while d is "
         f"{decimal(result.separation.d)} where the words may differ",
+        margin,
     )
 
 
@@ -259,15 +288,37 @@ def p_value(p: float) -> str:
     return f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
 
 
+def error(se: float) -> str:
+    """A Monte Carlo error behind its figure; nothing where there is none or it isn't known."""
+    return f" ± {se:.1g}" if se > 0 else ""
+
+
+def _d_found(s: Separation) -> str:
+    ends = f" (ends{found})" if (found := error(s.d_interval_se)) else ""
+    return f"d = {decimal(s.d)} {interval(s.d_interval)}{ends}"
+
+
+def _margin(distance: float, se: float) -> float:
+    return abs(distance) / se if se > 0 else math.inf
+
+
+def _ends_margin(s: Separation, threshold: float) -> float:
+    """Of the nearer end of d's interval: either can decide between two outcomes."""
+    return min(_margin(end - threshold, s.d_interval_se) for end in s.d_interval)
+
+
 def _against(bounds: tuple[float, float], threshold: float) -> Outcome:
     if bounds[0] > threshold:
         return "passed"
     return "inconclusive" if bounds[1] > threshold else "failed"
 
 
-def _verdict(result: LayerResult, outcome: Outcome, found: str) -> Verdict:
-    place = f"layer {result.layer}, {result.site}"
-    return Verdict(outcome, f"{place}: {found} (n = {result.separation.n_pairs} pairs)")
+def _verdict(
+    result: LayerResult, outcome: Outcome, found: str, margin: float = math.inf
+) -> Verdict:
+    said = f"layer {result.layer}, {result.site}: {found} (n = {result.separation.n_pairs} pairs)"
+    verdict = Verdict(outcome, said, margin)
+    return replace(verdict, explanation=f"{said}. {_SEED_MATTERS}") if verdict.close else verdict
 
 
 def _next(result: LayerResult) -> str:

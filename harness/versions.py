@@ -179,8 +179,7 @@ def _short(value: Any) -> str:
 def _drifts(
     a: PairActivations, b: PairActivations, level: float, scale: Scale
 ) -> list[DirectionDrift | None]:
-    common = [pair for pair in b.pairs if pair in set(a.pairs)]
-    one, other = a.select(common, b.keys), b.select(common, b.keys)
+    one, other = a.matched(b)
     alike = [
         i for i, (x, y) in enumerate(zip(one.artifact, other.artifact, strict=True))
         if x.shape == y.shape

@@ -154,6 +154,9 @@ def _analyze(parsed: argparse.Namespace) -> int:
     for line, _ in (header, *rows):
         print(line)
     print(f"\n{report.headline(analysis, wanted)}")
+    close = report.close_sentence(analysis, wanted)
+    if close:
+        print(close)
     print(_in_sample(analysis))
     folder = Path(options.read(config, "report"))
     write_outputs(folder, analysis, wanted)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -119,18 +121,15 @@ def compare(
     conditions = (artifact_a, natural_a, artifact_b, natural_b)
     pairs = usable_pairs(*conditions, collapse_duplicates=collapse_duplicates)
     n, depth = len(pairs), max(len(a), len(b))
-    measured_a, measured_b = (
-        [_measure(layer, pairs, scale) for layer in version] * (depth // len(version))
-        for version in (a, b)
-    )
+    measured_a, measured_b = (_measure(version, depth, pairs, scale) for version in (a, b))
+    d_s, variances = [], []
+    for (d_s_a, x), (d_s_b, y) in zip(measured_a, measured_b, strict=True):
+        d_s.append((d_s_a, d_s_b))
+        variances.append((y - x).variance)
     correction = hedges_correction(n)
-    d_a, d_b = (
-        correction * np.array([d_s for d_s, _ in measured]) for measured in (measured_a, measured_b)
-    )
+    d_a, d_b = correction * np.array(d_s).T
     difference = d_b - d_a
-    se = correction * np.sqrt(
-        [(y - x).variance for (_, x), (_, y) in zip(measured_a, measured_b, strict=True)]
-    )
+    se = correction * np.sqrt(variances)
     # Identical versions have neither a difference nor an error.
     ratio = np.divide(np.abs(difference), se, out=np.zeros(depth), where=difference != 0)
     p = 2 * stdtr(n - 1, -ratio)
@@ -164,15 +163,21 @@ def compare(
 
 
 def _measure(
-    layer: tuple[NDArray[np.floating], NDArray[np.floating]],
+    layers: list[tuple[NDArray[np.floating], NDArray[np.floating]]],
+    depth: int,
     pairs: NDArray[np.intp],
     scale: Scale,
-) -> tuple[float, Expansion]:
-    """d_s of one layer of one version, and its expansion."""
-    layer_kernels = kernels(*(arm[pairs] for arm in layer), scale=scale)
-    held = Flipper(layer_kernels).observed()
-    d_s = float(standardized_difference(held.difference, held.midpoint))
-    return d_s, expand(held, layer_kernels.gram)
+) -> Iterator[tuple[float, Expansion]]:
+    """d_s of each layer of one version, and its expansion; a single layer's ``depth`` times.
+
+    One at a time: an expansion is as large as the pairs' number squared.
+    """
+    for layer in layers:
+        layer_kernels = kernels(*(arm[pairs] for arm in layer), scale=scale)
+        held = Flipper(layer_kernels).observed()
+        d_s = float(standardized_difference(held.difference, held.midpoint))
+        expansion = expand(held, layer_kernels.gram)
+        yield from repeat((d_s, expansion), depth // len(layers))
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from scipy.special import ndtri, stdtrit
 from harness.stats.arrays import FloatArray
 from harness.stats.estimates import standardized_difference
 from harness.stats.linalg import product
-from harness.stats.resample import SMALL_NORM, HeldOut
+from harness.stats.resample import CHUNK, SMALL_NORM, HeldOut
 
 Interval = tuple[float, float]
 
@@ -58,14 +58,21 @@ class Expansion:
         # A d that isn't defined, or infinite, has replicates that aren't defined.
         with np.errstate(invalid="ignore"):
             sums = product(multipliers, np.column_stack([self.quadratic, self.linear]))
-        return (sums[:, :-1] * multipliers).sum(axis=1) + sums[:, -1]
+            sums[:, :-1] *= multipliers
+        return sums[:, :-1].sum(axis=1) + sums[:, -1]
 
 
 def expand(held: HeldOut, gram: FloatArray) -> Expansion:
     """Expansion of d_s around the data's own scores (one replicate: ``(n,)`` arrays)."""
     n = len(held.difference)
-    others = np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)
-    without = standardized_difference(held.difference[others], held.midpoint[others])
+    without = np.empty(n)
+    for start in range(0, n, CHUNK):
+        left_out = np.arange(start, min(start + CHUNK, n))[:, None]
+        others = np.arange(n - 1)
+        others = others + (others >= left_out)
+        without[left_out[:, 0]] = standardized_difference(
+            held.difference[others], held.midpoint[others]
+        )
     spread = held.midpoint.var(ddof=1) + held.difference.var(ddof=1) / 4
     usable = held.norm > SMALL_NORM * np.trace(gram)
     inverse_norm = np.divide(1.0, held.norm, out=np.zeros(n), where=usable).mean()
@@ -106,9 +113,26 @@ def bootstrap_interval(
     estimate: float, deviations: FloatArray, n_pairs: int, level: float
 ) -> Interval:
     """estimate ± the quantile of \\|deviations\\|, widened from the normal to Student's t."""
-    widening = t_quantile(level, n_pairs) / ndtri((1 + level) / 2)
-    reach = float(widening * np.quantile(np.abs(deviations), level))
+    reach = float(_widening(n_pairs, level) * np.quantile(np.abs(deviations), level))
     return estimate - reach, estimate + reach
+
+
+def bootstrap_interval_se(deviations: FloatArray, n_pairs: int, level: float) -> float:
+    """Monte Carlo standard error of either end of :func:`bootstrap_interval`.
+
+    Of B deviations the quantile has standard error √(level(1 − level)/B)/f, f being the density of
+    \\|deviations\\| there (Serfling 1980, 2.3.3). 1/f is read off the sample: how much the quantile
+    changes per step of probability, from two errors below to two above (Woodruff 1952).
+    """
+    step = np.sqrt(level * (1 - level) / len(deviations))
+    below, above = max(level - 2 * step, 0.0), min(level + 2 * step, 1.0)
+    low, high = np.quantile(np.abs(deviations), (below, above))
+    return float(_widening(n_pairs, level) * (high - low) / (above - below) * step)
+
+
+def _widening(n_pairs: int, level: float) -> float:
+    """From the normal distribution's quantile to that of Student's t."""
+    return float(t_quantile(level, n_pairs) / ndtri((1 + level) / 2))
 
 
 def accuracy_interval(accuracies: FloatArray, inflation: float, level: float) -> Interval:

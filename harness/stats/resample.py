@@ -153,6 +153,15 @@ def p_values(statistics: FloatArray) -> tuple[FloatArray, FloatArray]:
     return (statistics >= observed).mean(axis=1), (largest >= observed).mean(axis=1)
 
 
+def p_value_se(p: float, flips: int, n_pairs: int) -> float:
+    """Monte Carlo standard error of a p-value, family-wise or not: √(p(1 − p)/flips).
+
+    A p-value is a share of independent flips. Zero where they are all there are, enumerated.
+    """
+    exact = flips == 2 ** (n_pairs - 1)
+    return 0.0 if exact else float(np.sqrt(p * (1 - p) / flips))
+
+
 def effective_family(statistics: FloatArray, alpha: float = 0.05) -> float:
     """Number of independent tests that the family amounts to, between 1 and its size.
 
@@ -167,4 +176,7 @@ def _summable(kernel: FloatArray) -> FloatArray:
     """Each row rounded to a grid on which any signed sum of its entries is exact."""
     reach = np.abs(kernel).sum(axis=1, keepdims=True)
     step = np.ldexp(1.0, np.frexp(reach)[1] - 52)
-    return np.rint(kernel / step) * step
+    rounded = kernel / step
+    np.rint(rounded, out=rounded)
+    rounded *= step
+    return rounded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from harness.stats.estimates import (
 )
 from harness.stats.intervals import Interval, analytic_interval, check_level
 from harness.stats.kernels import Kernels, Scale, halves, inverse_variances
-from harness.stats.resample import Flipper, HeldOut, Null, p_values, sign_flips
+from harness.stats.resample import Flipper, HeldOut, Null, p_value_se, p_values, sign_flips
 
 MIN_CATEGORY = 3
 
@@ -140,6 +140,8 @@ class StepSeparation:
         95% quantile of d under the flips.
     n_pairs
         Pairs that have this token in both arms.
+    p_se, p_adjusted_se
+        Monte Carlo standard errors of the two p-values, as in :class:`Separation`.
     """
 
     step: int
@@ -150,6 +152,8 @@ class StepSeparation:
     p_adjusted: float
     null_quantile_95: float
     n_pairs: int
+    p_se: float = field(default=np.nan, metadata={"optional": True})
+    p_adjusted_se: float = field(default=np.nan, metadata={"optional": True})
 
 
 def step_curve(
@@ -230,6 +234,8 @@ def step_curve(
                 p_adjusted=float(p_adjusted[index]),
                 null_quantile_95=correction * float(np.quantile(nulls[index].d_s, 0.95)),
                 n_pairs=size,
+                p_se=p_value_se(p[index], len(signs), n),
+                p_adjusted_se=p_value_se(p_adjusted[index], len(signs), n),
             )
         )
     return results

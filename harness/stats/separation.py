@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.stats.arrays import Layers, matched_layers, usable_pairs
+from harness.stats.arrays import FloatArray, Layers, matched_layers, usable_pairs
 from harness.stats.estimates import (
     auroc,
     hedges_correction,
@@ -22,6 +24,7 @@ from harness.stats.intervals import (
     accuracy_interval,
     analytic_interval,
     bootstrap_interval,
+    bootstrap_interval_se,
     check_level,
     expand,
 )
@@ -30,7 +33,9 @@ from harness.stats.resample import (
     Flipper,
     HeldOut,
     Null,
+    Signs,
     effective_family,
+    p_value_se,
     p_values,
     sign_flips,
 )
@@ -67,6 +72,10 @@ class Separation:
         Distinct pairs used, and their indices in the input.
     scores_artifact, scores_natural
         Held-out scores of those pairs, zero at the training midpoint.
+    p_adjusted_se, d_interval_se
+        Monte Carlo standard errors of ``p_adjusted`` and of either end of ``d_interval``: what
+        another seed would change. Zero where nothing was drawn at random; NaN in results that
+        were saved before they were estimated.
     """
 
     d: float
@@ -90,6 +99,8 @@ class Separation:
     pairs: tuple[int, ...]
     scores_artifact: tuple[float, ...]
     scores_natural: tuple[float, ...]
+    p_adjusted_se: float = field(default=np.nan, metadata={"optional": True})
+    d_interval_se: float = field(default=np.nan, metadata={"optional": True})
 
 
 def separation(
@@ -149,18 +160,16 @@ def separation(
     n = len(pairs)
     flip_rng, bootstrap_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
     signs = sign_flips(n, permutations, flip_rng)
-    exact = len(signs) == 2 ** (n - 1)
     multipliers = bootstrap_rng.standard_normal((bootstrap, n))
 
-    observed: list[tuple[HeldOut, Expansion]] = []
+    observed: list[dict[str, Any]] = []
     null_d_z = np.empty((len(layers), len(signs)))
     nulls: list[Null] = []
     for index in progress(range(len(layers))):
-        layer = kernels(*(arm[pairs] for arm in layers[index]), scale=scale)
-        flipper = Flipper(layer)
-        held = flipper.observed()
-        observed.append((held, expand(held, layer.gram)))
-        nulls.append(flipper.null(signs))
+        a, b = layers[index]
+        held, null, gram = _flipped(a[pairs], b[pairs], scale, signs)
+        observed.append(_estimates(held, expand(held, gram), multipliers, level))
+        nulls.append(null)
         null_d_z[index] = nulls[-1].d_z
     correction = hedges_correction(n)
 
@@ -170,42 +179,69 @@ def separation(
         p, p_adjusted = p_values(null_d_z)
         effective = effective_family(null_d_z)
     results = []
-    for index, (held, expansion) in enumerate(observed):
-        d_s = float(standardized_difference(held.difference, held.midpoint))
-        d, d_se = correction * d_s, correction * float(np.sqrt(expansion.variance))
-        d_interval = analytic = analytic_interval(d, d_se, n, level)
-        if bootstrap:
-            deviations = correction * expansion.bootstrap(multipliers)
-            d_interval = bootstrap_interval(d, deviations, n, level)
-        scores_artifact, scores_natural = held.scores()
-        accuracies = pair_accuracies(scores_artifact, scores_natural)
+    for index, estimates in enumerate(observed):
         null_mean, null_mean_se, null_quantile = _null_figures(nulls[index], correction)
         results.append(
             Separation(
-                d=d,
-                d_interval=d_interval,
-                d_se=d_se,
-                analytic_interval=analytic,
-                d_s=d_s,
-                d_z=float(paired_statistic(held.difference)) if np.isfinite(d) else d,
-                accuracy=float(accuracies.mean()),
-                accuracy_interval=accuracy_interval(accuracies, expansion.inflation, level),
-                paired_accuracy=float(paired_accuracies(held.difference).mean()),
-                auroc=auroc(scores_artifact, scores_natural),
+                **estimates,
                 p_value=float(p[index]),
                 p_adjusted=float(p_adjusted[index]),
-                p_se=0.0 if exact else float(np.sqrt(p[index] * (1 - p[index]) / len(signs))),
+                p_se=p_value_se(p[index], len(signs), n),
+                p_adjusted_se=p_value_se(p_adjusted[index], len(signs), n),
                 null_mean=null_mean,
                 null_mean_se=null_mean_se,
                 null_quantile_95=null_quantile,
                 effective_layers=effective,
                 n_pairs=n,
                 pairs=tuple(pairs.tolist()),
-                scores_artifact=tuple(scores_artifact.tolist()),
-                scores_natural=tuple(scores_natural.tolist()),
             )
         )
     return results
+
+
+def _flipped(
+    artifact: NDArray[np.floating], natural: NDArray[np.floating], scale: Scale, signs: Signs
+) -> tuple[HeldOut, Null, FloatArray]:
+    """One layer as it is and flipped, and of its kernels the one that is needed after that."""
+    layer = kernels(artifact, natural, scale=scale)
+    flipper = Flipper(layer)
+    return flipper.observed(), flipper.null(signs), layer.gram
+
+
+def _estimates(
+    held: HeldOut, expansion: Expansion, multipliers: FloatArray, level: float
+) -> dict[str, Any]:
+    """The fields of :class:`Separation` that take no flips.
+
+    The expansion, as large as the pairs' number squared, need not outlive its layer.
+    """
+    n = len(held.difference)
+    correction = hedges_correction(n)
+    d_s = float(standardized_difference(held.difference, held.midpoint))
+    d, d_se = correction * d_s, correction * float(np.sqrt(expansion.variance))
+    d_interval = analytic = analytic_interval(d, d_se, n, level)
+    d_interval_se = 0.0
+    if len(multipliers):
+        deviations = correction * expansion.bootstrap(multipliers)
+        d_interval = bootstrap_interval(d, deviations, n, level)
+        d_interval_se = bootstrap_interval_se(deviations, n, level)
+    scores_artifact, scores_natural = held.scores()
+    accuracies = pair_accuracies(scores_artifact, scores_natural)
+    return {
+        "d": d,
+        "d_interval": d_interval,
+        "d_interval_se": d_interval_se,
+        "d_se": d_se,
+        "analytic_interval": analytic,
+        "d_s": d_s,
+        "d_z": float(paired_statistic(held.difference)) if np.isfinite(d) else d,
+        "accuracy": float(accuracies.mean()),
+        "accuracy_interval": accuracy_interval(accuracies, expansion.inflation, level),
+        "paired_accuracy": float(paired_accuracies(held.difference).mean()),
+        "auroc": auroc(scores_artifact, scores_natural),
+        "scores_artifact": tuple(scores_artifact.tolist()),
+        "scores_natural": tuple(scores_natural.tolist()),
+    }
 
 
 def _null_figures(null: Null, correction: float) -> tuple[float, float, float]:

@@ -123,6 +123,7 @@ def run_of(
 SEPARATION = Separation(
     d=1.5,
     d_interval=(1.0, 2.0),
+    d_interval_se=0.004,
     d_se=0.25,
     analytic_interval=(1.0, 2.0),
     d_s=1.51,
@@ -134,6 +135,7 @@ SEPARATION = Separation(
     p_value=0.001,
     p_adjusted=0.002,
     p_se=0.0001,
+    p_adjusted_se=0.0002,
     null_mean=0.0,
     null_mean_se=0.001,
     null_quantile_95=0.4,

@@ -436,6 +436,18 @@ class TestCompareWith:
         assert {c.comparison.difference for c in found.layers.values()} == {0.0}
         assert found.gained == found.lost == found.warnings == ()
 
+    def test_one_saved_before_figures_were_added(self, tmp_path):
+        def earlier(header):
+            for layer in header["results"]["layers"]:
+                del layer["held_out"]["p_adjusted_se"], layer["held_out"]["d_interval_se"]
+                for verdict in layer["criteria"].values():
+                    del verdict["margin"]
+
+        saved = load_baseline(rewritten(tmp_path / "0001_v1.safetensors", change_header=earlier))
+        found = compare_with(saved, ANALYSIS, CRITERIA, margin=0.5)
+        assert {c.comparison.verdict for c in found.layers.values()} == {"equivalent"}
+        assert found.gained == found.lost == found.warnings == ()
+
     def test_layers_that_pass_are_judged_by_the_criteria_of_each_run(self, saved):
         found = compare_with(saved, analysis_from(MEASURED), CRITERIA, margin=0.5)
         assert found.gained == ("layer_1-mlp_out",)

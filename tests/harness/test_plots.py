@@ -141,6 +141,18 @@ class TestScoresFigure:
     def test_draws(self, d):
         assert to_bytes(scores_figure(layer_result(d=d)), "svg")
 
+    def test_thousands_of_pairs_are_a_small_picture(self):
+        """It stands in the report once for every check that failed."""
+        few, many = (
+            layer_result(
+                scores_artifact=tuple(np.linspace(0, 4, n)),
+                scores_natural=tuple(np.linspace(-3, 1, n)),
+            )
+            for n in (400, 4000)
+        )
+        assert b"<image" not in to_bytes(scores_figure(few), "svg")
+        assert len(to_bytes(scores_figure(many), "svg")) < 2e5
+
 
 class TestBytes:
     def test_same_picture_same_bytes(self):

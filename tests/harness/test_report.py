@@ -12,7 +12,7 @@ import harness
 from harness import plots
 from harness.activations import Dropped
 from harness.pairs import Pair
-from harness.report import headline, power_sentence, summary_html
+from harness.report import close_sentence, headline, power_sentence, summary_html
 from harness.tables import terminal_table
 from harness.verdict import Criteria
 from tests.harness.builders import PAIRS, analysis_of, layer_result, responses
@@ -99,6 +99,29 @@ class TestHeadline:
         assert "0.00" not in none, "a d that isn't defined is not 0"
 
 
+class TestCloseCalls:
+    def test_are_named_where_they_are_seen(self):
+        layers = [
+            layer_result(1, d_interval=(0.81, 2.0)),
+            layer_result(2),
+            layer_result(3, d_interval=(0.79, 2.0), p_adjusted=0.0503),
+            layer_result(4, d_interval=(0.5, 2.0)),
+        ]
+        said = close_sentence(analysis_of(*layers), CRITERIA)
+        assert "threshold: layer_1-mlp_out (d), layer_3-mlp_out (d, p). Another" in said
+        assert said in page(*layers).text
+
+    def test_not_a_word_if_there_is_none(self):
+        assert close_sentence(analysis_of(layer_result()), CRITERIA) == ""
+        assert 'class="close"' not in summary_html(analysis_of(layer_result()), CRITERIA)
+
+    def test_many_do_not_fill_the_page(self):
+        layers = [layer_result(layer, d_interval=(0.8, 2.0)) for layer in range(62)]
+        said = close_sentence(analysis_of(*layers), CRITERIA)
+        assert "layer_7-mlp_out (d), …. Another" in said
+        assert "layer_8" not in said
+
+
 class TestPower:
     @pytest.mark.parametrize("alpha", [1e-6, 0.05, 0.5])
     @pytest.mark.parametrize("layers", [1.0, 26.0, math.nan])
@@ -123,6 +146,14 @@ class TestTerminal:
         assert first.endswith(" failed")
         assert last.startswith("layer_20-mlp_out ")
         assert last.endswith(" passed")
+
+    def test_monte_carlo_errors_are_columns_of_their_own(self):
+        table = terminal_table(
+            analysis_of(layer_result()), CRITERIA, columns=("d", "d_error", "p", "p_error")
+        )
+        (header, _), (line, _) = table
+        assert re.split(r"  +", header)[1:] == ["d", "± (d)", "p (family)", "± (p)", "verdict"]
+        assert re.split(r"  +", line)[1:6] == ["1.50", "[1.00, 2.00]", "0.004", "0.0020", "0.0002"]
 
     def test_columns_line_up(self):
         table = terminal_table(
@@ -215,9 +246,15 @@ class TestSummary:
         shown = Page(summary_html(analysis, CRITERIA))
         assert headline(analysis, CRITERIA) in shown.text
         assert (
-            "layer_3-mlp_out failed: d, p 0.10 [-0.40, 0.60] 0.80 [0.70, 0.90] 0.7000" in shown.text
-        )
+            "layer_3-mlp_out failed: d, p 0.10 [-0.40, 0.60] ± 0.004 0.80 [0.70, 0.90] "
+            "0.7000 ± 0.0002"
+        ) in shown.text
         assert re.search(r"layer_4-mlp_out passed 2\.3\d \[1\.00, 2\.00\]", shown.text)
+
+    @pytest.mark.parametrize("se", [0.0, math.nan])
+    def test_no_monte_carlo_error_where_there_is_none_or_it_is_not_known(self, se):
+        shown = page(layer_result(d_interval_se=se, p_adjusted_se=se, p_se=se))
+        assert "1.50 [1.00, 2.00] 0.80 [0.70, 0.90] 0.0020" in shown.text
 
     def test_in_sample_figures_stand_beside(self):
         assert re.search(r"layer_6-mlp_out passed 1\.50 .* 4\.00 0\.97", page(layer_result()).text)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from harness.analysis import AnalysisSettings, analyze
 from harness.causality import Effect
 from harness.results import ResultsError, check, read_results, schema, to_json, write_results
 from harness.schema import from_plain, plain, schema_of
-from harness.verdict import Criteria
+from harness.tables import COLUMNS
+from harness.verdict import Criteria, effect_size
 from harness.versions import compare_versions
 from tests.harness.builders import (
     analysis_of,
@@ -90,6 +92,47 @@ def test_numbers_that_json_has_not(tmp_path):
 def test_schema_in_docs_is_the_schema():
     there = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
     assert there == schema()
+
+
+def without_later_figures(content):
+    """A results file as it was written before Monte Carlo errors were part of it."""
+    for layer in content["layers"]:
+        for verdict in layer["criteria"].values():
+            del verdict["margin"]
+        for part in (layer["held_out"], *layer["companions"].values()):
+            del part["p_adjusted_se"], part["d_interval_se"]
+        for step in layer["steps"]:
+            del step["p_se"], step["p_adjusted_se"]
+    for text in content["text_baselines"]:
+        del text["separation"]["p_adjusted_se"], text["separation"]["d_interval_se"]
+
+
+def test_files_of_before_a_figure_was_added_are_read(content, everything, tmp_path):
+    without_later_figures(content)
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    found = read_results(path).analysis
+    for key, result in everything[0].items():
+        before = result.separation
+        assert math.isnan(found[key].separation.d_interval_se)
+        later = {"p_adjusted_se": math.nan, "d_interval_se": math.nan}
+        assert plain(found[key].separation) == plain(replace(before, **later))
+        assert "±" not in effect_size(found[key], CRITERIA).explanation
+        assert COLUMNS["d"].error_of(found[key]) == ""
+
+
+def test_figures_of_the_first_version_cannot_be_left_out(content, tmp_path):
+    for name in content["layers"][0]["held_out"].keys() - {"p_adjusted_se", "d_interval_se"}:
+        damaged = copy.deepcopy(content)
+        del damaged["layers"][0]["held_out"][name]
+        with pytest.raises(ResultsError, match=f"layers/0/held_out: '{name}'"):
+            check(damaged, "results.json")
+    for part in ("criteria", "settings"):
+        for name in content[part]:
+            damaged = copy.deepcopy(content)
+            del damaged[part][name]
+            with pytest.raises(ResultsError, match=f"{part}: '{name}'"):
+                check(damaged, "results.json")
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,28 @@
 """What passes, what fails, what is undecided, and whether the message says so."""
 
 import math
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.stats import separation
 from harness.verdict import (
     CheckFailedError,
     Criteria,
     above_chance,
+    companion_separates,
     decimal,
     effect_size,
     interval,
     overall,
     p_value,
+    shuffled_labels,
     significant,
 )
 from tests.harness.builders import layer_result
+from tests.stats.data import pairs
 
 CRITERIA = Criteria(d_threshold=0.8, alpha=0.05)
 
@@ -120,12 +125,92 @@ class TestSignificance:
     def test_is_family_wise(self):
         result = layer_result(p_value=0.001, p_adjusted=0.2)
         assert significant(result, CRITERIA).outcome == "failed"
-        assert "0.2000 (this layer alone 0.0010)" in significant(result, CRITERIA).explanation
+        assert "0.2000 ± 0.0002 (this layer alone 0.0010 ± 0.0001)" in (
+            significant(result, CRITERIA).explanation
+        )
 
     def test_alpha_is_that_of_the_criteria(self):
         result = layer_result(p_adjusted=0.02)
         assert significant(result, Criteria(alpha=0.01)).outcome == "failed"
         assert significant(result, Criteria(alpha=0.03)).outcome == "passed"
+
+
+def ends(low, high, se):
+    return layer_result(d=(low + high) / 2, d_interval=(low, high), d_interval_se=se)
+
+
+class TestMonteCarloError:
+    """Verdicts that another seed could turn."""
+
+    SAID = "another --stats-seed could give another verdict; more --replicates settle it"
+
+    @pytest.mark.parametrize(
+        ("verdict", "margin"),
+        [
+            (effect_size(ends(0.9, 2.0, 0.02), CRITERIA), 5),
+            (effect_size(ends(0.5, 0.75, 0.02), CRITERIA), 2.5),
+            (effect_size(ends(0.8, 2.0, 0.02), CRITERIA), 0),
+            (effect_size(ends(0.5, 0.86, 0.02), CRITERIA), 3),
+            (effect_size(ends(0.8, 2.0, 0.0), CRITERIA), math.inf),
+            (effect_size(ends(0.8, 2.0, math.nan), CRITERIA), math.inf),
+            (effect_size(ends(-math.inf, math.inf, math.nan), CRITERIA), math.inf),
+            (significant(layer_result(p_adjusted=0.04, p_adjusted_se=0.002), CRITERIA), 5),
+            (significant(layer_result(p_adjusted=0.055, p_adjusted_se=0.002), CRITERIA), 2.5),
+            (significant(layer_result(p_adjusted=0.05, p_adjusted_se=0.0), CRITERIA), math.inf),
+            (significant(layer_result(p_adjusted=math.nan), CRITERIA), math.nan),
+            (above_chance(layer_result(accuracy_interval=(0.5, 0.7)), CRITERIA), math.inf),
+            (shuffled_labels(layer_result(null_mean=-0.05, null_mean_se=0.01)), 2),
+            (shuffled_labels(layer_result(null_mean=0.12, null_mean_se=0.01)), 5),
+        ],
+    )
+    def test_margin(self, verdict, margin):
+        assert verdict.margin == pytest.approx(margin, abs=1e-9, nan_ok=True)
+        assert verdict.close == (margin <= 3)
+        assert (self.SAID in verdict.explanation) == (margin <= 3)
+
+    @pytest.mark.parametrize(
+        ("changes", "margin"),
+        [
+            ({"d_interval": (0.02, 0.5)}, 5),
+            ({"d_interval": (-0.4, 0.004)}, 1),
+            ({"d_interval": (0.02, 0.5), "p_adjusted": 0.0504}, 2),
+        ],
+    )
+    def test_margin_at_other_positions(self, changes, margin):
+        other = layer_result(**changes).separation
+        result = replace(layer_result(), companions={"forced": other})
+        verdict = companion_separates(result, "forced", CRITERIA)
+        assert verdict.margin == pytest.approx(margin)
+        assert (self.SAID in verdict.explanation) == (margin <= 3)
+
+    def test_errors_are_said(self):
+        explanation = effect_size(ends(0.9, 2.0, 0.0123), CRITERIA).explanation
+        assert "d = 1.45 [0.90, 2.00] (ends ± 0.01) lies above" in explanation
+
+    @pytest.mark.parametrize("se", [0.0, math.nan])
+    def test_none_is_said_where_there_is_none_or_it_is_not_known(self, se):
+        result = layer_result(d_interval_se=se, p_adjusted_se=se, p_se=se)
+        for judge in (effect_size, significant):
+            assert "±" not in judge(result, CRITERIA).explanation
+
+    def test_only_verdicts_said_to_be_close_turn_with_the_seed(self):
+        """Thresholds at one seed's figures turn with others; thresholds five errors away don't."""
+        arms = [arm[None] for arm in pairs(0, 24, 30, 1.0)]
+        found = [
+            layer_result(**asdict(s))
+            for seed in range(30)
+            for s in separation(*arms, permutations=300, bootstrap=300, seed=seed)
+        ]
+        first = found[0].separation
+        for away, outcomes in ((0.0, 2), (6.0, 1)):
+            criteria = Criteria(
+                d_threshold=first.d_interval[0] - away * first.d_interval_se,
+                alpha=first.p_adjusted + away * first.p_adjusted_se + 1e-9,
+            )
+            for judge in (effect_size, significant):
+                verdicts = [judge(result, criteria) for result in found]
+                assert len({verdict.outcome for verdict in verdicts}) == outcomes
+                assert verdicts[0].close == (away == 0)
 
 
 class TestOverall:
