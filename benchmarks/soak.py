@@ -1,7 +1,7 @@
 """A long run: thousands of pairs through collection, the whole analysis and the report.
 
-    OPENBLAS_NUM_THREADS=1 python -m benchmarks.soak               2,000 pairs: half an hour
-    OPENBLAS_NUM_THREADS=1 python -m benchmarks.soak --pairs 200   two minutes
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.soak               2,000 pairs: some ten minutes
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.soak --pairs 200   half a minute
 
 Prints a Markdown table: the processor time of each part, and by how much it raises the peak of the
 process's memory; parts that fit into what earlier ones gave back raise it by nothing. The pairs are
