@@ -415,11 +415,10 @@ def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> N
         )
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+@pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
+def pytest_sessionfinish_interrupted(session: pytest.Session) -> Generator[None, Any, Any]:
     try:
         with _interruptible(session.config):
-            _finish(session)
             return (yield)
     except KeyboardInterrupt:
         if _INTERRUPTED not in session.config.stash:
@@ -428,7 +427,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
         pytest.exit(INTERRUPTED, returncode=pytest.ExitCode.INTERRUPTED)
 
 
-def _finish(session: pytest.Session) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if hasattr(config, "workeroutput"):
         # An xdist worker: the controller alone writes and says anything.
