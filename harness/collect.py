@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ from gemma_mlx import (
 from harness.pairs import CONDITIONS, PromptPairs
 from harness.store import Record, Response, RunStore, StoreError
 
-#: Raised when the way batches are planned changes, so that old stores aren't taken for new ones.
-_PLAN_VERSION = 1
+#: Raised when our own code gives something else for the same request (the plan of its batches, the
+#: model's arithmetic), so that old stores aren't taken for new ones.
+_CODE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ def _identity(
         "prompts": dict(sorted(prompts.items())),
         "continuation": {g: list(c) for g, c in continuation.items()} if continuation else None,
         "device": gemma_mlx.device_name(),
-        "plan": _PLAN_VERSION,
+        "code": _CODE_VERSION,
+        "mlx": version("mlx"),
+        "blas": gemma_mlx.BLAS,
         **how,
     }
 

@@ -195,29 +195,20 @@ def read_npz(
     first = next(place.folder / step_file(min(found[g])) for g, place in places.items() if found[g])
     chosen = tuple(layers) if layers is not None else _layers(first, key_template)
     keys = [key_template.replace("{layer}", str(layer)) for layer in chosen]
-    arrays: dict[str, np.ndarray] = {}
     missing: dict[str, tuple[int, ...]] = {}
     ignored: dict[str, tuple[int, ...]] = {}
-    width: int | None = None
+    whole: dict[str, int] = {}
     for group, place in places.items():
-        whole = next((step for step in range(longest + 1) if step not in found[group]), 0)
+        there = found[group]
+        whole[group] = next((step for step in range(longest + 1) if step not in there), 0)
         answer = written.get(group)
         own = len(answer.token_ids) if answer else place.steps
         due = [step for step in wanted if own is None or step < own]
-        absent = tuple(step for step in due if step not in found[group])
-        after = tuple(sorted(step for step in found[group] if step > whole))
+        absent = tuple(step for step in due if step not in there)
+        after = tuple(sorted(step for step in there if step > whole[group]))
         missing |= {group: absent} if absent else {}
         ignored |= {group: after} if after else {}
-        read = [_vectors(place, step, keys) for step in range(whole)]
-        for step, vectors in enumerate(read):
-            width = width or vectors.shape[1]
-            if vectors.shape[1] != width:
-                file = place.folder / step_file(step)
-                raise AnalysisError(f"{file}: width {vectors.shape[1]}, others have {width}")
-        arrays[group] = np.stack(read, axis=1) if read else np.zeros((len(keys), 0, 0), np.float32)
-    for group, array in arrays.items():
-        if not array.size:
-            arrays[group] = np.zeros((len(keys), 0, width or 0), np.float32)
+    arrays = _read(places, whole, keys)
     return NpzRun(source, _site(key_template), chosen, arrays, written, missing, ignored)
 
 
@@ -267,23 +258,47 @@ def _steps(place: _Row, most: int | None) -> set[int]:
     return {int(n[1]) for n in names if n and (limit is None or int(n[1]) < limit)}
 
 
-def _vectors(place: _Row, step: int, keys: Sequence[str]) -> np.ndarray:
-    """One row's vectors (layers, width) at one step."""
-    file = place.folder / step_file(step)
+def _read(
+    places: Mapping[str, _Row], steps: Mapping[str, int], keys: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Each group's (layers, steps, width), as many steps as `steps` has; every file opened once."""
+    folders: dict[Path, list[str]] = {}
+    for group, place in places.items():
+        folders.setdefault(place.folder, []).append(group)
+    found: dict[str, list[np.ndarray]] = {group: [] for group in places}
+    width: int | None = None
+    for folder, groups in folders.items():
+        for step in range(max(steps[group] for group in groups)):
+            going = [group for group in groups if step < steps[group]]
+            file = folder / step_file(step)
+            vectors = _vectors(file, [places[group].row for group in going], keys)
+            width = width or vectors.shape[2]
+            if vectors.shape[2] != width:
+                raise AnalysisError(f"{file}: width {vectors.shape[2]}, others have {width}")
+            for group, mine in zip(going, vectors, strict=True):
+                found[group].append(mine)
+    nothing = np.zeros((len(keys), 0, width or 0), np.float32)
+    return {g: np.stack(read, axis=1) if read else nothing for g, read in found.items()}
+
+
+def _vectors(file: Path, rows: Sequence[int | None], keys: Sequence[str]) -> np.ndarray:
+    """Some rows of one file, (rows, layers, width)."""
     try:
         with zipfile.ZipFile(file) as content:
-            vectors = [_vector(content, file, key, place.row) for key in keys]
+            layers = [_layer(content, file, key, rows) for key in keys]
     except AnalysisError:
         raise
     except _UNREADABLE as error:
         raise AnalysisError(f"{file}: damaged, or not an npz file of numbers ({error})") from error
-    if len({vector.shape for vector in vectors}) > 1:
+    if len({vectors.shape for vectors in layers}) > 1:
         raise AnalysisError(f"{file}: layers of different widths")
-    return np.stack(vectors)
+    return np.stack(layers, axis=1)
 
 
-def _vector(content: zipfile.ZipFile, file: Path, key: str, row: int | None) -> np.ndarray:
-    """One row of one array, alone, so that no more than one array is held."""
+def _layer(
+    content: zipfile.ZipFile, file: Path, key: str, rows: Sequence[int | None]
+) -> np.ndarray:
+    """Some rows (rows, width) of one array, alone, so that no more than one array is held."""
     names = _names(content)
     if key not in names:
         there = ", ".join(sorted(names)[:3])
@@ -293,13 +308,14 @@ def _vector(content: zipfile.ZipFile, file: Path, key: str, row: int | None) -> 
         raise AnalysisError(
             f"{file}: {key} is {array.dtype} {array.shape}, expected floats (batch, 1, hidden)"
         )
-    if row is None and array.shape[0] > 1:
+    if None in rows and array.shape[0] > 1:
         raise AnalysisError(
             f"{file}: {key} holds {array.shape[0]} prompts; {METADATA} beside it has to say which"
         )
-    if (row or 0) >= array.shape[0]:
-        raise AnalysisError(f"{file}: {key} has {array.shape[0]} rows, no row {row or 0}")
-    return np.array(array[row or 0, 0], np.float32)
+    numbers = [row or 0 for row in rows]
+    if max(numbers) >= array.shape[0]:
+        raise AnalysisError(f"{file}: {key} has {array.shape[0]} rows, no row {max(numbers)}")
+    return np.array(array[numbers, 0], np.float32)
 
 
 def _names(content: zipfile.ZipFile) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gemma_mlx
+import harness.collect
 from gemma_mlx import Checkpoint, CheckpointError, RequestError, Sampling
 from harness.analysis import AnalysisError, analyze
 from harness.collect import CollectSettings, collect
@@ -293,6 +294,18 @@ class TestKeys:
 
     def test_device(self, small_checkpoint, store, monkeypatch):
         monkeypatch.setattr(gemma_mlx, "device_name", lambda: "another")
+        assert self.loads(monkeypatch, small_checkpoint, store)
+
+    def test_mlx(self, small_checkpoint, store, monkeypatch):
+        monkeypatch.setattr(harness.collect, "version", lambda name: f"another {name}")
+        assert self.loads(monkeypatch, small_checkpoint, store)
+
+    def test_blas(self, small_checkpoint, store, monkeypatch):
+        monkeypatch.setattr(gemma_mlx, "BLAS", "another")
+        assert self.loads(monkeypatch, small_checkpoint, store)
+
+    def test_our_own_code(self, small_checkpoint, store, monkeypatch):
+        monkeypatch.setattr(harness.collect, "_CODE_VERSION", 0)
         assert self.loads(monkeypatch, small_checkpoint, store)
 
     def test_place_of_the_checkpoint_does_not_matter(
