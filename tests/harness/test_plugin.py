@@ -399,6 +399,7 @@ OPTION_VALUES = {
     "positions": ("forced", ["prompt_last"], ["forced"], ["prompt_last"]),
     "max_tokens": ("7", ["8"], "7", "8"),
     "no_chat": ("true", None, True, True),
+    "tensor_parallel": ("2", ["3"], "2", "3"),
     "base_model": ("a", ["b"], "a", "b"),
     "text_baselines": ("true", None, True, True),
     "columns": ("d, p", ["d,auroc"], "d, p", "d,auroc"),

@@ -308,6 +308,7 @@ FREE = {
     "collection.sites": ["mlp_out", "attn_out"],
     "collection.layers": [0, 1],
     "collection.batch_size": 3,
+    "collection.tensor_parallel": 2,
     "analysis.replicates": 99,
     "analysis.level": 0.9,
     "analysis.seed": 3,
