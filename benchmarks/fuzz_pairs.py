@@ -1,11 +1,10 @@
 """Look for prompt pairs files that `parse_pairs` neither takes nor refuses as it should.
 
-    pip install atheris
-    python -m benchmarks.fuzz_pairs                          half a million inputs
-    python -m benchmarks.fuzz_pairs -runs=50000 -seed=1 DIR  libFuzzer's options; DIR keeps inputs
+    .venv/bin/pip install atheris
+    .venv/bin/python -m benchmarks.fuzz_pairs                          half a million inputs
+    .venv/bin/python -m benchmarks.fuzz_pairs -runs=50000 -seed=1 DIR  options of libFuzzer
 
-Guided by coverage, with atheris, which is no dependency of this repository; beside it this needs
-the standard library alone, so that any Python that has atheris will do. It stops at the first
+Guided by coverage, with atheris, which is no dependency of this repository. It stops at the first
 finding, prints it and keeps the input as crash-<sha1>.
 """
 

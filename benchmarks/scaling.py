@@ -3,6 +3,7 @@
     python -m benchmarks.scaling                 some ten minutes
     python -m benchmarks.scaling --only small    without the checkpoint of 270M's shape
     python -m benchmarks.scaling --only ranks    several processes on this machine
+    python -m benchmarks.scaling --only 27b      what 10,000 pairs on Gemma 3 27B need
 
 Prints Markdown tables. One thing is varied at a time: pairs, tokens, layers, sites, and in the end
 the processes that share the work. Both checkpoints are made to write every token that is asked for.
@@ -30,6 +31,16 @@ from harness.collect import CollectSettings, collect
 from harness.pairs import Pair, PromptPairs, load_pairs
 
 EMBEDDED = FIXTURES / "tiny-gemma3-aligned"
+# As published.
+GEMMA_27B: dict[str, int] = {
+    "vocab_size": 262_208,
+    "hidden_size": 5376,
+    "intermediate_size": 21_504,
+    "num_hidden_layers": 62,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 16,
+    "head_dim": 128,
+}
 ALL_SITES = tuple(site for site in gemma_mlx.SITES if site != "attn_pattern")
 
 
@@ -126,6 +137,50 @@ def measured(checkpoint: Checkpoint, pairs: tuple[int, ...], rounds: int) -> str
     return "\n".join(lines)
 
 
+def operations(shape: dict[str, int], read: float, written: int) -> float:
+    """Floating-point operations of the matrix products over `read` tokens, `written` of which were
+    drawn from the vocabulary."""
+    hidden, width = shape["hidden_size"], shape["head_dim"]
+    heads, kv_heads = shape["num_attention_heads"], shape["num_key_value_heads"]
+    attention = 2 * hidden * width * (heads + kv_heads)
+    block = attention + 3 * hidden * shape["intermediate_size"]
+    return 2 * (read * block * shape["num_hidden_layers"] + written * hidden * shape["vocab_size"])
+
+
+def forecast(checkpoint: Checkpoint, pairs: int, rounds: int) -> str:
+    """From 270M's shape here to 10,000 pairs on 27B, at the three positions of the checks."""
+    gemma = gemma_mlx.load_checkpoint(checkpoint)
+    few, seconds = prompts(pairs), []
+    lengths = [len(ids) for ids in gemma_mlx.encode_prompts(gemma, list(few.prompts().values()))]
+    length = sum(lengths) / len(lengths)
+    with patch.object(gemma_mlx, "load_checkpoint", lambda *_, **__: gemma):
+        for _ in range(rounds + 1):
+            with tempfile.TemporaryDirectory() as store:
+                start = time.perf_counter()
+                collect(checkpoint, few, CollectSettings(), Path(store), progress=False)
+                seconds.append(time.perf_counter() - start)
+    tokens, many = 20, 20_000
+    rate = operations(LARGE, length + tokens, tokens) * 2 * pairs / median(seconds[1:])
+    needed = many * (
+        2 * operations(GEMMA_27B, length + tokens, tokens) + operations(GEMMA_27B, length, 0)
+    )
+    layers, hidden = GEMMA_27B["num_hidden_layers"], GEMMA_27B["hidden_size"]
+    stored = many * layers * hidden * 4 * (2 * tokens + 1)
+    means = many * layers * hidden * 8
+    layer = many * tokens * hidden * 4
+    return "\n".join(
+        (
+            f"270M's shape here: {rate / 1e9:.0f} GFLOP/s, prompts of {length:.0f} tokens",
+            f"operations, three positions: {needed:.2g} FLOP",
+            f"time at this machine's rate: {needed / rate / 86_400:.0f} days",
+            f"time at 10 TFLOP/s: {needed / 1e13 / 3600:.1f} hours",
+            f"store, three positions: {stored / 1e9:.0f} GB",
+            f"averages of both arms in memory, float64: {means / 1e9:.0f} GB",
+            f"one layer's tokens in memory while they are averaged: {layer / 1e9:.1f} GB",
+        )
+    )
+
+
 def ranks(checkpoint: Checkpoint, folder: Path, pairs: int, rounds: int) -> str:
     """Whole commands, start and loading included, each process on one thread of the BLAS."""
     file = folder / "pairs.json"
@@ -168,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", choices=("small", "large", "ranks"), help="one of the tables")
+    parser.add_argument("--only", choices=("small", "large", "ranks", "27b"), help="one part")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     options = parser.parse_args(arguments)
     print(machine(), end="\n\n", flush=True)
@@ -179,9 +234,11 @@ def main(arguments: list[str] | None = None) -> int:
             print(
                 f"the embedded checkpoint\n\n{measured(small, (50, 100, 200, 400), options.rounds)}"
             )
-        if options.only in (None, "large"):
+        if options.only in (None, "large", "27b"):
             large = endless(folder, "large", LARGE)
-            print(f"\n270M's shape\n\n{measured(large, (8, 16), options.rounds)}")
+            if options.only != "27b":
+                print(f"\n270M's shape\n\n{measured(large, (8, 16), options.rounds)}")
+            print(f"\n{forecast(large, 16, options.rounds)}")
         if options.only in (None, "ranks"):
             print(f"\n{ranks(small, folder, 400, options.rounds)}")
     return 0
