@@ -117,10 +117,6 @@ def _identity(
     continuation: Mapping[str, Sequence[int]] | None,
 ) -> dict[str, Any]:
     """Everything that decides what a collection gives."""
-    how = asdict(settings)
-    if settings.tensor_parallel == 1:
-        # So that runs of before there was this setting are found.
-        del how["tensor_parallel"]
     return {
         "model": checkpoint.fingerprint,
         "prompts": dict(sorted(prompts.items())),
@@ -129,7 +125,7 @@ def _identity(
         "code": _CODE_VERSION,
         "mlx": version("mlx"),
         "blas": gemma_mlx.BLAS,
-        **how,
+        **asdict(settings),
     }
 
 

@@ -23,6 +23,18 @@ def refused() -> Iterator[Path]:
         yield log
 
 
+@pytest.fixture(scope="session")
+def _imported() -> None:
+    """pytest's runs within this process forget what they imported, and PyTorch, which transformers
+    imports where it is there, crashes when it is imported twice."""
+    from transformers import AutoTokenizer  # noqa: F401
+
+
+@pytest.fixture
+def pytester(_imported: None, pytester: pytest.Pytester) -> pytest.Pytester:
+    return pytester
+
+
 @pytest.fixture(autouse=True)
 def _no_network(refused: Path) -> Iterator[None]:
     yield

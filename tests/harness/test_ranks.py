@@ -133,6 +133,14 @@ class TestTensorParallel:
         again = gather(small_checkpoint, run.root, replace(SETTINGS, tensor_parallel=2))
         assert again.path == run.path
 
+    def test_ranks_that_choose_different_tokens(self, small_checkpoint, tmp_path):
+        """Should rounding ever lead there: nothing is written."""
+        changes = [{"tensor_parallel": 2}, {"tensor_parallel": 2, "other_tokens": True}]
+        for code, _, errors in together(2, small_checkpoint, tmp_path, changes):
+            assert code == 1
+            assert "RanksError: the ranks of one model chose different tokens" in errors
+        assert not list((tmp_path / "store").glob("*/batch_*"))
+
     def test_the_wrong_number_of_processes(self, small_checkpoint, tmp_path):
         changes = [{"tensor_parallel": 3}] * 2
         for code, _, errors in together(2, small_checkpoint, tmp_path, changes):

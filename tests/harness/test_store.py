@@ -283,6 +283,18 @@ class TestDamage:
         with pytest.warns(UserWarning, match="damaged"):
             assert run.missing() == [0]
 
+    def test_what_another_process_sends(self, run, undisturbed, tmp_path):
+        """Taken if it is what its name says, and under no other name."""
+        name = next(name for name in undisturbed if name.startswith("batch_"))
+        content = undisturbed[name]
+        other = RunStore(tmp_path / "other", run.settings)
+        for wrong, damaged in ((name, content[:-1]), ("../manifest.json", content)):
+            with pytest.raises(StoreError, match="damaged on its way here"):
+                other.receive(wrong, damaged)
+        assert not other.root.exists()
+        other.receive(name, content)
+        assert (other.path / name).read_bytes() == content
+
     def test_foreign_files_are_no_shards(self, run):
         digest = "0" * 64
         for name in ("batch_7.safetensors", f"batch_00001.{digest}.npz", f"batch_1.{digest}", "x"):

@@ -1,5 +1,6 @@
 """Collect as one of several ranks: `together.py MODEL STORE CHANGES`; prints how many batches this
-rank ran. The changes, as JSON, are those of each rank to the settings; `die_after` N batches."""
+rank ran. The changes, as JSON, are those of each rank to the settings; beside these it may
+`die_after` N batches, or say that it chose `other_tokens`."""
 
 import json
 import os
@@ -15,7 +16,7 @@ from tests.harness.test_collect import SETTINGS, gather
 def main(model: str, store: str, changes: str) -> None:
     ranks = gemma_mlx.find_ranks()
     change = json.loads(changes)[ranks.rank]
-    last = change.pop("die_after", None)
+    last, other_tokens = change.pop("die_after", None), change.pop("other_tokens", False)
     run_batch, count = gemma_mlx.run_batch, 0
 
     def counted(*arguments):
@@ -23,7 +24,8 @@ def main(model: str, store: str, changes: str) -> None:
         if count == last:
             os.kill(os.getpid(), signal.SIGKILL)
         count += 1
-        return run_batch(*arguments)
+        found = run_batch(*arguments)
+        return [replace(g, token_ids=[7]) for g in found] if other_tokens else found
 
     gemma_mlx.run_batch = counted
     settings = replace(SETTINGS, **change)
