@@ -149,7 +149,7 @@ class _Work:
         wanted, there = self.settings.tensor_parallel, self.ranks.size
         if self.together and wanted != there:
             raise RequestError(
-                f"tensor-parallel over {wanted} processes, and there are {there}: collect with "
+                f"tensor-parallel over {wanted} processes, and this launch has {there}: collect with "
                 f"`mlx.launch -n {wanted} -- python -m harness collect --tensor-parallel {wanted}` "
                 "and the same options first"
             )

@@ -145,7 +145,7 @@ class TestTensorParallel:
         changes = [{"tensor_parallel": 3}] * 2
         for code, _, errors in together(2, small_checkpoint, tmp_path, changes):
             assert code == 1
-            assert "tensor-parallel over 3 processes, and there are 2" in errors
+            assert "tensor-parallel over 3 processes, and this launch has 2" in errors
 
 
 class TestLauncher:
