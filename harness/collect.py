@@ -149,9 +149,9 @@ class _Work:
         wanted, there = self.settings.tensor_parallel, self.ranks.size
         if self.together and wanted != there:
             raise RequestError(
-                f"tensor-parallel over {wanted} processes, and this launch has {there}: collect with "
-                f"`mlx.launch -n {wanted} -- python -m harness collect --tensor-parallel {wanted}` "
-                "and the same options first"
+                f"tensor-parallel over {wanted} processes, and this launch has {there}: first "
+                f"`mlx.launch -n {wanted} -- python -m harness collect --tensor-parallel "
+                f"{wanted}` with the same options"
             )
         if not self.checkpoint.has_tokenizer:
             raise CheckpointError(f"{self.checkpoint.path}: no tokenizer.json or tokenizer.model")
