@@ -15,7 +15,7 @@ from tqdm import tqdm
 import gemma_mlx
 from gemma_mlx import CheckpointError, Gemma, Generation, RequestError
 from gemma_mlx.files import name_fault, write_whole
-from gemma_mlx.interrupts import EXIT_CODE, interruptible
+from gemma_mlx.interrupts import EXIT_CODE, held, interruptible
 from gemma_mlx.npz import write_steps
 from gemma_mlx.terminal import printable
 
@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         print(
-            f"interrupted; what was finished is kept in {options.output_dir}/; the same command "
-            "begins anew, python -m harness collect goes on where it stopped",
+            f"interrupted; what was finished is kept in {options.output_dir}/; this command would "
+            "begin anew, python -m harness collect goes on where it stopped",
             file=sys.stderr,
         )
         return EXIT_CODE
@@ -179,10 +179,12 @@ def _run(options: argparse.Namespace) -> int:
     try:
         _work(gemma, batches, rows, options, results)
     finally:
-        _write_json(options.output_dir / "results.json", results)
-        if options.save_activations:
-            # Where `python -m harness analyze` looks for the answers.
-            _write_json(options.activations_dir / "results.json", results)
+        # Also if it takes longer than a second interrupt.
+        with held():
+            _write_json(options.output_dir / "results.json", results)
+            if options.save_activations:
+                # Where `python -m harness analyze` looks for the answers.
+                _write_json(options.activations_dir / "results.json", results)
     seconds = time.perf_counter() - start
     metadata = {
         prompt.name: {

@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+import uuid
 from pathlib import Path
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -37,7 +38,7 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: the disk is full, the directory can't be written, …; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -28,6 +28,8 @@ def interruptible() -> Iterator[None]:
         nonlocal armed
         if not ended:
             armed = True
+            # Others may have had it since.
+            signal.signal(signal.SIGALRM, interrupt)
             signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
         raise KeyboardInterrupt
 
@@ -55,7 +57,14 @@ def held() -> Iterator[None]:
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def unhandled() -> Iterator[None]:
+    """Leave signals to the system, for what waits outside Python, where no handler is run."""
+    with _handled(signal.SIG_DFL):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
     """The signals' handler, where this is the main thread: no other may set one."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -65,4 +74,5 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
         yield
     finally:
         for number, earlier in before.items():
-            signal.signal(number, earlier)
+            # None: a handler that isn't Python's.
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)

@@ -6,9 +6,9 @@ Every call that talks is collective: each rank has to make it, in the same order
 import json
 import os
 import signal
+import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+
+from gemma_mlx.interrupts import unhandled
 
 # What mlx.launch (ring, JACCL, NCCL) and Open MPI give each process they start.
 _LAUNCHED = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")
@@ -88,7 +90,7 @@ class Ranks:
     def _all_gather(self, array: np.ndarray) -> np.ndarray:
         """(ranks, length) of every rank's (length,)."""
         try:
-            with _system_signals():
+            with unhandled():
                 found = np.array(mx.distributed.all_gather(mx.array(array), group=self.group))
         except RuntimeError as error:
             raise self._lost(str(error)) from error
@@ -114,24 +116,14 @@ def find_ranks() -> Ranks:
     if alone or not any(name in os.environ for name in _LAUNCHED):
         return ALONE
     try:
-        with _system_signals():
+        with unhandled():
             group = mx.distributed.init(strict=True)
     except (RuntimeError, ValueError) as error:
         raise RanksError(
             f"the launch can't be joined ({error}); start it with mlx.launch, or set MLX_RANK and "
             "MLX_HOSTFILE"
         ) from error
-    # A launcher ends the others with it when one is lost, wherever they wait for an answer.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if threading.current_thread() is threading.main_thread():
+        # A launcher ends the others with it when one is lost, wherever they wait for an answer.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return Ranks(group.rank(), group.size(), group)
-
-
-@contextmanager
-def _system_signals() -> Iterator[None]:
-    """MLX waits for other ranks outside Python, where only the system's own handlers can end it."""
-    before = {s: signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

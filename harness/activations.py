@@ -84,7 +84,7 @@ def token_arms(
 
 def unequal_lengths(run: Collected, pairs: Sequence[Pair], site: str) -> tuple[Pair, ...]:
     """Pairs whose arms have different numbers of tokens, so that the longer one is cut."""
-    steps = {group: len(array) for group, array in run.tokens(site, 0).items()}
+    steps = _steps(run, site)
     return tuple(
         pair
         for pair in pairs
@@ -140,9 +140,14 @@ def read_activations(
     )
 
 
+def _steps(run: Collected, site: str) -> dict[str, int]:
+    """How many tokens each group has."""
+    return {group: len(array) for group, array in run.tokens(site, 0).items()}
+
+
 def _with_tokens(run: Collected, pairs: PromptPairs, site: str) -> tuple[list[Pair], list[Pair]]:
     """Pairs with captured tokens in both arms, and the others."""
-    steps = {group: len(array) for group, array in run.tokens(site, 0).items()}
+    steps = _steps(run, site)
     kept: list[Pair] = []
     without: list[Pair] = []
     for pair in pairs:

@@ -100,11 +100,13 @@ def collect(
         continuation = ranks.share(_natural_answers(answers, pairs) if ranks.first else None)[0]
     prompts = pairs.prompts()
     run = RunStore(root, _identity(checkpoint, prompts, settings, continuation))
-    _check_agreement(run, ranks)
+    _check_agreement({**run.settings, "recollect": again}, ranks)
     work = _Work(checkpoint, prompts, settings, continuation, ranks)
     with _locked(run, ranks):
         run.sweep()
         if again:
+            # Nothing goes before it is sure that it can be collected.
+            _ = work.request
             run.clear()
         collected = _fill(run, _agreed_plan(run, work), work, progress)
     return replace(run, reused=not collected)
@@ -150,8 +152,9 @@ class _Work:
         if self.together and wanted != there:
             raise RequestError(
                 f"tensor-parallel over {wanted} processes, and this launch has {there}: first "
-                f"`mlx.launch -n {wanted} -- python -m harness collect --tensor-parallel "
-                f"{wanted}` with the same options"
+                f"`mlx.launch -n {wanted} -- python -m harness collect --tensor-parallel {wanted} "
+                f"--model {self.checkpoint.path} --positions {self.settings.positions}`, with the "
+                "same other options"
             )
         if not self.checkpoint.has_tokenizer:
             raise CheckpointError(f"{self.checkpoint.path}: no tokenizer.json or tokenizer.model")
@@ -206,11 +209,11 @@ class _Work:
         }
 
 
-def _check_agreement(run: RunStore, ranks: Ranks) -> None:
+def _check_agreement(asked: Mapping[str, Any], ranks: Ranks) -> None:
     """Whether all ranks were asked for the same."""
     facts = {
         name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-        for name, value in run.settings.items()
+        for name, value in asked.items()
     }
     first, *others = ranks.share(facts)
     for rank, other in enumerate(others, start=1):
@@ -222,7 +225,7 @@ def _check_agreement(run: RunStore, ranks: Ranks) -> None:
 @contextmanager
 def _locked(run: RunStore, ranks: Ranks) -> Iterator[None]:
     """Hold the run's lock; ranks on one disk hold it together."""
-    job = ranks.share(uuid.uuid4().hex)[0]
+    job = ranks.share(uuid.uuid4().hex)[0] if ranks.size > 1 else ""
     with ExitStack() as stack:
         for rank in range(ranks.size):
             if rank == ranks.rank:
@@ -241,7 +244,7 @@ def _agreed_plan(run: RunStore, work: _Work) -> list[list[str]]:
     if mine is None:
         run.begin(plan)
     elif mine != plan:
-        raise StoreError(f"{run.path}: another plan than rank 0's; move the directory away")
+        raise StoreError(f"{run.path}: another plan than another rank's; move the directory away")
     return plan
 
 
@@ -265,7 +268,8 @@ def _fill(run: RunStore, plan: Sequence[Sequence[str]], work: _Work, progress: b
                 records = work.run(plan[batch])
                 if ranks.first or not work.together:
                     run.write(batch, records)
-            _hand_over(run, batch, ranks)
+            if not work.together:
+                _hand_over(run, batch, ranks)
             bar.update(sum(len(plan[batch]) for batch in set(turn) - {None}))
     return bool(lacking[0])
 

@@ -6,8 +6,10 @@ are: `{"rows": ["natural_one_q1", …]}`, and, where lengths differ, `"steps": [
 """
 
 import json
+import lzma
 import math
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -41,6 +43,8 @@ _UNREADABLE = (
     EOFError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
+    tokenize.TokenError,
     NotImplementedError,
     RuntimeError,
 )
@@ -182,10 +186,13 @@ def read_npz(
     rows = _rows(source)
     groups = list(pairs.prompts())
     written = _responses(source)
-    places = {
-        group: rows.get(group) or _Row(source / group / subcategory / "batch_1", None, None)
-        for group in groups
-    }
+    described = {row.folder for row in rows.values()}
+    places: dict[str, _Row] = {}
+    for group in groups:
+        folder = source / group / subcategory / "batch_1"
+        if group not in rows and folder in described:
+            raise AnalysisError(f"{folder / METADATA}: names other prompts, and not {group}")
+        places[group] = rows.get(group) or _Row(folder, None, None)
     found = {group: _steps(place, steps) for group, place in places.items()}
     if not any(found.values()):
         example = source / groups[0] / subcategory / "batch_1" / step_file(0)

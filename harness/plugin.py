@@ -458,7 +458,7 @@ def pytest_testnodedown(node: Any) -> None:
         if value is not None:
             stash[key] = value
     # One worker may have collected what the others then found in the store.
-    if first is not None and first.provenance.get("activations") == COLLECTED:
+    if first is not None and first.provenance.get("origin") == COLLECTED:
         stash[ANALYSIS] = first
     stash[_CAUSAL] = {**causal, **stash.get(_CAUSAL, {})}
 

@@ -50,7 +50,7 @@ def provenance(
 def origin(run: RunStore) -> dict[str, str]:
     """Where a run's activations are, and whether they were made for this analysis."""
     made = "taken from the store" if run.reused else COLLECTED
-    return {"run_key": run.key, "activations": made}
+    return {"run_key": run.key, "origin": made}
 
 
 def provenance_of_files(

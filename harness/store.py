@@ -9,6 +9,7 @@ Shards are checked once, by `missing`, before anything is read from them.
 import fcntl
 import hashlib
 import json
+import os
 import re
 import time
 import warnings
@@ -93,8 +94,11 @@ class RunStore:
                         warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
                         fcntl.flock(handle, fcntl.LOCK_EX)
                     handle.truncate(0)
-                    handle.write(job)
-                    handle.flush()
+                    if job:
+                        handle.write(job)
+                        handle.flush()
+                        # On a network's disk the others see it only then.
+                        os.fsync(handle.fileno())
             except OSError as error:
                 raise _io_error(self.path, error) from error
             yield

@@ -172,7 +172,15 @@ def companion_separates(result: LayerResult, position: str, criteria: Criteria) 
         f"p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)}"
     )
     outcome = _against(s.d_interval, 0.0)
-    margin = min(_ends_margin(s, 0.0), _margin(s.p_adjusted - criteria.alpha, s.p_adjusted_se))
+    significance = _margin(s.p_adjusted - criteria.alpha, s.p_adjusted_se)
+    lower, upper = (_margin(end, s.d_interval_se) for end in s.d_interval)
+    # What could turn this outcome into another one.
+    if outcome == "passed":
+        margin = min(lower, significance) if s.p_adjusted < criteria.alpha else significance
+    elif outcome == "inconclusive" and s.p_adjusted >= criteria.alpha:
+        margin = min(upper, max(lower, significance))
+    else:
+        margin = min(lower, upper)
     if outcome == "passed" and s.p_adjusted < criteria.alpha:
         return _verdict(result, "passed", found, margin)
     return _verdict(

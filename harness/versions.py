@@ -21,7 +21,8 @@ _DECISIVE = {
     "collection.chat": "use of the chat template",
     "analysis.scale": "scaling of the statistics",
 }
-_CIRCUMSTANCES = ("packages", "python", "device", "machine", "blas", "collection.dtype")
+_TENSOR = "collection.tensor_parallel"
+_CIRCUMSTANCES = ("packages", "python", "device", "machine", "blas", "collection.dtype", _TENSOR)
 
 
 class BaselineError(ValueError):
@@ -123,9 +124,9 @@ def compare_versions(
         gained=tuple(sorted((passed_now - passed_before) & ids)),
         lost=tuple(sorted((passed_before - passed_now) & ids)),
         warnings=tuple(
-            f"{what}: {_value(a.provenance, what)} then, {_value(b.provenance, what)} now"
+            f"{what}: {then} then, {now} now"
             for what in _CIRCUMSTANCES
-            if _value(a.provenance, what) != _value(b.provenance, what)
+            if (then := _value(a.provenance, what)) != (now := _value(b.provenance, what))
         ),
     )
 
@@ -155,7 +156,8 @@ def _value(provenance: Mapping[str, Any], key: str) -> Any:
     value: Any = provenance
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+    # Runs of before there was this setting were one process's.
+    return 1 if key == _TENSOR and value is None else value
 
 
 def _category_changes(a: Version, b: Version, ids: Set[str]) -> dict[str, dict[str, float]]:

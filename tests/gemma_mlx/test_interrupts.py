@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from gemma_mlx import interrupts
-from gemma_mlx.interrupts import held, interruptible
+from gemma_mlx.interrupts import held, interruptible, unhandled
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -117,3 +117,24 @@ def test_other_threads_have_no_signals():
     thread.start()
     thread.join()
     assert errors == []
+
+
+def test_left_to_the_system_for_a_while():
+    before = handlers()
+    with unhandled():
+        assert handlers() == [signal.SIG_DFL] * 3
+    assert handlers() == before
+
+
+def test_another_thread_leaves_handlers_alone():
+    found = []
+
+    def look():
+        with unhandled(), held(), interruptible():
+            found.append(handlers())
+
+    before = handlers()
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [before]

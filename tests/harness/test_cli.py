@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import signal
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -265,7 +266,7 @@ class TestMissing:
         for file in folder.glob("*.npz"):
             keys = [SITES["mlp_out"].npz_key(layer) for layer in range(6)]
             np.savez(file, **dict.fromkeys(keys, np.zeros((2, 1, 64), np.float32)))
-        with pytest.raises(AnalysisError, match="holds 2 prompts"):
+        with pytest.raises(AnalysisError, match="names other prompts, and not natural_one_q00"):
             read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
 
     def test_batches_need_to_say_whose_rows_they_are(self, here):
@@ -403,6 +404,20 @@ class TestRunner:
         monkeypatch.setitem(module, "_generate", interrupt)
         assert self.run(made, "--batch-size", "1", "--prompts", "What is rain?", "And snow?") == 130
         assert "interrupted" in capsys.readouterr().err
+        found = json.loads(Path("gemma_output/results.json").read_text(encoding="utf-8"))
+        assert len(found) == 1
+
+    def test_a_second_interrupt_does_not_lose_the_answers(self, made, here, monkeypatch):
+        """While they are being written."""
+        module = run_model.__globals__
+        write = module["_write_json"]
+
+        def interrupted(path, content):
+            signal.raise_signal(signal.SIGINT)
+            write(path, content)
+
+        monkeypatch.setitem(module, "_write_json", interrupted)
+        assert self.run(made, "--prompts", "What is rain?") == 130
         found = json.loads(Path("gemma_output/results.json").read_text(encoding="utf-8"))
         assert len(found) == 1
 

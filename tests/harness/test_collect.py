@@ -153,6 +153,17 @@ class TestReuse:
         assert sorted(batches.sizes) == [2, 3, 3]
         assert shards(run) == shards(undisturbed)
 
+    def test_what_cannot_be_collected_again_is_kept(
+        self, small_checkpoint, undisturbed, store, monkeypatch
+    ):
+        def fail(*_args, **_kwargs):
+            raise CheckpointError("no longer there")
+
+        monkeypatch.setattr(gemma_mlx, "load_checkpoint", fail)
+        with pytest.raises(CheckpointError, match="no longer there"):
+            gather(small_checkpoint, store, again=True)
+        assert shards(RunStore(store, undisturbed.settings)) == shards(undisturbed)
+
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
     def test_interrupted_collection_goes_on(
         self, small_checkpoint, undisturbed, tmp_path, batches, error

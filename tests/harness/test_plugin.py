@@ -519,7 +519,7 @@ class TestXdist:
 
     def test_what_one_worker_collected_is_not_said_to_be_from_the_store(self):
         made, found = (
-            analysis_of(layer_result(), provenance={"activations": said})
+            analysis_of(layer_result(), provenance={"origin": said})
             for said in (COLLECTED, "taken from the store")
         )
         for order in ((made, found), (found, made)):
@@ -528,7 +528,7 @@ class TestXdist:
                 left = [analysis if key is ANALYSIS else None for key in plugin._FOUND]
                 output = {plugin._OUTPUT: pickle.dumps(left)}
                 plugin.pytest_testnodedown(SimpleNamespace(workeroutput=output, config=config))
-            assert config.stash[ANALYSIS].provenance["activations"] == COLLECTED
+            assert config.stash[ANALYSIS].provenance["origin"] == COLLECTED
 
     def test_says_it_once(self, alone_and_together):
         alone, together = alone_and_together

@@ -125,8 +125,8 @@ class TestAnalyze:
         found = analyze()
         assert found.results == whole.results
         assert found.responses == whole.responses
-        assert whole.provenance["activations"] == "collected by this run"
-        assert found.provenance["activations"] == "taken from the store"
+        assert whole.provenance["origin"] == "collected by this run"
+        assert found.provenance["origin"] == "taken from the store"
 
     def test_pairs_that_were_loaded_already(self, whole, analyze, made):
         assert analyze(pairs=load_pairs(made / "pairs.json")).results == whole.results

@@ -174,6 +174,12 @@ class TestMonteCarloError:
             ({"d_interval": (0.02, 0.5)}, 5),
             ({"d_interval": (-0.4, 0.004)}, 1),
             ({"d_interval": (0.02, 0.5), "p_adjusted": 0.0504}, 2),
+            # Whatever p is, an interval below 0 fails; and one far above 0 can't help a large p.
+            ({"d_interval": (-0.9, -0.02), "p_adjusted": 0.0504}, 5),
+            ({"d_interval": (0.004, 0.5), "p_adjusted": 0.0516}, 8),
+            # Both would have to turn.
+            ({"d_interval": (-0.004, 0.5), "p_adjusted": 0.0516}, 8),
+            ({"d_interval": (-0.04, 0.5), "p_adjusted": 0.0504}, 10),
         ],
     )
     def test_margin_at_other_positions(self, changes, margin):

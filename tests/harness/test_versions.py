@@ -296,6 +296,7 @@ CIRCUMSTANCES = {
     "machine": "Darwin arm64, 10 cores",
     "blas": "another",
     "collection.dtype": "bfloat16",
+    "collection.tensor_parallel": 2,
 }
 # The version itself, what names it, and what the comparison looks at by itself.
 FREE = {
@@ -308,14 +309,13 @@ FREE = {
     "collection.sites": ["mlp_out", "attn_out"],
     "collection.layers": [0, 1],
     "collection.batch_size": 3,
-    "collection.tensor_parallel": 2,
     "analysis.replicates": 99,
     "analysis.level": 0.9,
     "analysis.seed": 3,
     "git_commit": "0" * 40,
     "date": "2031-01-01T00:00:00+00:00",
     "run_key": "0" * 64,
-    "activations": "taken from the store",
+    "origin": "taken from the store",
 }
 
 
@@ -355,6 +355,12 @@ class TestSettings:
         assert warning.startswith(f"{what}: ")
         assert warning.endswith(f"{value} now")
         assert set(verdicts(found).values()) == {"equivalent"}
+
+    def test_runs_of_before_there_was_tensor_parallel(self):
+        """One process's, and no reason to warn."""
+        old = version_of("0001_old", made())
+        del old.results["provenance"]["collection"]["tensor_parallel"]
+        assert compare_versions(old, version_of("0002_new", made()), margin=0.5).warnings == ()
 
     @pytest.mark.parametrize("what", FREE)
     def test_the_rest_may_differ(self, what):
