@@ -91,8 +91,10 @@ class Analysis(Mapping[LayerSite, LayerResult]):
 
     `scored` are the pairs behind `separation.scores_*`, in that order; `responses` covers every
     pair of the run; `merged` counts the pairs that were taken for repetitions; `cut` are those
-    whose longer response counts only as far as the shorter one goes; `text` is what words and
-    lengths alone give; `provenance` says which model, pairs, settings and machine.
+    whose longer response counts only as far as the shorter one goes; `dropped_beside` are those
+    that only the runs beside it (other positions, the base model) lack, the reason naming the run;
+    `text` is what words and lengths alone give; `provenance` says which model, pairs, settings and
+    machine.
     """
 
     results: Mapping[LayerSite, LayerResult]
@@ -103,6 +105,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     merged: int
     settings: AnalysisSettings
     cut: tuple[Pair, ...] = ()
+    dropped_beside: tuple[Dropped, ...] = ()
     text: tuple[TextBaseline, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -166,10 +169,13 @@ def analyze(
     responses = run.responses()
     measured, dropped = read_activations(run, pairs, layers, sites)
     separations = _separations(measured, pairs, settings, progress)
-    beside = {
-        name: _separations(read_activations(other, pairs, layers, sites)[0], pairs, settings, iter)
-        for name, other in (companions or {}).items()
-    }
+    beside = {}
+    dropped_beside: dict[str, tuple[Dropped, ...]] = {}
+    for name, other in (companions or {}).items():
+        found, dropped_beside[f"at positions {name}"] = read_activations(
+            other, pairs, layers, sites
+        )
+        beside[name] = _separations(found, pairs, settings, iter)
     captured = [(site, index) for site in sites for index in range(len(layers))]
     in_sample = [
         in_sample_separation(*token_arms(run, measured.pairs, site, index))
@@ -180,18 +186,14 @@ def analyze(
     quality = pair_quality(measured.artifact, measured.natural, scale=settings.scale)
     beyond_base: Sequence[Comparison | None] = [None] * len(measured.keys)
     if base is not None:
-        beyond_base = compare_runs(
-            read_activations(base, pairs, layers, sites)[0],
-            measured,
-            level=settings.level,
-            scale=settings.scale,
-        )
+        found, dropped_beside["in the base model"] = read_activations(base, pairs, layers, sites)
+        beyond_base = compare_runs(found, measured, level=settings.level, scale=settings.scale)
     results = {
         key: LayerResult(
             *key,
             separation=separations[i],
             in_sample=in_sample[i],
-            companions={name: found[i] for name, found in beside.items()},
+            companions={name: separation[i] for name, separation in beside.items()},
             transfer=transfer[key],
             steps=steps[key],
             quality=quality[i],
@@ -212,6 +214,12 @@ def analyze(
         merged=len(pairs) - len(dropped) - len(used),
         settings=settings,
         cut=unequal_lengths(run, measured.pairs, sites[0]),
+        dropped_beside=tuple(
+            Dropped(d.pair, f"{where}: {d.reason}")
+            for where, lacking in dropped_beside.items()
+            for d in lacking
+            if d.pair not in {d.pair for d in dropped}
+        ),
         text=text_baselines(
             measured, responses, replicates=settings.replicates, seed=settings.seed
         ),

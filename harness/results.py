@@ -1,7 +1,7 @@
 """The results file, `alignment_artifact_analysis_results.json`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,8 @@ def to_json(
         "settings": analysis.settings,
         "pairs": {
             "scored": [f"{pair.category}/{pair.id}" for pair in analysis.scored],
-            "dropped": [
-                {"pair": f"{d.pair.category}/{d.pair.id}", "reason": d.reason}
-                for d in analysis.dropped
-            ],
+            "dropped": _dropped(analysis.dropped),
+            "dropped_beside": _dropped(analysis.dropped_beside),
             "merged_duplicates": analysis.merged,
             "cut_to_the_shorter": [f"{pair.category}/{pair.id}" for pair in analysis.cut],
         },
@@ -97,12 +95,17 @@ def to_json(
     return plain(content)
 
 
+def _dropped(dropped: Sequence[Dropped]) -> list[dict[str, str]]:
+    return [{"pair": f"{d.pair.category}/{d.pair.id}", "reason": d.reason} for d in dropped]
+
+
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the results file."""
     hints = LayerResult.__annotations__
     answer = schema_of(Response)["properties"]
     said = record({"prompt": {"type": "string"}, **answer})
     text, verdict = {"type": "string"}, schema_of(Verdict)
+    dropped = {"type": "array", "items": record({"pair": text, "reason": text})}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": FILE_NAME,
@@ -115,14 +118,13 @@ def schema() -> dict[str, Any]:
                 "pairs": record(
                     {
                         "scored": schema_of(tuple[str, ...]),
-                        "dropped": {
-                            "type": "array", "items": record({"pair": text, "reason": text})
-                        },
+                        "dropped": dropped,
+                        "dropped_beside": dropped,
                         "merged_duplicates": schema_of(int),
                         "cut_to_the_shorter": schema_of(tuple[str, ...]),
                     },
-                    # Files from before it was counted lack it.
-                    optional=["cut_to_the_shorter"],
+                    # Files from before they were counted lack them.
+                    optional=["cut_to_the_shorter", "dropped_beside"],
                 ),
                 "layers": {
                     "type": "array",
@@ -242,6 +244,10 @@ def _from_json(content: Mapping[str, Any]) -> Results:
         scored=scored,
         responses=tuple(responses),
         dropped=tuple(Dropped(pairs[d["pair"]], d["reason"]) for d in content["pairs"]["dropped"]),
+        dropped_beside=tuple(
+            Dropped(pairs[d["pair"]], d["reason"])
+            for d in content["pairs"].get("dropped_beside", [])
+        ),
         merged=content["pairs"]["merged_duplicates"],
         cut=tuple(pairs[name] for name in content["pairs"].get("cut_to_the_shorter", [])),
         settings=from_plain(AnalysisSettings, content["settings"]),

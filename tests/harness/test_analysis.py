@@ -277,6 +277,29 @@ class TestDropped:
         assert [dropped.pair.id for dropped in found.dropped] == ["q03"]
         assert np.isfinite(found[0, "mlp_out"].in_sample.d)
 
+    def test_in_a_run_beside_it(self, tmp_path):
+        """A pair that other positions or the base model lack is named, unless it is missing
+        everywhere."""
+        tokens = planted(1.0, noise(15))
+        run, forced, base = (
+            run_of(tmp_path / str(number), PAIRS, silent(tokens, *names), layers=(0,))
+            for number, names in enumerate([("q05",), ("q05", "q08"), ("q03",)])
+        )
+        found = analyze(
+            run,
+            PAIRS,
+            layers=(0,),
+            sites=("mlp_out",),
+            settings=FAST,
+            companions={"forced": forced},
+            base=base,
+        )
+        assert [dropped.pair.id for dropped in found.dropped] == ["q05"]
+        assert [(dropped.pair.id, dropped.reason) for dropped in found.dropped_beside] == [
+            ("q08", "at positions forced: a response without tokens"),
+            ("q03", "in the base model: a response without tokens"),
+        ]
+
     def test_a_tenth_may_be_dropped(self, tmp_path):
         names = ("q00", "q01")
         found = analysed(tmp_path, spoilt(noise(18), *names))

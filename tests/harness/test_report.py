@@ -273,11 +273,16 @@ class TestSummary:
 
     def test_dropped_and_merged_pairs_are_said(self):
         text = page(
-            layer_result(), dropped=(Dropped(PAIRS[2], "empty"),), merged=3, cut=PAIRS[:2]
+            layer_result(),
+            dropped=(Dropped(PAIRS[2], "empty"),),
+            dropped_beside=(Dropped(PAIRS[4], "at positions forced: empty"),),
+            merged=3,
+            cut=PAIRS[:2],
         ).text
         assert "In 2 pairs the two responses differ in length" in text
         assert "1 pairs were dropped" in text
         assert "one/q2: empty" in text
+        assert "one/q4: at positions forced: empty" in text
         assert "3 duplicate pairs were merged" in text
 
     def test_provenance(self):

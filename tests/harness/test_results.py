@@ -70,11 +70,15 @@ class TestContent:
             tmp_path,
             layer_result(),
             dropped=(Dropped(PAIRS[0], "NaN"),),
+            dropped_beside=(Dropped(PAIRS[1], "at positions forced: empty"),),
             merged=2,
             cut=(PAIRS[3],),
         )
         assert content["pairs"]["scored"] == [f"one/q{number}" for number in range(8)]
         assert content["pairs"]["dropped"] == [{"pair": "one/q0", "reason": "NaN"}]
+        assert content["pairs"]["dropped_beside"] == [
+            {"pair": "one/q1", "reason": "at positions forced: empty"}
+        ]
         assert content["pairs"]["merged_duplicates"] == 2
         assert content["pairs"]["cut_to_the_shorter"] == ["one/q3"]
 
