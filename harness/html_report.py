@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.analysis import Analysis
-
-#: The results of the session, once they are computed.
-ANALYSIS = pytest.StashKey[Analysis]()
+from harness.session import ANALYSIS
 
 
 def ask_for_report(config: pytest.Config, path: Path) -> None:

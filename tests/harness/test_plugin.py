@@ -23,10 +23,10 @@ import harness
 from gemma_mlx import Checkpoint
 from harness import options, plugin
 from harness.collect import CollectSettings, collect
-from harness.html_report import ANALYSIS
 from harness.pairs import load_pairs
 from harness.provenance import COLLECTED
 from harness.run import INTERRUPTED
+from harness.session import ANALYSIS
 from harness.store import StoreError
 from tests.gemma_mlx.checkpoints import config as model_config
 from tests.harness.builders import (

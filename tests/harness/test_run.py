@@ -583,7 +583,7 @@ class TestCausal:
         def measure(*_args, **_kwargs):
             raise AssertionError("it measures")
 
-        monkeypatch.setattr("harness.plugin.measure_effects", measure)
+        monkeypatch.setattr("harness.check_fixtures.measure_effects", measure)
         checks("-k", "layer_1")
         assert results(pytester)["causality"] == {}
 
