@@ -197,6 +197,7 @@ def ranks(checkpoint: Checkpoint, folder: Path, pairs: int, rounds: int) -> str:
         "two processes that hold the model together": launched,
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
+    waiting, _ = os.pipe()
     for number in range(rounds):
         for way, prefix in ways.items():
             store = [str(folder / f"{way} {number}")]
@@ -206,7 +207,8 @@ def ranks(checkpoint: Checkpoint, folder: Path, pairs: int, rounds: int) -> str:
                 [*prefix, *command, *store, *together],
                 check=True,
                 capture_output=True,
-                stdin=subprocess.DEVNULL,
+                # mlx.launch spins where its input has ended.
+                stdin=waiting,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
             seconds[way].append(time.perf_counter() - start)

@@ -137,6 +137,20 @@ class GemmaConfig:
         """Gemma 3 normalises queries and keys; Gemma 2 caps the attention logits instead."""
         return self.model_type != "gemma2"
 
+    def check_split(self, processes: int) -> None:
+        """Raise a `CheckpointError` unless so many processes can hold the model together."""
+        for what, count in (
+            ("attention heads", self.num_attention_heads),
+            # One is not split, but kept by every process.
+            ("key-value heads", 0 if self.num_key_value_heads == 1 else self.num_key_value_heads),
+            ("intermediate features", self.intermediate_size),
+        ):
+            if count % processes:
+                raise CheckpointError(
+                    f"{count} {what} can't be split over {processes} processes; choose a number "
+                    "that divides them"
+                )
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any], *, source: str = "config.json") -> "GemmaConfig":
         """Read the contents of a `config.json`, flat or with the text model under `text_config`.

@@ -238,18 +238,9 @@ class GemmaModel(nn.Module):
         arXiv:1909.08053); embedding, norms and head stay whole on each.
 
         Raises:
-            ValueError: the model can't be split into so many parts.
+            CheckpointError: the model can't be split into so many parts.
         """
-        config = self.config
-        kv_heads = config.num_key_value_heads
-        for what, count in (
-            ("attention heads", config.num_attention_heads),
-            # One is not split, but kept by every rank.
-            ("key-value heads", 0 if kv_heads == 1 else kv_heads),
-            ("intermediate features", config.intermediate_size),
-        ):
-            if count % ranks.size:
-                raise ValueError(f"{count} {what} can't be split over {ranks.size} processes")
+        self.config.check_split(ranks.size)
         for block in self.model.layers:
             block.self_attn.shard(ranks)
             block.mlp.shard(ranks)

@@ -108,8 +108,8 @@ def collect(
             # Nothing goes before it is sure that it can be collected.
             _ = work.request
             run.clear()
-        collected = _fill(run, _agreed_plan(run, work), work, progress)
-    return replace(run, reused=not collected)
+        reused = _fill(run, _agreed_plan(run, work), work, progress)
+    return replace(run, reused=reused)
 
 
 def _identity(
@@ -149,12 +149,15 @@ class _Work:
     @cached_property
     def gemma(self) -> Gemma:
         wanted, there = self.settings.tensor_parallel, self.ranks.size
+        if self.together:
+            self.checkpoint.config.check_split(wanted)
         if self.together and wanted != there:
             raise RequestError(
-                f"tensor-parallel over {wanted} processes, and this launch has {there}: first "
-                f"`mlx.launch -n {wanted} -- python -m harness collect --tensor-parallel {wanted} "
-                f"--model {self.checkpoint.path} --positions {self.settings.positions}`, with the "
-                "same other options"
+                f"{wanted} processes are to hold this model together (--tensor-parallel), and "
+                f"{'there is 1' if there == 1 else f'there are {there}'}. What the store lacks is "
+                f"collected with `mlx.launch -n {wanted} -- python -m harness collect "
+                f"--tensor-parallel {wanted} --model {self.checkpoint.path} --positions generated "
+                "--positions forced --positions prompt_last` and the same other options"
             )
         if not self.checkpoint.has_tokenizer:
             raise CheckpointError(f"{self.checkpoint.path}: no tokenizer.json or tokenizer.model")
@@ -248,16 +251,17 @@ def _agreed_plan(run: RunStore, work: _Work) -> list[list[str]]:
     return plan
 
 
-def _fill(run: RunStore, plan: Sequence[Sequence[str]], work: _Work, progress: bool) -> bool:
-    """Bring what the first rank lacks; returns whether that was anything."""
+def _fill(run: RunStore, plan: Sequence[Sequence[str]], work: _Work, progress: bool) -> float:
+    """Bring what the first rank lacks; returns the share of the prompts that was there."""
     ranks = work.ranks
     lacking = ranks.share(run.missing())
     mine = lacking[ranks.rank]
     dealt = [lacking[0]] * ranks.size if work.together else _deal(lacking)
     prompts = sum(map(len, plan))
+    there = prompts - sum(len(plan[batch]) for batch in lacking[0])
     with tqdm(
         total=prompts,
-        initial=prompts - sum(len(plan[batch]) for batch in lacking[0]),
+        initial=there,
         desc="collecting activations",
         unit="prompt",
         disable=_without_bar(progress, ranks),
@@ -271,7 +275,7 @@ def _fill(run: RunStore, plan: Sequence[Sequence[str]], work: _Work, progress: b
             if not work.together:
                 _hand_over(run, batch, ranks)
             bar.update(sum(len(plan[batch]) for batch in set(turn) - {None}))
-    return bool(lacking[0])
+    return there / prompts
 
 
 def _without_bar(progress: bool, ranks: Ranks) -> bool | None:

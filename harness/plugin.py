@@ -22,7 +22,7 @@ from harness.baseline import save_baseline
 from harness.html_report import ask_for_report
 from harness.outputs import REPORT_NAME, write_outputs
 from harness.plan import Plan
-from harness.provenance import COLLECTED
+from harness.provenance import FOUND
 from harness.run import INTERRUPTED
 from harness.session import (
     ANALYSIS,
@@ -226,7 +226,7 @@ def pytest_testnodedown(node: Any) -> None:
         if value is not None:
             stash[key] = value
     # One worker may have collected what the others then found in the store.
-    if first is not None and first.provenance.get("origin") == COLLECTED:
+    if first is not None and first.provenance.get("origin") != FOUND:
         stash[ANALYSIS] = first
     stash[CAUSAL] = {**causal, **stash.get(CAUSAL, {})}
 

@@ -19,6 +19,7 @@ from harness.store import RunStore
 
 #: Said of activations that weren't there before.
 COLLECTED = "collected by this run"
+FOUND = "taken from the store"
 
 _PACKAGES = ("mlx", "numpy", "scipy", "transformers", "safetensors")
 
@@ -49,7 +50,11 @@ def provenance(
 
 def origin(run: RunStore) -> dict[str, str]:
     """Where a run's activations are, and whether they were made for this analysis."""
-    made = "taken from the store" if run.reused else COLLECTED
+    made = COLLECTED
+    if run.reused == 1:
+        made = FOUND
+    elif run.reused:
+        made = f"{run.reused:.0%} of the prompts {FOUND}, the others {COLLECTED}"
     return {"run_key": run.key, "origin": made}
 
 

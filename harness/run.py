@@ -24,7 +24,10 @@ EMBEDDED_PAIRS = _FIXTURES / "alignment_artifact_prompt_pairs.json"
 STORE = Path(".artifact_store")
 
 #: What is said where a signal ended the work.
-INTERRUPTED = "interrupted; what was finished is kept, and the same command goes on from there"
+INTERRUPTED = (
+    "interrupted; what was finished is kept, and the same command, without --recollect, goes on "
+    "from there"
+)
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,12 @@ class Record:
 class RunStore:
     """One run: `key` names it, `settings` says what it is (all of it hashed into the key).
 
-    `reused` says that it was complete before it was asked for.
+    `reused` is the share of it that was there before it was asked for.
     """
 
     root: Path
     settings: Mapping[str, Any]
-    reused: bool = False
+    reused: float = 0.0
 
     @property
     def key(self) -> str:

@@ -57,3 +57,25 @@ def finish(ranks: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, str]]
         for rank in ranks:
             rank.kill()
     return [(rank.returncode, *texts) for rank, texts in zip(ranks, ended, strict=True)]
+
+
+def launcher(
+    arguments: Sequence[str | Path], folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`mlx.launch *arguments`, which spins where its input has ended: it gets one that hasn't."""
+    program = Path(sys.executable).with_name("mlx.launch")
+    how = ["-p", str(free_ports(1)[0]), "--env", f"PYTHONPATH={ROOT}"]
+    read, write = os.pipe()
+    try:
+        return subprocess.run(
+            [program, *how, *arguments],
+            cwd=folder,
+            stdin=read,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+    finally:
+        os.close(read)
+        os.close(write)

@@ -4,7 +4,6 @@ reader would put in its place."""
 import json
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from harness.cli import main
 from harness.options import OPTIONS
 from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS
 from tests.harness.builders import checkpoint, written
-from tests.launch import free_ports
+from tests.launch import launcher
 from tests.test_docs import NAMES, ROOT, commands
 
 pytest_plugins = ["pytester"]
@@ -70,7 +69,9 @@ def run(
         quick = {"--replicates": "200"}
         if words[0] == "mlx.launch":
             flags = [str(part) for item in (pairs | stored).items() for part in item]
-            return launched([sys.executable if w == "python" else w for w in words[1:]] + flags)
+            ended = launcher([sys.executable if w == "python" else w for w in words[1:]] + flags)
+            # The launcher's own exit code doesn't say it.
+            return 0 if "WARN" not in ended.stderr else 2
         if words[:3] == ["python", "-m", "gemma_mlx"]:
             return run_model([*words[3:], "--max-tokens", "3"])
         if words[:3] == ["python", "-m", "harness"]:
@@ -94,21 +95,6 @@ def run(
         return int(pytester.runpytest_inprocess(*quiet, *flags, *words[1:]).ret)
 
     return run
-
-
-def launched(words: list[str]) -> int:
-    """0 if all processes of an `mlx.launch` ended well, whose own exit code doesn't say it."""
-    launcher = Path(sys.executable).with_name("mlx.launch")
-    where = ["-p", str(free_ports(1)[0]), "--env", f"PYTHONPATH={ROOT}"]
-    ended = subprocess.run(
-        [launcher, *where, *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-        check=True,
-    )
-    return 0 if "WARN" not in ended.stderr else 2
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if commands(name)])

@@ -10,6 +10,7 @@ from gemma_mlx import RequestError
 from harness import npz_layout, options
 from harness.pairs import load_pairs
 from harness.plan import make_plan
+from harness.provenance import origin
 from harness.run import Collection
 from harness.store import write_atomically
 
@@ -109,7 +110,8 @@ def _collect(parsed: argparse.Namespace) -> int:
     for positions in (plan.collection.positions, *plan.companions):
         run = collection.collect(positions)
         if ranks.first:
-            print(f"{positions}: {2 * len(plan.pairs)} prompts in {run.path}")
+            found = origin(run)["origin"]
+            print(f"{positions}: {2 * len(plan.pairs)} prompts in {run.path}, {found}")
         if npz and positions == plan.collection.positions:
             prefill = collection.collect("prompt_last")
             if ranks.first:

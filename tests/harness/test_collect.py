@@ -15,6 +15,7 @@ import harness.collect
 from gemma_mlx import Checkpoint, CheckpointError, RequestError, Sampling
 from harness.analysis import AnalysisError, analyze
 from harness.collect import CollectSettings, collect
+from harness.provenance import origin
 from harness.store import RunStore
 from tests.harness.builders import checkpoint, document, entry, parsed, two_categories
 
@@ -144,12 +145,12 @@ class TestReuse:
     def test_second_call_loads_no_model(self, small_checkpoint, undisturbed, store, no_model):
         run = gather(small_checkpoint, store)
         assert shards(run) == shards(undisturbed)
-        assert run.reused
-        assert not undisturbed.reused
+        assert run.reused == 1
+        assert undisturbed.reused == 0
 
     def test_collected_again_on_request(self, small_checkpoint, undisturbed, store, batches):
         run = gather(small_checkpoint, store, again=True)
-        assert not run.reused
+        assert run.reused == 0
         assert sorted(batches.sizes) == [2, 3, 3]
         assert shards(run) == shards(undisturbed)
 
@@ -192,7 +193,10 @@ class TestReuse:
         monkeypatch.setattr(gemma_mlx, "plan_batches", None)
         run = gather(small_checkpoint, store)
         assert shards(run) == shards(undisturbed)
-        assert not run.reused
+        assert run.reused == 5 / 8
+        assert origin(run)["origin"] == (
+            "62% of the prompts taken from the store, the others collected by this run"
+        )
         assert batches.sizes == [3]
 
     def test_damaged_shard_is_collected_again(self, small_checkpoint, undisturbed, store, batches):
@@ -276,7 +280,7 @@ class TestKeys:
             return True
         except RequestError as error:
             # A model that several processes hold together can't be loaded by this one alone.
-            return settings.tensor_parallel > 1 and "tensor-parallel over" in str(error)
+            return settings.tensor_parallel > 1 and "are to hold this model together" in str(error)
         return False
 
     @pytest.mark.parametrize("name", OTHER_SETTINGS)

@@ -1,7 +1,6 @@
 """Collected by several processes of one launch, and still what one process collects."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gemma_mlx import CheckpointError, RequestError
 from harness.collect import _deal
 from harness.store import RunStore
 from tests.harness.test_collect import SETTINGS, gather, shards
-from tests.launch import ROOT, finish, free_ports, launch
+from tests.launch import finish, launch, launcher
 
 PROGRAM = ["-m", "tests.harness.together"]
 BATCHES = 3
@@ -142,30 +142,25 @@ class TestTensorParallel:
         assert not list((tmp_path / "store").glob("*/batch_*"))
 
     def test_the_wrong_number_of_processes(self, small_checkpoint, tmp_path):
-        changes = [{"tensor_parallel": 3}] * 2
-        for code, _, errors in together(2, small_checkpoint, tmp_path, changes):
-            assert code == 1
-            assert "tensor-parallel over 3 processes, and this launch has 2" in errors
+        for count, error, said in (
+            (2, RequestError, "2 processes are to hold this model together .* and there is 1"),
+            (3, CheckpointError, "4 attention heads can't be split over 3 processes"),
+            (4, CheckpointError, "2 key-value heads can't be split over 4 processes"),
+        ):
+            with pytest.raises(error, match=said):
+                gather(small_checkpoint, tmp_path, replace(SETTINGS, tensor_parallel=count))
+        assert not list(tmp_path.glob("*/batch_*"))
+
+    def test_one_key_value_head_is_not_split(self, small_checkpoint):
+        replace(small_checkpoint.config, num_key_value_heads=1).check_split(4)
 
 
 class TestLauncher:
     """`mlx.launch` itself, with the command as the documentation has it."""
 
     def start(self, folder, *options):
-        command = [
-            Path(sys.executable).with_name("mlx.launch"), "-n", "2", "-p", str(free_ports(1)[0]),
-            "--env", f"PYTHONPATH={ROOT}", "--", sys.executable, "-m", "harness", "collect",
-            "--max-tokens", "2", "--layers", "0,5", *options,
-        ]  # fmt: skip
-        return subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        collect = [sys.executable, "-m", "harness", "collect", "--max-tokens", "2"]
+        return launcher(["-n", "2", "--", *collect, "--layers", "0,5", *options], folder)
 
     def test_collect(self, tmp_path):
         ended = self.start(tmp_path, "--batch-size", "40", "--layout", "npz")
