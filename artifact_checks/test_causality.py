@@ -6,9 +6,9 @@ A measurement with both answers given: no text is generated with anything remove
 import pytest
 
 from harness.analysis import LayerResult
-from harness.causality import Effect
+from harness.analysis.causality import Effect
+from harness.analysis.verdict import Criteria, uses_direction
 from harness.plugin import needs
-from harness.verdict import Criteria, uses_direction
 
 
 @pytest.mark.causal

@@ -3,8 +3,7 @@
 import pytest
 
 from harness.analysis import Analysis, LayerResult
-from harness.plugin import needs
-from harness.verdict import (
+from harness.analysis.verdict import (
     Criteria,
     beyond_base,
     beyond_text,
@@ -12,6 +11,7 @@ from harness.verdict import (
     crosses_categories,
     shuffled_labels,
 )
+from harness.plugin import needs
 
 
 def test_shuffled_labels(layer_result: LayerResult) -> None:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness.plan import Plan
+from harness.analysis.comparison import LayerComparison
+from harness.analysis.verdict import unchanged
 from harness.plugin import needs
-from harness.verdict import unchanged
-from harness.versions import LayerComparison
+from harness.testing.plan import Plan
 
 
 @needs("baseline")

@@ -31,14 +31,15 @@ from typing import Any
 from unittest.mock import patch
 
 import gemma_mlx
-from gemma_mlx import Gemma, Request, activation
+from gemma_mlx import Gemma, Request
+from gemma_mlx.models import activation
 
 # After gemma_mlx, which puts a BLAS under it.
 import mlx.core as mx  # isort: skip
 import numpy as np
 
 from gemma_mlx.cache import BatchCache
-from gemma_mlx.model import GemmaModel
+from gemma_mlx.models.gemma import GemmaModel
 
 TOKENS = 20
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -422,7 +423,7 @@ def scaling(counts: Sequence[int]) -> str:
 def stream(pairs: int) -> dict[str, float]:
     """Collect `pairs` pairs into a store."""
     from harness.collect import CollectSettings, collect
-    from harness.pairs import Pair, PromptPairs, load_pairs
+    from harness.data.pairs import Pair, PromptPairs, load_pairs
 
     few = list(load_pairs(FIXTURES / "alignment_artifact_prompt_pairs.json"))
     many = tuple(

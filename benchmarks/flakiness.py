@@ -25,9 +25,8 @@ from tqdm import tqdm
 
 import harness
 from benchmarks.calibration import OTHER_SEEDS, split_page
-from harness.analysis import Analysis, LayerResult
-from harness.stats import separation
-from harness.verdict import (
+from harness.analysis.layers import Analysis, LayerResult
+from harness.analysis.verdict import (
     CLOSE,
     CRITERIA,
     Criteria,
@@ -36,6 +35,7 @@ from harness.verdict import (
     crosses_categories,
     shuffled_labels,
 )
+from harness.stats import separation
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINTS = ("tiny-gemma3-aligned", "tiny-gemma3-base")

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import atheris
 
-with atheris.instrument_imports(include=["harness.pairs", "json"]):
-    from harness.pairs import PairsError, parse_pairs
+with atheris.instrument_imports(include=["harness.data.pairs", "json"]):
+    from harness.data.pairs import PairsError, parse_pairs
 
 _PAIR = {"id": "q1", "natural": "n", "artifact": "a"}
 _START = {

@@ -28,7 +28,7 @@ import gemma_mlx
 from benchmarks.collect import FIXTURES, LARGE, machine, random_checkpoint
 from gemma_mlx import Checkpoint, GemmaConfig
 from harness.collect import CollectSettings, collect
-from harness.pairs import Pair, PromptPairs, load_pairs
+from harness.data.pairs import Pair, PromptPairs, load_pairs
 
 EMBEDDED = FIXTURES / "tiny-gemma3-aligned"
 # As published.

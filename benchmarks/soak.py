@@ -22,11 +22,15 @@ from unittest.mock import patch
 
 from benchmarks.calibration import machine
 from fixtures.corpus import scenarios
-from harness import analysis, outputs, plots, report, results, run
-from harness.pairs import Pair, PromptPairs
-from harness.verdict import Criteria
+from harness import experiment as run
+from harness.analysis import layers as analysis
+from harness.analysis.verdict import Criteria
+from harness.data.pairs import Pair, PromptPairs
+from harness.report import outputs, plots
+from harness.report import page as report
+from harness.results import file as results
 
-# Where `harness.run.analyze` and `harness.analysis.analyze` call for each part.
+# Where `harness.experiment.analyze` and `harness.analysis.layers.analyze` call for each part.
 PARTS = (
     (run.Collection, "collect", "collecting"),
     (analysis, "read_activations", "reading activations, averaging over tokens"),

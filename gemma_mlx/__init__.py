@@ -1,7 +1,7 @@
 """Gemma 3 text models on MLX, with capture of activations at every layer."""
 
 # First: it has to load before anything imports mlx.core.
-from gemma_mlx.blas import BLAS  # isort: split
+from gemma_mlx.system.blas import BLAS  # isort: split
 
 from gemma_mlx import intervention
 from gemma_mlx.capture import Activations

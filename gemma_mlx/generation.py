@@ -17,7 +17,7 @@ from gemma_mlx.capture import Activations, Recorder
 from gemma_mlx.config import GemmaConfig
 from gemma_mlx.errors import CheckpointError, RequestError
 from gemma_mlx.loading import Gemma
-from gemma_mlx.model import Hook, no_hook
+from gemma_mlx.models.gemma import Hook, no_hook
 from gemma_mlx.sampling import Sampler, Sampling
 from gemma_mlx.sites import site as find_site
 

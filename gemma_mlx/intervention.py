@@ -15,7 +15,7 @@ import numpy as np
 
 from gemma_mlx.errors import RequestError
 from gemma_mlx.loading import Gemma
-from gemma_mlx.model import Intervention
+from gemma_mlx.models.gemma import Intervention
 from gemma_mlx.sites import site as find_site
 
 

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
 from gemma_mlx.config import GemmaConfig, Quantization
 from gemma_mlx.errors import CheckpointError
-from gemma_mlx.model import GemmaModel, Intervention
+from gemma_mlx.models.gemma import GemmaModel, Intervention
 from gemma_mlx.ranks import ALONE, Ranks
 from gemma_mlx.tokenizer import GemmaTokenizer
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gemma_mlx.files import write_whole
 from gemma_mlx.sites import SITES
+from gemma_mlx.system.files import write_whole
 
 METADATA = "prompt_metadata.json"
 

@@ -17,7 +17,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from gemma_mlx.interrupts import unhandled
+from gemma_mlx.system.interrupts import unhandled
 
 # What mlx.launch (ring, JACCL, NCCL) and Open MPI give each process they start.
 _LAUNCHED = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")

@@ -10,7 +10,7 @@ from gemma_mlx.cache import BatchCache
 from gemma_mlx.errors import RequestError
 from gemma_mlx.generation import Request, chain, left_pad
 from gemma_mlx.loading import Gemma
-from gemma_mlx.model import Intervention
+from gemma_mlx.models.gemma import Intervention
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import CheckpointError, RequestError
-from gemma_mlx.interrupts import held
+from gemma_mlx.system.interrupts import held
 
 # Stands for the prompt while the chat template is rendered; private use, in no one's prompt.
 _PLACE = "\ue000prompt\ue001"

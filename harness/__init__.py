@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.run import analyze
+    from harness.experiment import analyze
 
 __all__ = ["analyze"]
 
@@ -14,7 +14,7 @@ __all__ = ["analyze"]
 def __getattr__(name: str) -> Any:
     # Late, so that `harness.stats` can be used where there is no MLX.
     if name == "analyze":
-        from harness.run import analyze
+        from harness.experiment import analyze
 
         return analyze
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,8 +33,8 @@ from gemma_mlx import (
     RequestError,
     Sampling,
 )
-from harness.pairs import CONDITIONS, PromptPairs
-from harness.store import Record, Response, RunStore, StoreError
+from harness.data.pairs import CONDITIONS, PromptPairs
+from harness.data.store import Record, Response, RunStore, StoreError
 
 #: Raised when our own code gives something else for the same request (the plan of its batches, the
 #: model's arithmetic), so that old stores aren't taken for new ones.
@@ -88,7 +88,7 @@ def collect(
     Raises:
         gemma_mlx.CheckpointError, gemma_mlx.RequestError: model or request can't be used.
         gemma_mlx.RanksError: a rank is gone, or was started with something else.
-        harness.store.StoreError: the store can't be written or read.
+        harness.data.store.StoreError: the store can't be written or read.
     """
     continuation = None
     if settings.positions == "forced":

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, get_args
 import pytest
 
 from gemma_mlx import SITES, Positions
-from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS, STORE
-from harness.tables import COLUMNS, DEFAULT_COLUMNS
+from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS, STORE
+from harness.report.tables import COLUMNS, DEFAULT_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The pytest plugin: options to checks, results to reports. What it does is done elsewhere.
 
-What a check can ask for is in `harness.check_fixtures`, which comes with it.
+What a check can ask for is in `harness.testing.fixtures`, which comes with it.
 """
 
 import base64
@@ -14,17 +14,20 @@ from typing import Any
 import pytest
 
 import gemma_mlx
-from gemma_mlx.interrupts import interruptible
-from gemma_mlx.terminal import printable
-from harness import options, plots, report, tables
-from harness.analysis import layer_id
-from harness.baseline import save_baseline
-from harness.html_report import ask_for_report
-from harness.outputs import REPORT_NAME, write_outputs
-from harness.plan import Plan
-from harness.provenance import FOUND
-from harness.run import INTERRUPTED
-from harness.session import (
+from gemma_mlx.system.interrupts import interruptible
+from gemma_mlx.system.terminal import printable
+from harness import options
+from harness.analysis.layers import layer_id
+from harness.analysis.verdict import CheckFailedError
+from harness.experiment import INTERRUPTED
+from harness.report import page as report
+from harness.report import plots, tables
+from harness.report.outputs import REPORT_NAME, write_outputs
+from harness.results.baseline import save_baseline
+from harness.results.provenance import FOUND
+from harness.testing.html import ask_for_report
+from harness.testing.plan import Plan
+from harness.testing.session import (
     ANALYSIS,
     CAUSAL,
     COMPARISON,
@@ -36,9 +39,8 @@ from harness.session import (
     or_exit,
     plan_of,
 )
-from harness.verdict import CheckFailedError
 
-pytest_plugins = ["harness.check_fixtures"]
+pytest_plugins = ["harness.testing.fixtures"]
 
 #: Attribute of a check that is collected only if the plan has what it names (`needs`).
 NEEDS = "_artifact_needs"

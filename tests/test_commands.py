@@ -12,8 +12,8 @@ import pytest
 
 from gemma_mlx.__main__ import main as run_model
 from harness.cli import main
+from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS
 from harness.options import OPTIONS
-from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS
 from tests.harness.builders import checkpoint, written
 from tests.launch import launcher
 from tests.test_docs import NAMES, ROOT, commands

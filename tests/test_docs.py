@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import harness
-import harness.run
-from harness.analysis import AnalysisSettings
+import harness.experiment
+from harness.analysis.layers import AnalysisSettings
 from harness.cli import main
+from harness.data.pairs import load_pairs
+from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS
 from harness.options import OPTIONS
-from harness.pairs import load_pairs
-from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS
 
 ROOT = Path(harness.__file__).resolve().parent.parent
 TEXTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")])
@@ -59,13 +59,13 @@ def in_small(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     pairs = tmp_path / "pairs.json"
     pairs.write_text(json.dumps(content), encoding="utf-8")
     small = partial(
-        harness.run.analyze,
+        harness.experiment.analyze,
         pairs=load_pairs(pairs),
         max_tokens=3,
         settings=AnalysisSettings(replicates=200),
         store=store,
     )
-    monkeypatch.setattr(harness.run, "analyze", small)
+    monkeypatch.setattr(harness.experiment, "analyze", small)
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     monkeypatch.chdir(tmp_path)
     yield
@@ -217,8 +217,8 @@ def test_commands_have_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_results_file_is_described() -> None:
     """Every key of the results file, as docs/report.md lists them."""
-    from harness.results import to_json
-    from harness.verdict import Criteria
+    from harness.analysis.verdict import Criteria
+    from harness.results.file import to_json
     from tests.harness.builders import analysis_of, layer_result
 
     text = (ROOT / "docs/report.md").read_text(encoding="utf-8")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from gemma_mlx.interrupts import EXIT_CODE, interruptible
-from gemma_mlx.terminal import printable
+from gemma_mlx.system.interrupts import EXIT_CODE, interruptible
+from gemma_mlx.system.terminal import printable
 from harness.cli import analyzing, collecting, comparing
-from harness.plan import EXPECTED_ERRORS
-from harness.results import ResultsError
-from harness.run import INTERRUPTED
+from harness.experiment import INTERRUPTED
+from harness.results.file import ResultsError
+from harness.testing.plan import EXPECTED_ERRORS
 
 BAD_INPUT = 2
 

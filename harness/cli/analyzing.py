@@ -7,18 +7,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness import options, report, run, tables
-from harness.activations import MOST_LAYERS, AnalysisError
-from harness.analysis import Analysis
-from harness.analysis import analyze as analyze_collected
-from harness.npz_layout import KEY_TEMPLATE, SUBCATEGORY, NpzRun, read_npz
-from harness.outputs import REPORT_NAME, write_outputs, write_plot
-from harness.pairs import load_pairs
-from harness.plan import analysis_settings, criteria, make_plan
-from harness.provenance import provenance_of_files
-from harness.results import FILE_NAME, ResultsError, read_results
+from harness import experiment as run
+from harness import options
+from harness.analysis.layers import Analysis
+from harness.analysis.layers import analyze as analyze_collected
+from harness.data.activations import MOST_LAYERS, AnalysisError
+from harness.data.npz_layout import KEY_TEMPLATE, SUBCATEGORY, NpzRun, read_npz
+from harness.data.pairs import load_pairs
+from harness.data.store import write_atomically
+from harness.report import page as report
+from harness.report import tables
+from harness.report.outputs import REPORT_NAME, write_outputs, write_plot
+from harness.results.file import FILE_NAME, ResultsError, read_results
+from harness.results.provenance import provenance_of_files
 from harness.stats import smallest_detectable_effect
-from harness.store import write_atomically
+from harness.testing.plan import analysis_settings, criteria, make_plan
 
 # What to collect, where nothing is read from files.
 _OF_MODELS = (

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import gemma_mlx
 from gemma_mlx import RequestError
-from harness import npz_layout, options
-from harness.pairs import load_pairs
-from harness.plan import make_plan
-from harness.provenance import origin
-from harness.run import Collection
-from harness.store import write_atomically
+from harness import options
+from harness.data import npz_layout
+from harness.data.pairs import load_pairs
+from harness.data.store import write_atomically
+from harness.experiment import Collection
+from harness.results.provenance import origin
+from harness.testing.plan import make_plan
 
 RUNNER_INPUT = Path("prompts_for_gemma_runner.json")
 OUTPUT = Path("collected_activations_output")

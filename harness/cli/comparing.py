@@ -5,12 +5,14 @@ import json
 import sys
 from pathlib import Path
 
-from gemma_mlx.terminal import printable
-from harness import compare_models, plots, report, tables
-from harness.baseline import DIRECTORY, find_baseline, load_baseline
-from harness.schema import plain
-from harness.store import write_atomically
-from harness.versions import Version, VersionComparison, compare_versions
+from gemma_mlx.system.terminal import printable
+from harness.analysis.comparison import Version, VersionComparison, compare_versions
+from harness.data.store import write_atomically
+from harness.report import depth as compare_models
+from harness.report import page as report
+from harness.report import plots, tables
+from harness.results.baseline import DIRECTORY, find_baseline, load_baseline
+from harness.results.schema import plain
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -5,7 +5,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from gemma_mlx.activation import gated_gelu
+from gemma_mlx.models.activation import gated_gelu
 
 X = np.concatenate([np.linspace(-12, 12, 20_001), [-1e30, -60.0, 0.0, 1e-20, 60.0, 1e30]]).astype(
     np.float32

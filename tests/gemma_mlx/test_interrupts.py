@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from gemma_mlx import interrupts
-from gemma_mlx.interrupts import held, interruptible, unhandled
+from gemma_mlx.system import interrupts
+from gemma_mlx.system.interrupts import held, interruptible, unhandled
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gemma_mlx.terminal import printable
+from gemma_mlx.system.terminal import printable
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import Checkpoint
-from harness.activations import PairActivations
-from harness.analysis import Analysis, AnalysisSettings, LayerResult, PairResponses
-from harness.pairs import CONDITIONS, Pair, PromptPairs, parse_pairs
+from harness.analysis.layers import Analysis, AnalysisSettings, LayerResult, PairResponses
+from harness.data.activations import PairActivations
+from harness.data.pairs import CONDITIONS, Pair, PromptPairs, parse_pairs
+from harness.data.store import Record, Response, RunStore
 from harness.stats import InSampleSeparation, Separation
-from harness.store import Record, Response, RunStore
 from tests.gemma_mlx.checkpoints import random_checkpoint
 from tests.gemma_mlx.tokenizers import save_tokenizer
 

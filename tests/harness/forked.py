@@ -17,7 +17,7 @@ from transformers import AutoTokenizer  # noqa: F401
 
 import gemma_mlx
 from harness.cli import collecting, main
-from harness.plan import make_plan
+from harness.testing.plan import make_plan
 
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])

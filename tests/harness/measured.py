@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import Checkpoint
-from harness.activations import LayerSite, PairActivations
-from harness.analysis import Analysis, AnalysisSettings
+from harness.analysis.comparison import Version
+from harness.analysis.layers import Analysis, AnalysisSettings
+from harness.analysis.verdict import Criteria
 from harness.collect import CollectSettings
-from harness.pairs import Pair
-from harness.results import to_json
-from harness.schema import plain
+from harness.data.activations import LayerSite, PairActivations
+from harness.data.pairs import Pair
+from harness.results.file import to_json
+from harness.results.schema import plain
 from harness.stats import Comparison
-from harness.verdict import Criteria
-from harness.versions import Version
 from tests.harness.builders import analysis_of, checkpoint, entry, layer_result
 
-#: What `harness.provenance` says of a run, as a results file has it.
+#: What `harness.results.provenance` says of a run, as a results file has it.
 PROVENANCE: dict[str, Any] = plain(
     {
         "model": "a/model",

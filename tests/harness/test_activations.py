@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.activations import AnalysisError, read_activations, token_arms
+from harness.data.activations import AnalysisError, read_activations, token_arms
 from tests.harness.builders import document, entry, noise, parsed, run_of, two_categories
 from tests.harness.measured import measured
 

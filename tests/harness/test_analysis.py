@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.analysis import AnalysisError, AnalysisSettings, analyze
-from harness.pairs import parse_pairs
+from harness.analysis.layers import AnalysisError, AnalysisSettings, analyze
+from harness.data.pairs import parse_pairs
 from harness.stats import in_sample_separation, separation
 from tests.harness.builders import (
     document,

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness import baseline
-from harness.activations import PairActivations
-from harness.analysis import AnalysisSettings, layer_id
-from harness.baseline import (
+from harness.analysis.layers import AnalysisSettings, layer_id
+from harness.analysis.verdict import Criteria
+from harness.data.activations import PairActivations
+from harness.data.pairs import Pair
+from harness.data.store import StoreError
+from harness.results import baseline
+from harness.results.baseline import (
     BaselineError,
     check_name,
     compare_with,
@@ -24,10 +27,7 @@ from harness.baseline import (
     load_baseline,
     save_baseline,
 )
-from harness.pairs import Pair
-from harness.results import to_json
-from harness.store import StoreError
-from harness.verdict import Criteria
+from harness.results.file import to_json
 from tests.harness.measured import analysis_from, measured
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run import EMBEDDED_PAIRS
+from harness.experiment import EMBEDDED_PAIRS
 from tests.harness.builders import written
 from tests.harness.test_plugin import BASE, QUICK, ROOT, run_checks
 

@@ -8,11 +8,11 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import intervention
-from harness import causality
-from harness.activations import AnalysisError
-from harness.causality import NEUTRAL_PROMPTS, causal_effects
-from harness.store import Response
-from harness.verdict import Criteria, uses_direction
+from harness.analysis import causality
+from harness.analysis.causality import NEUTRAL_PROMPTS, causal_effects
+from harness.analysis.verdict import Criteria, uses_direction
+from harness.data.activations import AnalysisError
+from harness.data.store import Response
 from tests.gemma_mlx.checkpoints import config, save, weights
 from tests.gemma_mlx.tokenizers import save_tokenizer
 from tests.harness.builders import layer_result

@@ -14,14 +14,14 @@ import pytest
 from gemma_mlx import SITES
 from gemma_mlx.__main__ import main as run_model
 from gemma_mlx.__main__ import read_prompts
-from harness import npz_layout
-from harness import results as results_module
-from harness.activations import AnalysisError
+from harness.analysis.verdict import Criteria
 from harness.cli import collecting, main
-from harness.npz_layout import read_npz
-from harness.pairs import load_pairs
-from harness.results import FILE_NAME, read_results
-from harness.verdict import Criteria
+from harness.data import npz_layout
+from harness.data.activations import AnalysisError
+from harness.data.npz_layout import read_npz
+from harness.data.pairs import load_pairs
+from harness.results import file as results_module
+from harness.results.file import FILE_NAME, read_results
 from tests.harness.builders import (
     analysis_of,
     checkpoint,

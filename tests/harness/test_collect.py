@@ -13,10 +13,10 @@ import pytest
 import gemma_mlx
 import harness.collect
 from gemma_mlx import Checkpoint, CheckpointError, RequestError, Sampling
-from harness.analysis import AnalysisError, analyze
+from harness.analysis.layers import AnalysisError, analyze
 from harness.collect import CollectSettings, collect
-from harness.provenance import origin
-from harness.store import RunStore
+from harness.data.store import RunStore
+from harness.results.provenance import origin
 from tests.harness.builders import checkpoint, document, entry, parsed, two_categories
 
 PAIRS = parsed(two_categories(4))

@@ -11,11 +11,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from harness import __main__, compare_models, plots
-from harness.activations import AnalysisError, PairActivations
-from harness.baseline import load_baseline, save_baseline
+from harness import __main__
+from harness.analysis.verdict import Criteria
 from harness.cli import comparing
-from harness.verdict import Criteria
+from harness.data.activations import AnalysisError, PairActivations
+from harness.report import depth as compare_models
+from harness.report import plots
+from harness.results.baseline import load_baseline, save_baseline
 from tests.harness.measured import analysis_from, measured, pairs_of, version_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")

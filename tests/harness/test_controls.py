@@ -7,12 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.causality import Effect
-from harness.controls import TextBaseline, category_transfer, step_curves, text_baselines
-from harness.pairs import Pair
-from harness.stats import CategoryTransfer, DirectionDrift, separation
-from harness.store import Response
-from harness.verdict import (
+from harness.analysis.causality import Effect
+from harness.analysis.comparison import LayerComparison
+from harness.analysis.controls import TextBaseline, category_transfer, step_curves, text_baselines
+from harness.analysis.verdict import (
     CheckFailedError,
     Criteria,
     beyond_base,
@@ -23,7 +21,9 @@ from harness.verdict import (
     unchanged,
     uses_direction,
 )
-from harness.versions import LayerComparison
+from harness.data.pairs import Pair
+from harness.data.store import Response
+from harness.stats import CategoryTransfer, DirectionDrift, separation
 from tests.harness.builders import (
     SEPARATION,
     layer_result,

@@ -16,8 +16,8 @@ import pytest
 
 import gemma_mlx
 from harness.collect import CollectSettings, collect
-from harness.run import EMBEDDED_MODEL, EMBEDDED_PAIRS, INTERRUPTED
-from harness.store import StoreError
+from harness.data.store import StoreError
+from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS, INTERRUPTED
 from tests.harness.builders import parsed, two_categories
 from tests.harness.forked import started
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.calibration import OTHER_SEEDS, split_page
 from benchmarks.flakiness import JUDGES, Found, judged, markdown, with_seeds
-from harness.analysis import AnalysisSettings, analyze
+from harness.analysis.layers import AnalysisSettings, analyze
 from tests.harness.builders import noise, parsed, planted, run_of, two_categories
 
 

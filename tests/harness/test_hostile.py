@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 import pytest
 
 from gemma_mlx.__main__ import main as run_model
-from harness.baseline import DIRECTORY, check_name, save_baseline
+from harness.analysis.comparison import BaselineError
+from harness.analysis.verdict import Criteria
 from harness.cli import main
-from harness.outputs import PLOT_NAME
-from harness.results import FILE_NAME
-from harness.verdict import Criteria
-from harness.versions import BaselineError
+from harness.report.outputs import PLOT_NAME
+from harness.results.baseline import DIRECTORY, check_name, save_baseline
+from harness.results.file import FILE_NAME
 from tests.gemma_mlx.checkpoints import config, random_checkpoint, save, weights
 from tests.gemma_mlx.tokenizers import save_tokenizer
 from tests.harness.builders import document, entry, two_categories, written

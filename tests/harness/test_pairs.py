@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.pairs import PairsError, load_pairs, parse_pairs
+from harness.data.pairs import PairsError, load_pairs, parse_pairs
 from tests.harness.builders import document, entry, parsed, two_categories, written
 
 ROOT = "alignment_artifact_prompt_pairs"

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 
-from harness import panels, plots
-from harness.analysis import layer_id
-from harness.causality import Effect
-from harness.controls import TextBaseline
-from harness.pairs import Pair
-from harness.plots import to_bytes
-from harness.report import comparison_headline, summary_html
+from harness.analysis.causality import Effect
+from harness.analysis.comparison import LayerComparison, VersionComparison
+from harness.analysis.controls import TextBaseline
+from harness.analysis.layers import layer_id
+from harness.analysis.verdict import Criteria
+from harness.data.pairs import Pair
+from harness.report import panels, plots
+from harness.report.page import comparison_headline, summary_html
+from harness.report.plots import to_bytes
+from harness.report.tables import comparison_table
 from harness.stats import CategoryTransfer, DirectionDrift, StepSeparation
-from harness.tables import comparison_table
-from harness.verdict import Criteria
-from harness.versions import LayerComparison, VersionComparison
 from tests.harness.builders import SEPARATION, analysis_of, layer_result, responses
 from tests.harness.measured import change_of
 

@@ -23,11 +23,11 @@ import harness
 from gemma_mlx import Checkpoint
 from harness import options, plugin
 from harness.collect import CollectSettings, collect
-from harness.pairs import load_pairs
-from harness.provenance import COLLECTED
-from harness.run import INTERRUPTED
-from harness.session import ANALYSIS
-from harness.store import StoreError
+from harness.data.pairs import load_pairs
+from harness.data.store import StoreError
+from harness.experiment import INTERRUPTED
+from harness.results.provenance import COLLECTED
+from harness.testing.session import ANALYSIS
 from tests.gemma_mlx.checkpoints import config as model_config
 from tests.harness.builders import (
     analysis_of,
@@ -754,7 +754,7 @@ class TestBadInput:
         def write(path, *_args, **_kwargs):
             raise StoreError(f"{path}: cannot be written (No space left on device)")
 
-        monkeypatch.setattr("harness.results.write_results", write)
+        monkeypatch.setattr("harness.results.file.write_results", write)
         result = checks(
             "--pairs", some_pairs, *QUICK, "-p", "no:html", "-k", "test_accuracy and layer_6"
         )

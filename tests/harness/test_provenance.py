@@ -6,9 +6,9 @@ import subprocess
 import pytest
 
 import gemma_mlx
-from harness.analysis import AnalysisSettings
+from harness.analysis.layers import AnalysisSettings
 from harness.collect import CollectSettings
-from harness.provenance import provenance
+from harness.results.provenance import provenance
 from tests.harness.builders import document, entry, parsed
 
 

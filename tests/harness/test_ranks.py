@@ -10,7 +10,7 @@ import pytest
 
 from gemma_mlx import CheckpointError, RequestError
 from harness.collect import _deal
-from harness.store import RunStore
+from harness.data.store import RunStore
 from tests.harness.test_collect import SETTINGS, gather, shards
 from tests.launch import finish, launch, launcher
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import plots
-from harness.activations import Dropped
-from harness.pairs import Pair
-from harness.report import close_sentence, headline, power_sentence, summary_html
-from harness.tables import terminal_table
-from harness.verdict import Criteria
+from harness.analysis.verdict import Criteria
+from harness.data.activations import Dropped
+from harness.data.pairs import Pair
+from harness.report import plots
+from harness.report.page import close_sentence, headline, power_sentence, summary_html
+from harness.report.tables import terminal_table
 from tests.harness.builders import PAIRS, analysis_of, layer_result, responses
 
 CRITERIA = Criteria()

@@ -16,11 +16,11 @@ import pytest
 import gemma_mlx
 import harness
 from gemma_mlx import CheckpointError, RequestError
-from harness.activations import AnalysisError
-from harness.analysis import AnalysisSettings
-from harness.baseline import find_baseline, load_baseline
-from harness.pairs import PairsError, load_pairs
-from harness.run import STORE, Collection
+from harness.analysis.layers import AnalysisSettings
+from harness.data.activations import AnalysisError
+from harness.data.pairs import PairsError, load_pairs
+from harness.experiment import STORE, Collection
+from harness.results.baseline import find_baseline, load_baseline
 from tests.harness.builders import document, entry, parsed, two_categories, written
 from tests.harness.measured import tiny_checkpoint
 
@@ -184,7 +184,7 @@ class TestAnalyze:
         assert list(frame["in_sample_d"]) == [r.in_sample.d for r in whole.values()]
 
     def test_name_of_the_package(self):
-        from harness.run import analyze
+        from harness.experiment import analyze
 
         assert harness.analyze is analyze
         with pytest.raises(AttributeError, match="nonsense"):
@@ -445,7 +445,7 @@ class TestRefused:
         def collect(*_args, **_kwargs):
             raise AssertionError("it collects")
 
-        monkeypatch.setattr("harness.run.collect", collect)
+        monkeypatch.setattr("harness.experiment.collect", collect)
 
     @pytest.mark.parametrize("tests", ["artifact_checks", REGRESSION])
     def test_no_such_baseline(self, checks, nothing_is_collected, tests):
@@ -583,7 +583,7 @@ class TestCausal:
         def measure(*_args, **_kwargs):
             raise AssertionError("it measures")
 
-        monkeypatch.setattr("harness.check_fixtures.measure_effects", measure)
+        monkeypatch.setattr("harness.testing.fixtures.measure_effects", measure)
         checks("-k", "layer_1")
         assert results(pytester)["causality"] == {}
 

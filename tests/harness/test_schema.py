@@ -11,13 +11,13 @@ import pytest
 
 import harness
 from gemma_mlx.npz import step_file, write_steps
-from harness.analysis import AnalysisSettings, analyze
-from harness.causality import Effect
-from harness.results import ResultsError, check, read_results, schema, to_json, write_results
-from harness.schema import from_plain, plain, schema_of
-from harness.tables import COLUMNS
-from harness.verdict import Criteria, effect_size
-from harness.versions import compare_versions
+from harness.analysis.causality import Effect
+from harness.analysis.comparison import compare_versions
+from harness.analysis.layers import AnalysisSettings, analyze
+from harness.analysis.verdict import Criteria, effect_size
+from harness.report.tables import COLUMNS
+from harness.results.file import ResultsError, check, read_results, schema, to_json, write_results
+from harness.results.schema import from_plain, plain, schema_of
 from tests.harness.builders import (
     analysis_of,
     layer_result,

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import store
-from harness.store import Record, Response, RunStore, StoreError, write_atomically
+from harness.data import store
+from harness.data.store import Record, Response, RunStore, StoreError, write_atomically
 
 SETTINGS = {"model": "m", "prompts": {f"g{i}": f"prompt {i}" for i in range(6)}, "layers": [0, 3]}
 BATCHES = [["g4", "g0"], ["g1", "g5"], ["g3", "g2"]]
@@ -25,7 +25,7 @@ COLLECTOR = f"""
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from harness.store import Record, Response, RunStore
+from harness.data.store import Record, Response, RunStore
 
 root, log, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 sync, syncs = os.fsync, 0
@@ -390,7 +390,7 @@ class TestProcesses:
     def hold(self, run: RunStore, then: str) -> subprocess.Popen[str]:
         """A process that takes the lock, says so, and does `then`."""
         script = (
-            "import sys, time; from pathlib import Path; from harness.store import RunStore\n"
+            "import sys, time; from pathlib import Path; from harness.data.store import RunStore\n"
             f"run = RunStore(Path({str(run.root)!r}), {SETTINGS!r})\n"
             f"with run.locked('waiting'):\n print('held', flush=True)\n {then}\n"
         )

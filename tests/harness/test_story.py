@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import harness
-from harness.analysis import Analysis, AnalysisSettings
-from harness.baseline import compare_with, load_baseline, save_baseline
-from harness.run import EMBEDDED_MODEL
-from harness.verdict import Criteria, overall
-from harness.versions import VersionComparison
+from harness.analysis.comparison import VersionComparison
+from harness.analysis.layers import Analysis, AnalysisSettings
+from harness.analysis.verdict import Criteria, overall
+from harness.experiment import EMBEDDED_MODEL
+from harness.results.baseline import compare_with, load_baseline, save_baseline
 
 FIXTURES = EMBEDDED_MODEL.parent
 LAYERS = (0, 3, 6)

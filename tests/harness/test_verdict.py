@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.stats import separation
-from harness.verdict import (
+from harness.analysis.verdict import (
     CheckFailedError,
     Criteria,
     above_chance,
@@ -21,6 +20,7 @@ from harness.verdict import (
     shuffled_labels,
     significant,
 )
+from harness.stats import separation
 from tests.harness.builders import layer_result
 from tests.stats.data import pairs
 

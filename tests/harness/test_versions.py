@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.activations import AnalysisError, PairActivations
-from harness.analysis import AnalysisSettings
+from harness.analysis.comparison import BaselineError, check_comparable, compare_versions
+from harness.analysis.layers import AnalysisSettings
+from harness.analysis.verdict import unchanged
 from harness.collect import CollectSettings
-from harness.provenance import provenance
+from harness.data.activations import AnalysisError, PairActivations
+from harness.results.provenance import provenance
 from harness.stats import compare
-from harness.verdict import unchanged
-from harness.versions import BaselineError, check_comparable, compare_versions
 from tests.harness.builders import parsed, two_categories
 from tests.harness.measured import facts, measured, pairs_of, version_of
 

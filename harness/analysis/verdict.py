@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from harness.analysis import LayerResult
-from harness.causality import Effect
-from harness.controls import TextBaseline
+from harness.analysis.causality import Effect
+from harness.analysis.comparison import LayerComparison
+from harness.analysis.controls import TextBaseline
+from harness.analysis.layers import LayerResult
 from harness.stats import Separation, pairs_to_decide
-from harness.versions import LayerComparison
 
 Outcome = Literal["passed", "failed", "inconclusive"]
 CHANCE = 0.5

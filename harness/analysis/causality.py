@@ -17,10 +17,10 @@ from scipy.stats import t as student_t
 
 import gemma_mlx
 from gemma_mlx import Gemma, intervention
-from harness.activations import AnalysisError, LayerSite, PairActivations
-from harness.pairs import Condition, Pair
+from harness.data.activations import AnalysisError, LayerSite, PairActivations
+from harness.data.pairs import Condition, Pair
+from harness.data.store import Response
 from harness.stats.kernels import fold_directions
-from harness.store import Response
 
 #: Random directions that the real one is held against.
 RANDOM_DIRECTIONS = 50

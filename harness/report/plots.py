@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.analysis import Analysis, LayerResult
-from harness.verdict import CHANCE, Criteria, decimal, overall
-from harness.versions import LayerComparison
+from harness.analysis.comparison import LayerComparison
+from harness.analysis.layers import Analysis, LayerResult
+from harness.analysis.verdict import CHANCE, Criteria, decimal, overall
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

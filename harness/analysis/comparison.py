@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.activations import LayerSite, PairActivations
-from harness.analysis import compare_runs, layer_id
+from harness.analysis.layers import compare_runs, layer_id
+from harness.data.activations import LayerSite, PairActivations
 from harness.stats import Comparison, DirectionDrift, direction_drift
 from harness.stats.kernels import Scale
 
@@ -31,7 +31,7 @@ class BaselineError(ValueError):
 
 @dataclass(frozen=True)
 class Version:
-    """One run: its token means, and its results as `harness.results` writes them."""
+    """One run: its token means, and its results as `harness.results.file` writes them."""
 
     path: Path
     activations: PairActivations

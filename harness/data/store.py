@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from gemma_mlx.files import write_whole
+from gemma_mlx.system.files import write_whole
 
 #: Version of the layout on disk; part of every run's key.
 FORMAT = 1

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
-from harness.analysis import Analysis, LayerResult
+from harness.analysis.comparison import VersionComparison
+from harness.analysis.layers import Analysis, LayerResult
+from harness.analysis.verdict import Criteria, Outcome, decimal, error, interval, overall, p_value
 from harness.stats import Separation
-from harness.verdict import Criteria, Outcome, decimal, error, interval, overall, p_value
-from harness.versions import VersionComparison
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.activations import LayerSite
-from harness.analysis import Analysis
-from harness.plots import COLOURS, GREY, layer_ticks, line_at, style
-from harness.versions import LayerComparison, VersionComparison
+from harness.analysis.comparison import LayerComparison, VersionComparison
+from harness.analysis.layers import Analysis
+from harness.data.activations import LayerSite
+from harness.report.plots import COLOURS, GREY, layer_ticks, line_at, style
 
 # Diverging, safe for the colour-blind, white at 0.
 _MAP = "PuOr_r"

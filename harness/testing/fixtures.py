@@ -11,20 +11,25 @@ from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
-from gemma_mlx.terminal import printable
-from harness.activations import LayerSite
-from harness.analysis import Analysis, LayerResult, analyze
-from harness.baseline import compare_with
-from harness.causality import Effect
-from harness.causality import causal_effects as measure_effects
-from harness.pairs import PromptPairs
-from harness.plan import Plan
-from harness.provenance import origin, provenance
-from harness.run import Collection
-from harness.session import ANALYSIS, CAUSAL, COMPARISON, or_exit, plan_of
-from harness.store import RunStore
-from harness.verdict import Criteria
-from harness.versions import LayerComparison, Version, VersionComparison, check_comparable
+from gemma_mlx.system.terminal import printable
+from harness.analysis.causality import Effect
+from harness.analysis.causality import causal_effects as measure_effects
+from harness.analysis.comparison import (
+    LayerComparison,
+    Version,
+    VersionComparison,
+    check_comparable,
+)
+from harness.analysis.layers import Analysis, LayerResult, analyze
+from harness.analysis.verdict import Criteria
+from harness.data.activations import LayerSite
+from harness.data.pairs import PromptPairs
+from harness.data.store import RunStore
+from harness.experiment import Collection
+from harness.results.baseline import compare_with
+from harness.results.provenance import origin, provenance
+from harness.testing.plan import Plan
+from harness.testing.session import ANALYSIS, CAUSAL, COMPARISON, or_exit, plan_of
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import SITES
-from gemma_mlx.files import name_fault
 from gemma_mlx.npz import METADATA, step_file, write_steps
-from harness.activations import AnalysisError
-from harness.pairs import PromptPairs
-from harness.store import Response, RunStore, StoreError, write_atomically
+from gemma_mlx.system.files import name_fault
+from harness.data.activations import AnalysisError
+from harness.data.pairs import PromptPairs
+from harness.data.store import Response, RunStore, StoreError, write_atomically
 
 SUBCATEGORY = "prompt_list"
 KEY_TEMPLATE = "model.layers.{layer}.mlp.output"

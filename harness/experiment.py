@@ -8,12 +8,12 @@ from typing import Any
 
 import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Positions, Ranks
-from harness.analysis import Analysis, AnalysisSettings
-from harness.analysis import analyze as analyze_run
+from harness.analysis.layers import Analysis, AnalysisSettings
+from harness.analysis.layers import analyze as analyze_run
 from harness.collect import CollectSettings, collect
-from harness.pairs import PromptPairs, load_pairs
-from harness.provenance import origin, provenance
-from harness.store import RunStore
+from harness.data.pairs import PromptPairs, load_pairs
+from harness.data.store import RunStore
+from harness.results.provenance import origin, provenance
 
 _FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 #: The embedded checkpoint and the embedded prompt pairs.
@@ -102,8 +102,8 @@ def analyze(
         progress: wraps the iteration over layers and sites, for example `tqdm`.
 
     Raises:
-        gemma_mlx.CheckpointError, gemma_mlx.RequestError, harness.pairs.PairsError,
-        harness.store.StoreError, harness.activations.AnalysisError
+        gemma_mlx.CheckpointError, gemma_mlx.RequestError, harness.data.pairs.PairsError,
+        harness.data.store.StoreError, harness.data.activations.AnalysisError
     """
     settings = settings or AnalysisSettings()
     loaded = pairs if isinstance(pairs, PromptPairs) else load_pairs(pairs)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.activations import (
+from harness.analysis.controls import TextBaseline, category_transfer, step_curves, text_baselines
+from harness.data.activations import (
     AnalysisError,
     Collected,
     Dropped,
@@ -14,8 +15,8 @@ from harness.activations import (
     token_arms,
     unequal_lengths,
 )
-from harness.controls import TextBaseline, category_transfer, step_curves, text_baselines
-from harness.pairs import Pair, PromptPairs
+from harness.data.pairs import Pair, PromptPairs
+from harness.data.store import Response
 from harness.stats import (
     CategoryTransfer,
     Comparison,
@@ -29,7 +30,6 @@ from harness.stats import (
     separation,
 )
 from harness.stats.kernels import Scale
-from harness.store import Response
 
 if TYPE_CHECKING:
     import pandas

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gemma_mlx.files import name_fault
+from gemma_mlx.system.files import name_fault
 
 Condition = Literal["natural", "artifact"]
 CONDITIONS: tuple[Condition, Condition] = ("natural", "artifact")

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from harness.pairs import CONDITIONS, Pair, PromptPairs
+from harness.data.pairs import CONDITIONS, Pair, PromptPairs
+from harness.data.store import Response
 from harness.stats import average_duplicates, finite_pairs, pair_means
-from harness.store import Response
 
 LayerSite = tuple[int, str]
 
@@ -17,7 +17,7 @@ MOST_LAYERS = 10_000
 
 
 class Collected(Protocol):
-    """A complete collection: a `harness.store.RunStore`, or one that was read from npz files."""
+    """A complete collection: a `harness.data.store.RunStore`, or one read from npz files."""
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
         """Activations (steps, width), float32, by group, at the collection's layer number

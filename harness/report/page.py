@@ -9,13 +9,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from harness import panels, plots
-from harness.activations import LayerSite
-from harness.analysis import Analysis, PairResponses, layer_id
-from harness.causality import Effect
-from harness.stats import smallest_detectable_effect
-from harness.tables import COLUMNS, Column
-from harness.verdict import (
+from harness.analysis.causality import Effect
+from harness.analysis.comparison import VersionComparison
+from harness.analysis.layers import Analysis, PairResponses, layer_id
+from harness.analysis.verdict import (
     CLOSE,
     CRITERIA,
     Criteria,
@@ -25,7 +22,10 @@ from harness.verdict import (
     overall,
     uses_direction,
 )
-from harness.versions import VersionComparison
+from harness.data.activations import LayerSite
+from harness.report import panels, plots
+from harness.report.tables import COLUMNS, Column
+from harness.stats import smallest_detectable_effect
 
 _TABLE = (
     "d", "accuracy", "p", "same_words", "beyond_base", "agreement", "in_sample_d",
@@ -132,7 +132,7 @@ def summary_html(
     Without `checks` no such list follows.
     """
     environment = Environment(
-        loader=PackageLoader("harness"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters.update(decimal=decimal, interval=interval)
     template = environment.get_template("summary.html")

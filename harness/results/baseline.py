@@ -13,13 +13,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from harness.activations import MOST_LAYERS, PairActivations
-from harness.analysis import Analysis, layer_id
-from harness.pairs import Pair
-from harness.results import check, loads, to_json
-from harness.store import write_atomically
-from harness.verdict import Criteria
-from harness.versions import BaselineError, Version, VersionComparison, compare_versions
+from harness.analysis.comparison import BaselineError, Version, VersionComparison, compare_versions
+from harness.analysis.layers import Analysis, layer_id
+from harness.analysis.verdict import Criteria
+from harness.data.activations import MOST_LAYERS, PairActivations
+from harness.data.pairs import Pair
+from harness.data.store import write_atomically
+from harness.results.file import check, loads, to_json
 
 #: Where baselines lie, in the working directory.
 DIRECTORY = Path(".artifact_baselines")
@@ -36,7 +36,7 @@ def save_baseline(
 
     Raises:
         BaselineError: a name that isn't letters, digits, dots, dashes and underscores.
-        harness.store.StoreError: the directory can't be written.
+        harness.data.store.StoreError: the directory can't be written.
     """
     check_name(name)
     tensors = {

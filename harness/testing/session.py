@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from gemma_mlx.terminal import printable
-from harness.activations import LayerSite
-from harness.analysis import Analysis
-from harness.causality import Effect
-from harness.plan import EXPECTED_ERRORS, Plan, make_plan
-from harness.verdict import Criteria
-from harness.versions import VersionComparison
+from gemma_mlx.system.terminal import printable
+from harness.analysis.causality import Effect
+from harness.analysis.comparison import VersionComparison
+from harness.analysis.layers import Analysis
+from harness.analysis.verdict import Criteria
+from harness.data.activations import LayerSite
+from harness.testing.plan import EXPECTED_ERRORS, Plan, make_plan
 
 #: The options, or why they can't be used.
 PLAN = pytest.StashKey[Plan | Exception]()

@@ -8,15 +8,15 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from harness.activations import Dropped, LayerSite, PairActivations
-from harness.analysis import Analysis, AnalysisSettings, LayerResult, PairResponses, layer_id
-from harness.causality import Effect
-from harness.controls import TextBaseline
-from harness.pairs import Pair
-from harness.schema import from_plain, plain, record, schema_of
-from harness.store import Response, write_atomically
-from harness.verdict import CRITERIA, Criteria, Outcome, Verdict, overall
-from harness.versions import VersionComparison
+from harness.analysis.causality import Effect
+from harness.analysis.comparison import VersionComparison
+from harness.analysis.controls import TextBaseline
+from harness.analysis.layers import Analysis, AnalysisSettings, LayerResult, PairResponses, layer_id
+from harness.analysis.verdict import CRITERIA, Criteria, Outcome, Verdict, overall
+from harness.data.activations import Dropped, LayerSite, PairActivations
+from harness.data.pairs import Pair
+from harness.data.store import Response, write_atomically
+from harness.results.schema import from_plain, plain, record, schema_of
 
 #: Version of the file's schema; raised when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1

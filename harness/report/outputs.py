@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness import plots, results
-from harness.activations import LayerSite
-from harness.analysis import Analysis
-from harness.causality import Effect
-from harness.store import write_atomically
-from harness.verdict import Criteria
-from harness.versions import VersionComparison
+from harness.analysis.causality import Effect
+from harness.analysis.comparison import VersionComparison
+from harness.analysis.layers import Analysis
+from harness.analysis.verdict import Criteria
+from harness.data.activations import LayerSite
+from harness.data.store import write_atomically
+from harness.report import plots
+from harness.results import file as results
 
 PLOT_NAME = "alignment_artifact_analysis_plot"
 REPORT_NAME = "report.html"
@@ -25,7 +26,7 @@ def write_outputs(
     """Write results and plot (PNG and SVG), each whole or not at all.
 
     Raises:
-        harness.store.StoreError: the folder can't be written.
+        harness.data.store.StoreError: the folder can't be written.
     """
     results.write_results(folder / results.FILE_NAME, analysis, criteria, comparison, causal)
     write_plot(folder, analysis, criteria)

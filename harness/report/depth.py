@@ -7,10 +7,10 @@ from itertools import combinations
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.activations import AnalysisError, PairActivations
-from harness.plots import COLOURS, GREY, style
+from harness.analysis.comparison import Version
+from harness.data.activations import AnalysisError, PairActivations
+from harness.report.plots import COLOURS, GREY, style
 from harness.stats import debiased_cka
-from harness.versions import Version
 
 
 def common_pairs(versions: Sequence[Version]) -> list[PairActivations]:

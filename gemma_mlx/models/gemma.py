@@ -13,9 +13,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.nn.layers.distributed import shard_linear
 
-from gemma_mlx.activation import gated_gelu
 from gemma_mlx.cache import BatchCache, LayerCache
 from gemma_mlx.config import GemmaConfig, Rope
+from gemma_mlx.models.activation import gated_gelu
 from gemma_mlx.ranks import ALONE, Ranks
 
 #: Called as hook(site name, layer, array); returns the array to go on with. Arrays are

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.session import ANALYSIS
+from harness.testing.session import ANALYSIS
 
 
 def ask_for_report(config: pytest.Config, path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
-from harness.analysis import AnalysisSettings
+from harness.analysis.layers import AnalysisSettings
 from harness.collect import CollectSettings
-from harness.npz_layout import NpzRun
-from harness.pairs import PromptPairs
-from harness.store import RunStore
+from harness.data.npz_layout import NpzRun
+from harness.data.pairs import PromptPairs
+from harness.data.store import RunStore
 
 #: Said of activations that weren't there before.
 COLLECTED = "collected by this run"

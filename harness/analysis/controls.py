@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.activations import Collected, LayerSite, PairActivations, token_arms
-from harness.pairs import CONDITIONS, Condition, Pair
+from harness.data.activations import Collected, LayerSite, PairActivations, token_arms
+from harness.data.pairs import CONDITIONS, Condition, Pair
+from harness.data.store import Response
 from harness.stats import (
     CategoryTransfer,
     Comparison,
@@ -18,7 +19,6 @@ from harness.stats import (
     step_curve,
     text_lengths,
 )
-from harness.store import Response
 
 # A curve is one more look at a layer that was tested already: its p needn't be that fine.
 _STEP_REPLICATES = 1000

@@ -10,8 +10,8 @@ from collections.abc import Collection, Hashable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from harness.activations import LayerSite
-from harness.analysis import layer_id
+from harness.analysis.layers import layer_id
+from harness.data.activations import LayerSite
 
 # The pattern is about strings alone; several schemas to choose from take ten times as long.
 _NUMBER = {"type": ["number", "null", "string"], "pattern": "^-?inf$"}

@@ -1,0 +1,1 @@
+"""Files, terminal, interrupts, BLAS: nothing of Gemma."""

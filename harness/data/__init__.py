@@ -1,0 +1,1 @@
+"""Prompt pairs, the store, files of activations: what is read and kept."""

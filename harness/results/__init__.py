@@ -1,0 +1,1 @@
+"""The results value, its file and schema, baselines, provenance."""

@@ -1,0 +1,1 @@
+"""What a pytest session holds, and what a check can ask for."""
