@@ -7,8 +7,9 @@ import pytest
 
 from harness.analysis import LayerResult
 from harness.analysis.causality import Effect
-from harness.analysis.verdict import Criteria, uses_direction
+from harness.analysis.verdict import uses_direction
 from harness.plugin import needs
+from harness.settings import Criteria
 
 
 @pytest.mark.causal

@@ -4,7 +4,6 @@ import pytest
 
 from harness.analysis import Analysis, LayerResult
 from harness.analysis.verdict import (
-    Criteria,
     beyond_base,
     beyond_text,
     companion_separates,
@@ -12,6 +11,7 @@ from harness.analysis.verdict import (
     shuffled_labels,
 )
 from harness.plugin import needs
+from harness.settings import Criteria
 
 
 def test_shuffled_labels(layer_result: LayerResult) -> None:

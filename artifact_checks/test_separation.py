@@ -1,7 +1,8 @@
 """Do natural and artifact prompts separate in this layer, on pairs the direction hasn't seen?"""
 
 from harness.analysis import LayerResult
-from harness.analysis.verdict import Criteria, above_chance, effect_size, significant
+from harness.analysis.verdict import above_chance, effect_size, significant
+from harness.settings import Criteria
 
 
 def test_effect_size(layer_result: LayerResult, criteria: Criteria) -> None:

@@ -33,6 +33,7 @@ from unittest.mock import patch
 import gemma_mlx
 from gemma_mlx import Gemma, Request
 from gemma_mlx.models import activation
+from harness.settings import CollectSettings
 
 # After gemma_mlx, which puts a BLAS under it.
 import mlx.core as mx  # isort: skip
@@ -422,7 +423,7 @@ def scaling(counts: Sequence[int]) -> str:
 
 def stream(pairs: int) -> dict[str, float]:
     """Collect `pairs` pairs into a store."""
-    from harness.collect import CollectSettings, collect
+    from harness.collect import collect
     from harness.data.pairs import Pair, PromptPairs, load_pairs
 
     few = list(load_pairs(FIXTURES / "alignment_artifact_prompt_pairs.json"))

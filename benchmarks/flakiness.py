@@ -29,12 +29,12 @@ from harness.analysis.layers import Analysis, LayerResult
 from harness.analysis.verdict import (
     CLOSE,
     CRITERIA,
-    Criteria,
     Outcome,
     Verdict,
     crosses_categories,
     shuffled_labels,
 )
+from harness.settings import Criteria
 from harness.stats import separation
 
 ROOT = Path(__file__).parents[1]

@@ -27,8 +27,9 @@ from unittest.mock import patch
 import gemma_mlx
 from benchmarks.collect import FIXTURES, LARGE, machine, random_checkpoint
 from gemma_mlx import Checkpoint, GemmaConfig
-from harness.collect import CollectSettings, collect
+from harness.collect import collect
 from harness.data.pairs import Pair, PromptPairs, load_pairs
+from harness.settings import CollectSettings
 
 EMBEDDED = FIXTURES / "tiny-gemma3-aligned"
 # As published.

@@ -24,11 +24,11 @@ from benchmarks.calibration import machine
 from fixtures.corpus import scenarios
 from harness import experiment as run
 from harness.analysis import layers as analysis
-from harness.analysis.verdict import Criteria
 from harness.data.pairs import Pair, PromptPairs
 from harness.report import outputs, plots
 from harness.report import page as report
 from harness.results import file as results
+from harness.settings import Criteria
 
 # Where `harness.experiment.analyze` and `harness.analysis.layers.analyze` call for each part.
 PARTS = (

@@ -1,9 +1,14 @@
-"""What `gemma_mlx` raises when a checkpoint or a request can't be served."""
+"""What is raised where input can't be used."""
 
 
-class CheckpointError(ValueError):
+class UserError(ValueError):
+    """Input that can't be used: the message is for the person who gave it, and names what is wrong
+    and what would be right. Command line and plugin show it as one line."""
+
+
+class CheckpointError(UserError):
     """A checkpoint that is missing, incomplete, damaged or of an unsupported kind."""
 
 
-class RequestError(ValueError):
+class RequestError(UserError):
     """A generation request that this model can't serve (site, layer, position, length)."""

@@ -17,6 +17,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from gemma_mlx.errors import UserError
 from gemma_mlx.system.interrupts import unhandled
 
 # What mlx.launch (ring, JACCL, NCCL) and Open MPI give each process they start.
@@ -26,7 +27,7 @@ _LAUNCHED = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")
 _PIECE = 8 * 1024**2
 
 
-class RanksError(RuntimeError):
+class RanksError(UserError):
     """The processes of a launch can't work together: not connected, lost, or of two minds."""
 
 

@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from itertools import zip_longest
@@ -26,39 +26,18 @@ from gemma_mlx import (
     Checkpoint,
     CheckpointError,
     Gemma,
-    Positions,
     Ranks,
     RanksError,
     Request,
     RequestError,
-    Sampling,
 )
 from harness.data.pairs import CONDITIONS, PromptPairs
 from harness.data.store import Record, Response, RunStore, StoreError
+from harness.settings import CollectSettings
 
 #: Raised when our own code gives something else for the same request (the plan of its batches, the
 #: model's arithmetic), so that old stores aren't taken for new ones.
 _CODE_VERSION = 1
-
-
-@dataclass(frozen=True)
-class CollectSettings:
-    """What to collect; every field is part of the run's key. Names as in `gemma_mlx.generate`.
-
-    `layers` empty means all layers. `tensor_parallel` is the number of processes that hold the
-    model together; it changes activations by rounding only.
-    """
-
-    sites: tuple[str, ...] = ("mlp_out",)
-    layers: tuple[int, ...] = ()
-    positions: Positions = "generated"
-    max_tokens: int = 20
-    sampling: Sampling = field(default_factory=Sampling)
-    seed: int = 0
-    batch_size: int | None = None
-    chat: bool = True
-    dtype: str | None = None
-    tensor_parallel: int = 1
 
 
 def collect(

@@ -8,12 +8,13 @@ from typing import Any
 
 import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Positions, Ranks
-from harness.analysis.layers import Analysis, AnalysisSettings
+from harness.analysis.layers import Analysis
 from harness.analysis.layers import analyze as analyze_run
-from harness.collect import CollectSettings, collect
+from harness.collect import collect
 from harness.data.pairs import PromptPairs, load_pairs
 from harness.data.store import RunStore
 from harness.results.provenance import origin, provenance
+from harness.settings import AnalysisSettings, CollectSettings
 
 _FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 #: The embedded checkpoint and the embedded prompt pairs.

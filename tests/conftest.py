@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.offline import sitecustomize
+from tests.support.offline import sitecustomize
 
 _FOLDER = str(Path(sitecustomize.__file__).parent)
 _PATH = os.environ.get("PYTHONPATH", "").split(os.pathsep)

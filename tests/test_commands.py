@@ -14,9 +14,9 @@ from gemma_mlx.__main__ import main as run_model
 from harness.cli import main
 from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS
 from harness.options import OPTIONS
-from tests.harness.builders import checkpoint, written
-from tests.launch import launcher
-from tests.test_docs import NAMES, ROOT, commands
+from tests.support.builders import checkpoint, written
+from tests.support.launch import launcher
+from tests.support.texts import NAMES, ROOT, commands
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs", "ignore:.*the other run")

@@ -12,35 +12,17 @@ import pytest
 
 import harness
 import harness.experiment
-from harness.analysis.layers import AnalysisSettings
 from harness.cli import main
 from harness.data.pairs import load_pairs
 from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS
 from harness.options import OPTIONS
+from harness.settings import AnalysisSettings, Criteria
+from tests.support.texts import NAMES, ROOT, blocks, commands, spans
 
-ROOT = Path(harness.__file__).resolve().parent.parent
-TEXTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")])
-NAMES = [str(text.relative_to(ROOT)) for text in TEXTS]
 # Left by runs, or left out of the repository.
 MADE_BY_RUNS = {".artifact_baselines/", ".artifact_store/", "artifact_report/"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
-
-
-def blocks(name: str, language: str) -> list[str]:
-    """Fenced blocks of a language."""
-    text = (ROOT / name).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
-
-
-def spans(name: str) -> list[str]:
-    """Inline code, outside of fenced blocks."""
-    text = (ROOT / name).read_text(encoding="utf-8")
-    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
-
-
-def commands(name: str) -> list[str]:
-    return [line for block in blocks(name, "bash") for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -217,9 +199,8 @@ def test_commands_have_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_results_file_is_described() -> None:
     """Every key of the results file, as docs/report.md lists them."""
-    from harness.analysis.verdict import Criteria
     from harness.results.file import to_json
-    from tests.harness.builders import analysis_of, layer_result
+    from tests.support.builders import analysis_of, layer_result
 
     text = (ROOT / "docs/report.md").read_text(encoding="utf-8")
     named = {

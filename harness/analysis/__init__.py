@@ -2,13 +2,13 @@
 
 from harness.analysis.layers import (
     Analysis,
-    AnalysisSettings,
     LayerResult,
     PairResponses,
     analyze,
     compare_runs,
     layer_id,
 )
+from harness.settings import AnalysisSettings
 
 __all__ = [
     "Analysis",

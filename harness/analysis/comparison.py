@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gemma_mlx.errors import UserError
 from harness.analysis.layers import compare_runs, layer_id
 from harness.data.activations import LayerSite, PairActivations
 from harness.stats import Comparison, DirectionDrift, direction_drift
@@ -25,7 +26,7 @@ _TENSOR = "collection.tensor_parallel"
 _CIRCUMSTANCES = ("packages", "python", "device", "machine", "blas", "collection.dtype", _TENSOR)
 
 
-class BaselineError(ValueError):
+class BaselineError(UserError):
     """A baseline that isn't there, is damaged, or can't be compared; the message says which."""
 
 

@@ -17,6 +17,7 @@ from harness.data.activations import (
 )
 from harness.data.pairs import Pair, PromptPairs
 from harness.data.store import Response
+from harness.settings import AnalysisSettings
 from harness.stats import (
     CategoryTransfer,
     Comparison,
@@ -33,16 +34,6 @@ from harness.stats.kernels import Scale
 
 if TYPE_CHECKING:
     import pandas
-
-
-@dataclass(frozen=True)
-class AnalysisSettings:
-    """How to estimate; see `harness.stats.separation`."""
-
-    scale: Scale = "sd"
-    replicates: int = 10_000
-    level: float = 0.95
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from harness.analysis.causality import Effect
 from harness.analysis.comparison import LayerComparison
 from harness.analysis.controls import TextBaseline
 from harness.analysis.layers import LayerResult
+from harness.settings import Criteria
 from harness.stats import Separation, pairs_to_decide
 
 Outcome = Literal["passed", "failed", "inconclusive"]
@@ -21,15 +22,6 @@ _SEED_MATTERS = (
     f"Within {CLOSE} Monte Carlo errors of the threshold: another --stats-seed could give another "
     "verdict; more --replicates settle it"
 )
-
-
-@dataclass(frozen=True)
-class Criteria:
-    """What a layer has to meet: d's interval above `d_threshold`, accuracy's interval above
-    chance, family-wise p below `alpha`."""
-
-    d_threshold: float = 0.8
-    alpha: float = 0.05
 
 
 class CheckFailedError(AssertionError):

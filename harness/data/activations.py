@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gemma_mlx.errors import UserError
 from harness.data.pairs import CONDITIONS, Pair, PromptPairs
 from harness.data.store import Response
 from harness.stats import average_duplicates, finite_pairs, pair_means
@@ -27,7 +28,7 @@ class Collected(Protocol):
         """What was written for each prompt, by group."""
 
 
-class AnalysisError(ValueError):
+class AnalysisError(UserError):
     """A run whose activations can't be analysed; the message says why."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gemma_mlx.errors import UserError
 from gemma_mlx.system.files import name_fault
 
 Condition = Literal["natural", "artifact"]
@@ -19,7 +20,7 @@ _ROOT = "alignment_artifact_prompt_pairs"
 _LONGEST_NAME = 100
 
 
-class PairsError(ValueError):
+class PairsError(UserError):
     """A prompt pairs file that can't be used; the message names the file and the place in it."""
 
 

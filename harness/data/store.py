@@ -23,6 +23,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from gemma_mlx.errors import UserError
 from gemma_mlx.system.files import write_whole
 
 #: Version of the layout on disk; part of every run's key.
@@ -34,7 +35,7 @@ _PATIENCE = 2.0
 _SHARD = re.compile(r"batch_(\d{5})\.([0-9a-f]{64})\.safetensors")
 
 
-class StoreError(RuntimeError):
+class StoreError(UserError):
     """A store that can't be read or written; the message names the path."""
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.layers import Analysis
-from harness.analysis.verdict import Criteria
 from harness.data.activations import LayerSite
 from harness.data.store import write_atomically
 from harness.report import plots
 from harness.results import file as results
+from harness.settings import Criteria
 
 PLOT_NAME = "alignment_artifact_analysis_plot"
 REPORT_NAME = "report.html"

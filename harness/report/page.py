@@ -15,7 +15,6 @@ from harness.analysis.layers import Analysis, PairResponses, layer_id
 from harness.analysis.verdict import (
     CLOSE,
     CRITERIA,
-    Criteria,
     Outcome,
     decimal,
     interval,
@@ -25,6 +24,7 @@ from harness.analysis.verdict import (
 from harness.data.activations import LayerSite
 from harness.report import panels, plots
 from harness.report.tables import COLUMNS, Column
+from harness.settings import Criteria
 from harness.stats import smallest_detectable_effect
 
 _TABLE = (

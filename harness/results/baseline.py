@@ -15,11 +15,11 @@ from safetensors.numpy import save
 
 from harness.analysis.comparison import BaselineError, Version, VersionComparison, compare_versions
 from harness.analysis.layers import Analysis, layer_id
-from harness.analysis.verdict import Criteria
 from harness.data.activations import MOST_LAYERS, PairActivations
 from harness.data.pairs import Pair
 from harness.data.store import write_atomically
 from harness.results.file import check, loads, to_json
+from harness.settings import Criteria
 
 #: Where baselines lie, in the working directory.
 DIRECTORY = Path(".artifact_baselines")

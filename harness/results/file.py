@@ -8,15 +8,17 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from gemma_mlx.errors import UserError
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.controls import TextBaseline
-from harness.analysis.layers import Analysis, AnalysisSettings, LayerResult, PairResponses, layer_id
-from harness.analysis.verdict import CRITERIA, Criteria, Outcome, Verdict, overall
+from harness.analysis.layers import Analysis, LayerResult, PairResponses, layer_id
+from harness.analysis.verdict import CRITERIA, Outcome, Verdict, overall
 from harness.data.activations import Dropped, LayerSite, PairActivations
 from harness.data.pairs import Pair
 from harness.data.store import Response, write_atomically
 from harness.results.schema import from_plain, plain, record, schema_of
+from harness.settings import AnalysisSettings, Criteria
 
 #: Version of the file's schema; raised when a field changes its meaning or goes away.
 SCHEMA_VERSION = 1
@@ -37,7 +39,7 @@ _KEYS = {
 _CAUSALITY = Mapping[LayerSite, tuple[Effect, Effect]]
 
 
-class ResultsError(ValueError):
+class ResultsError(UserError):
     """A results file that can't be read; the message names it and the place."""
 
 

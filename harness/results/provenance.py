@@ -11,11 +11,10 @@ from typing import Any
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
-from harness.analysis.layers import AnalysisSettings
-from harness.collect import CollectSettings
 from harness.data.npz_layout import NpzRun
 from harness.data.pairs import PromptPairs
 from harness.data.store import RunStore
+from harness.settings import AnalysisSettings, CollectSettings
 
 #: Said of activations that weren't there before.
 COLLECTED = "collected by this run"

@@ -21,13 +21,13 @@ from harness.analysis.comparison import (
     check_comparable,
 )
 from harness.analysis.layers import Analysis, LayerResult, analyze
-from harness.analysis.verdict import Criteria
 from harness.data.activations import LayerSite
 from harness.data.pairs import PromptPairs
 from harness.data.store import RunStore
 from harness.experiment import Collection
 from harness.results.baseline import compare_with
 from harness.results.provenance import origin, provenance
+from harness.settings import Criteria
 from harness.testing.plan import Plan
 from harness.testing.session import ANALYSIS, CAUSAL, COMPARISON, or_exit, plan_of
 

@@ -11,13 +11,11 @@ import gemma_mlx
 from gemma_mlx import CheckpointError, Positions, RanksError, RequestError
 from harness import options
 from harness.analysis.comparison import BaselineError, Version
-from harness.analysis.layers import AnalysisSettings
-from harness.analysis.verdict import Criteria
-from harness.collect import CollectSettings
 from harness.data.activations import AnalysisError, LayerSite
 from harness.data.pairs import PairsError, PromptPairs, load_pairs
 from harness.data.store import StoreError
 from harness.results.baseline import check_name, find_baseline, load_baseline
+from harness.settings import AnalysisSettings, CollectSettings, Criteria
 
 #: Input that can't be used; the message is for the person who gave it.
 EXPECTED_ERRORS = (

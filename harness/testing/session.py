@@ -10,8 +10,8 @@ from gemma_mlx.system.terminal import printable
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.layers import Analysis
-from harness.analysis.verdict import Criteria
 from harness.data.activations import LayerSite
+from harness.settings import Criteria
 from harness.testing.plan import EXPECTED_ERRORS, Plan, make_plan
 
 #: The options, or why they can't be used.

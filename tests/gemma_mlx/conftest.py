@@ -4,7 +4,7 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import Gemma
-from tests.gemma_mlx.checkpoints import random_checkpoint
+from tests.support.checkpoints import random_checkpoint
 
 
 @pytest.fixture(scope="session")

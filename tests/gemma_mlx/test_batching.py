@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import gemma_mlx
 from gemma_mlx import SITES, Gemma, Generation, Request, RequestError
 from gemma_mlx.cache import BatchCache
-from tests.gemma_mlx.checkpoints import CONFIG, random_checkpoint, relative_error
+from tests.support.checkpoints import CONFIG, random_checkpoint, relative_error
 
 TOLERANCE = 1e-4
 LAYERS = CONFIG["num_hidden_layers"]

@@ -9,8 +9,8 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import SITES, Gemma, Generation
-from tests.gemma_mlx import reference
-from tests.gemma_mlx.checkpoints import config, relative_error, save, weights
+from tests.support import definition as reference
+from tests.support.checkpoints import config, relative_error, save, weights
 
 TOLERANCE = 1e-4
 FIXED = tuple(name for name in SITES if name != "attn_pattern")

@@ -11,8 +11,8 @@ import pytest
 import gemma_mlx
 from gemma_mlx import SITES, Gemma, Generation, RequestError
 from gemma_mlx.intervention import ablate, add, scale
-from tests.gemma_mlx import reference
-from tests.gemma_mlx.checkpoints import CONFIG, config, relative_error, save, weights
+from tests.support import definition as reference
+from tests.support.checkpoints import CONFIG, config, relative_error, save, weights
 
 FIXED = tuple(name for name in SITES if name != "attn_pattern")
 LAYER = 2

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 import gemma_mlx
 from gemma_mlx import CheckpointError, GemmaConfig
-from tests.gemma_mlx.checkpoints import CONFIG, config, random_checkpoint, relative_error, save
-from tests.gemma_mlx.checkpoints import weights as random_weights
+from tests.support.checkpoints import CONFIG, config, random_checkpoint, relative_error, save
+from tests.support.checkpoints import weights as random_weights
 
 IDS = [[2, 9, 30, 4, 100]]
 UP = "model.layers.1.mlp.up_proj.weight"

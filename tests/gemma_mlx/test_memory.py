@@ -10,7 +10,7 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import SITES, Gemma, Request
-from tests.gemma_mlx.checkpoints import random_checkpoint
+from tests.support.checkpoints import random_checkpoint
 
 FIXED = tuple(name for name in SITES if name != "attn_pattern")
 LAYERS = 6

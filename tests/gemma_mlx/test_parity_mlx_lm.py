@@ -15,9 +15,9 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import Gemma
-from tests.gemma_mlx.checkpoints import config as text_config
-from tests.gemma_mlx.checkpoints import random_checkpoint, relative_error, save, weights
-from tests.gemma_mlx.tokenizers import save_tokenizer
+from tests.support.checkpoints import config as text_config
+from tests.support.checkpoints import random_checkpoint, relative_error, save, weights
+from tests.support.tokenizers import save_tokenizer
 
 mlx_lm = pytest.importorskip("mlx_lm", reason="parity with mlx-lm needs the extra 'test'")
 from mlx_lm.convert import convert  # noqa: E402

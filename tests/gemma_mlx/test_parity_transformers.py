@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import gemma_mlx
 from gemma_mlx import SITES, Gemma, Generation
-from tests.gemma_mlx.checkpoints import relative_error
+from tests.support.checkpoints import relative_error
 
 torch = pytest.importorskip("torch", reason="parity with transformers needs the extra 'parity'")
 transformers = pytest.importorskip("transformers")

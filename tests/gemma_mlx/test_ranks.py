@@ -10,11 +10,11 @@ from mlx_lm import convert
 
 import gemma_mlx
 from gemma_mlx import RanksError
-from tests.gemma_mlx.checkpoints import random_checkpoint, relative_error
-from tests.gemma_mlx.together import everything, projection_bytes
-from tests.launch import finish, launch
+from tests.support.checkpoints import random_checkpoint, relative_error
+from tests.support.launch import finish, launch
+from tests.support.together_model import everything, projection_bytes
 
-TOGETHER = ["-m", "tests.gemma_mlx.together"]
+TOGETHER = ["-m", "tests.support.together_model"]
 
 
 def program(body: str, tmp_path: Path) -> Path:

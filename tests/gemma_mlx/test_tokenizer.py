@@ -9,7 +9,7 @@ import pytest
 import gemma_mlx
 from gemma_mlx import CheckpointError, RequestError
 from gemma_mlx.tokenizer import GemmaTokenizer
-from tests.gemma_mlx.tokenizers import CONTROL, TEMPLATE, save_tokenizer
+from tests.support.tokenizers import CONTROL, TEMPLATE, save_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

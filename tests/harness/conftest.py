@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from gemma_mlx import Checkpoint
-from tests.harness.builders import checkpoint
+from tests.support.builders import checkpoint
 
 
 @pytest.fixture(scope="session")

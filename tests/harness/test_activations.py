@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from harness.data.activations import AnalysisError, read_activations, token_arms
-from tests.harness.builders import document, entry, noise, parsed, run_of, two_categories
-from tests.harness.measured import measured
+from tests.support.builders import document, entry, noise, parsed, run_of, two_categories
+from tests.support.measured import measured
 
 PAIRS = parsed(two_categories(12))
 LAYERS, SITES = (3, 7), ("resid_post", "mlp_out")

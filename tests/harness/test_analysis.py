@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.analysis.layers import AnalysisError, AnalysisSettings, analyze
+from harness.analysis.layers import AnalysisError, analyze
 from harness.data.pairs import parse_pairs
+from harness.settings import AnalysisSettings
 from harness.stats import in_sample_separation, separation
-from tests.harness.builders import (
+from tests.support.builders import (
     document,
     entry,
     noise,

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness.analysis.layers import AnalysisSettings, layer_id
-from harness.analysis.verdict import Criteria
+from harness.analysis.layers import layer_id
 from harness.data.activations import PairActivations
 from harness.data.pairs import Pair
 from harness.data.store import StoreError
@@ -28,7 +27,8 @@ from harness.results.baseline import (
     save_baseline,
 )
 from harness.results.file import to_json
-from tests.harness.measured import analysis_from, measured
+from harness.settings import AnalysisSettings, Criteria
+from tests.support.measured import analysis_from, measured
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 CRITERIA = Criteria(d_threshold=0.7, alpha=0.01)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.experiment import EMBEDDED_PAIRS
-from tests.harness.builders import written
-from tests.harness.test_plugin import BASE, QUICK, ROOT, run_checks
+from tests.support.builders import written
+from tests.support.runs import BASE, QUICK, ROOT, run_checks
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -10,13 +10,14 @@ import gemma_mlx
 from gemma_mlx import intervention
 from harness.analysis import causality
 from harness.analysis.causality import NEUTRAL_PROMPTS, causal_effects
-from harness.analysis.verdict import Criteria, uses_direction
+from harness.analysis.verdict import uses_direction
 from harness.data.activations import AnalysisError
 from harness.data.store import Response
-from tests.gemma_mlx.checkpoints import config, save, weights
-from tests.gemma_mlx.tokenizers import save_tokenizer
-from tests.harness.builders import layer_result
-from tests.harness.measured import TINY, measured, pairs_of, tiny_checkpoint
+from harness.settings import Criteria
+from tests.support.builders import layer_result
+from tests.support.checkpoints import config, save, weights
+from tests.support.measured import TINY, measured, pairs_of, tiny_checkpoint
+from tests.support.tokenizers import save_tokenizer
 
 PAIRS = pairs_of(12)
 LAST = (1, "resid_post")

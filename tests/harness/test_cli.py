@@ -14,7 +14,6 @@ import pytest
 from gemma_mlx import SITES
 from gemma_mlx.__main__ import main as run_model
 from gemma_mlx.__main__ import read_prompts
-from harness.analysis.verdict import Criteria
 from harness.cli import collecting, main
 from harness.data import npz_layout
 from harness.data.activations import AnalysisError
@@ -22,7 +21,8 @@ from harness.data.npz_layout import read_npz
 from harness.data.pairs import load_pairs
 from harness.results import file as results_module
 from harness.results.file import FILE_NAME, read_results
-from tests.harness.builders import (
+from harness.settings import Criteria
+from tests.support.builders import (
     analysis_of,
     checkpoint,
     layer_result,

@@ -14,22 +14,11 @@ import gemma_mlx
 import harness.collect
 from gemma_mlx import Checkpoint, CheckpointError, RequestError, Sampling
 from harness.analysis.layers import AnalysisError, analyze
-from harness.collect import CollectSettings, collect
 from harness.data.store import RunStore
 from harness.results.provenance import origin
-from tests.harness.builders import checkpoint, document, entry, parsed, two_categories
-
-PAIRS = parsed(two_categories(4))
-# Eight prompts in three batches.
-SETTINGS = CollectSettings(max_tokens=3, batch_size=3, layers=(0, 3, 5))
-
-
-def gather(model, root, settings=SETTINGS, *, pairs=PAIRS, **options):
-    return collect(model, pairs, settings, root, progress=False, **options)
-
-
-def shards(run: RunStore) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in run.shards().values()}
+from harness.settings import CollectSettings
+from tests.support.builders import checkpoint, document, entry, parsed
+from tests.support.collecting import PAIRS, SETTINGS, gather, shards
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +199,7 @@ class TestReuse:
     def test_two_processes_at_once(self, small_checkpoint, undisturbed, tmp_path):
         script = (
             "import sys; from pathlib import Path; import gemma_mlx\n"
-            "from tests.harness.test_collect import gather\n"
+            "from tests.support.collecting import gather\n"
             "run_batch, count = gemma_mlx.run_batch, []\n"
             "def counted(*args): count.append(1); return run_batch(*args)\n"
             "gemma_mlx.run_batch = counted\n"

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from harness import __main__
-from harness.analysis.verdict import Criteria
 from harness.cli import comparing
 from harness.data.activations import AnalysisError, PairActivations
 from harness.report import depth as compare_models
 from harness.report import plots
 from harness.results.baseline import load_baseline, save_baseline
-from tests.harness.measured import analysis_from, measured, pairs_of, version_of
+from harness.settings import Criteria
+from tests.support.measured import analysis_from, measured, pairs_of, version_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 ROOT = Path(__main__.__file__).resolve().parent.parent

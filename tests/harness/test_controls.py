@@ -12,7 +12,6 @@ from harness.analysis.comparison import LayerComparison
 from harness.analysis.controls import TextBaseline, category_transfer, step_curves, text_baselines
 from harness.analysis.verdict import (
     CheckFailedError,
-    Criteria,
     beyond_base,
     beyond_text,
     companion_separates,
@@ -23,8 +22,9 @@ from harness.analysis.verdict import (
 )
 from harness.data.pairs import Pair
 from harness.data.store import Response
+from harness.settings import Criteria
 from harness.stats import CategoryTransfer, DirectionDrift, separation
-from tests.harness.builders import (
+from tests.support.builders import (
     SEPARATION,
     layer_result,
     noise,
@@ -33,7 +33,7 @@ from tests.harness.builders import (
     run_of,
     two_categories,
 )
-from tests.harness.measured import change_of, measured, pairs_of
+from tests.support.measured import change_of, measured, pairs_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 KEY = (0, "mlp_out")

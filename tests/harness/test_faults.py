@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 import gemma_mlx
-from harness.collect import CollectSettings, collect
+from harness.collect import collect
 from harness.data.store import StoreError
 from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS, INTERRUPTED
-from tests.harness.builders import parsed, two_categories
-from tests.harness.forked import started
+from harness.settings import CollectSettings
+from tests.support.builders import parsed, two_categories
+from tests.support.forked import started
 
 PAIRS = parsed(two_categories(4))
 # Eight prompts in four batches.

@@ -6,8 +6,9 @@ import pytest
 
 from benchmarks.calibration import OTHER_SEEDS, split_page
 from benchmarks.flakiness import JUDGES, Found, judged, markdown, with_seeds
-from harness.analysis.layers import AnalysisSettings, analyze
-from tests.harness.builders import noise, parsed, planted, run_of, two_categories
+from harness.analysis.layers import analyze
+from harness.settings import AnalysisSettings
+from tests.support.builders import noise, parsed, planted, run_of, two_categories
 
 
 def test_flips_are_seeds_that_differ_from_the_commonest():

@@ -11,16 +11,16 @@ import pytest
 
 from gemma_mlx.__main__ import main as run_model
 from harness.analysis.comparison import BaselineError
-from harness.analysis.verdict import Criteria
 from harness.cli import main
 from harness.report.outputs import PLOT_NAME
 from harness.results.baseline import DIRECTORY, check_name, save_baseline
 from harness.results.file import FILE_NAME
-from tests.gemma_mlx.checkpoints import config, random_checkpoint, save, weights
-from tests.gemma_mlx.tokenizers import save_tokenizer
-from tests.harness.builders import document, entry, two_categories, written
-from tests.harness.measured import analysis_from, measured
-from tests.harness.test_plugin import run_checks
+from harness.settings import Criteria
+from tests.support.builders import document, entry, two_categories, written
+from tests.support.checkpoints import config, random_checkpoint, save, weights
+from tests.support.measured import analysis_from, measured
+from tests.support.runs import run_checks
+from tests.support.tokenizers import save_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs", "ignore:Glyph")
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data.pairs import PairsError, load_pairs, parse_pairs
-from tests.harness.builders import document, entry, parsed, two_categories, written
+from tests.support.builders import document, entry, parsed, two_categories, written
 
 ROOT = "alignment_artifact_prompt_pairs"
 SEED_FILE = {

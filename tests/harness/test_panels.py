@@ -17,15 +17,15 @@ from harness.analysis.causality import Effect
 from harness.analysis.comparison import LayerComparison, VersionComparison
 from harness.analysis.controls import TextBaseline
 from harness.analysis.layers import layer_id
-from harness.analysis.verdict import Criteria
 from harness.data.pairs import Pair
 from harness.report import panels, plots
 from harness.report.page import comparison_headline, summary_html
 from harness.report.plots import to_bytes
 from harness.report.tables import comparison_table
+from harness.settings import Criteria
 from harness.stats import CategoryTransfer, DirectionDrift, StepSeparation
-from tests.harness.builders import SEPARATION, analysis_of, layer_result, responses
-from tests.harness.measured import change_of
+from tests.support.builders import SEPARATION, analysis_of, layer_result, responses
+from tests.support.measured import change_of
 
 NAN, INFINITY = math.nan, math.inf
 SITES = ("mlp_out", "attn_out", "resid_post")

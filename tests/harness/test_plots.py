@@ -13,9 +13,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.testing.compare import compare_images
 
-from harness.analysis.verdict import Criteria
 from harness.report.plots import distribution_figure, scores_figure, separation_figure, to_bytes
-from tests.harness.builders import analysis_of, layer_result
+from harness.settings import Criteria
+from tests.support.builders import analysis_of, layer_result
 
 CRITERIA = Criteria(d_threshold=0.8)
 NAN = math.nan

@@ -7,9 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,17 +17,16 @@ import matplotlib.image
 import pytest
 
 import gemma_mlx
-import harness
 from gemma_mlx import Checkpoint
 from harness import options, plugin
-from harness.collect import CollectSettings, collect
+from harness.collect import collect
 from harness.data.pairs import load_pairs
 from harness.data.store import StoreError
 from harness.experiment import INTERRUPTED
 from harness.results.provenance import COLLECTED
+from harness.settings import CollectSettings
 from harness.testing.session import ANALYSIS
-from tests.gemma_mlx.checkpoints import config as model_config
-from tests.harness.builders import (
+from tests.support.builders import (
     analysis_of,
     document,
     entry,
@@ -37,56 +34,22 @@ from tests.harness.builders import (
     two_categories,
     written,
 )
+from tests.support.checkpoints import config as model_config
+from tests.support.runs import (
+    ALIGNED,
+    BASE,
+    PAIRS,
+    PLOT,
+    QUICK,
+    RESULTS,
+    ROOT,
+    VECTOR,
+    command,
+    run_checks,
+)
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
-
-ROOT = Path(harness.__file__).resolve().parent.parent
-BASE = ROOT / "fixtures" / "tiny-gemma3-base"
-ALIGNED = ROOT / "fixtures" / "tiny-gemma3-aligned"
-PAIRS = ROOT / "fixtures" / "alignment_artifact_prompt_pairs.json"
-RESULTS = "alignment_artifact_analysis_results.json"
-PLOT = "alignment_artifact_analysis_plot.png"
-VECTOR = "alignment_artifact_analysis_plot.svg"
-QUICK = ("--max-tokens", "4", "--replicates", "200")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run of the checks in a process of its own."""
-
-    code: int
-    output: str
-    folder: Path
-
-    @property
-    def results(self):
-        def refuse(name):
-            raise AssertionError(f"{name} isn't JSON")
-
-        text = (self.folder / RESULTS).read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=refuse)
-
-    @property
-    def page(self) -> str:
-        return (self.folder / "report.html").read_text(encoding="utf-8")
-
-
-def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)]
-
-
-def run_checks(folder: Path, *arguments) -> Run:
-    """The checks, from within `folder`, with all that they leave where they leave it."""
-    done = subprocess.run(
-        command(ROOT / "artifact_checks", *arguments),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return Run(done.returncode, done.stdout, folder / "artifact_report")
 
 
 @pytest.fixture(scope="module")

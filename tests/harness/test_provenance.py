@@ -6,10 +6,9 @@ import subprocess
 import pytest
 
 import gemma_mlx
-from harness.analysis.layers import AnalysisSettings
-from harness.collect import CollectSettings
 from harness.results.provenance import provenance
-from tests.harness.builders import document, entry, parsed
+from harness.settings import AnalysisSettings, CollectSettings
+from tests.support.builders import document, entry, parsed
 
 
 def facts(checkpoint, version="1.0"):

@@ -11,10 +11,10 @@ import pytest
 from gemma_mlx import CheckpointError, RequestError
 from harness.collect import _deal
 from harness.data.store import RunStore
-from tests.harness.test_collect import SETTINGS, gather, shards
-from tests.launch import finish, launch, launcher
+from tests.support.collecting import SETTINGS, gather, shards
+from tests.support.launch import finish, launch, launcher
 
-PROGRAM = ["-m", "tests.harness.together"]
+PROGRAM = ["-m", "tests.support.together_collect"]
 BATCHES = 3
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.analysis.verdict import Criteria
 from harness.data.activations import Dropped
 from harness.data.pairs import Pair
 from harness.report import plots
 from harness.report.page import close_sentence, headline, power_sentence, summary_html
 from harness.report.tables import terminal_table
-from tests.harness.builders import PAIRS, analysis_of, layer_result, responses
+from harness.settings import Criteria
+from tests.support.builders import PAIRS, analysis_of, layer_result, responses
 
 CRITERIA = Criteria()
 
@@ -232,7 +232,7 @@ class TestEscaping:
         addresses = [v for name, v in shown.attributes if name in ("src", "href", "srcset")]
         assert addresses
         assert all(address.startswith(("data:image/", "#")) for address in addresses)
-        script = (Path(harness.__file__).parent / "templates" / "report.js").read_text()
+        script = (Path(harness.__file__).parent / "report" / "templates" / "report.js").read_text()
         assert shown.tags.count("script") == 1
         assert f"<script>{script.rstrip()}</script>" in content
         assert not {"link", "iframe", "object", "base", "form"} & set(shown.tags)

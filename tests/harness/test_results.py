@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from harness.analysis.verdict import Criteria
 from harness.data.activations import Dropped
 from harness.data.store import StoreError
 from harness.results.file import SCHEMA_VERSION, to_json, write_results
-from tests.harness.builders import PAIRS, analysis_of, layer_result, responses
+from harness.settings import Criteria
+from tests.support.builders import PAIRS, analysis_of, layer_result, responses
 
 CRITERIA = Criteria(d_threshold=0.7, alpha=0.01)
 

@@ -16,13 +16,13 @@ import pytest
 import gemma_mlx
 import harness
 from gemma_mlx import CheckpointError, RequestError
-from harness.analysis.layers import AnalysisSettings
 from harness.data.activations import AnalysisError
 from harness.data.pairs import PairsError, load_pairs
 from harness.experiment import STORE, Collection
 from harness.results.baseline import find_baseline, load_baseline
-from tests.harness.builders import document, entry, parsed, two_categories, written
-from tests.harness.measured import tiny_checkpoint
+from harness.settings import AnalysisSettings, CollectSettings
+from tests.support.builders import document, entry, parsed, two_categories, written
+from tests.support.measured import tiny_checkpoint
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
@@ -215,7 +215,6 @@ class TestPositions:
         monkeypatch.setattr(
             Collection, "collect", lambda self, positions=None: asked.append(positions)
         )
-        from harness.collect import CollectSettings
 
         for positions in ("generated", "forced"):
             collection = Collection(None, None, CollectSettings(positions=positions), store)

@@ -13,12 +13,13 @@ import harness
 from gemma_mlx.npz import step_file, write_steps
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import compare_versions
-from harness.analysis.layers import AnalysisSettings, analyze
-from harness.analysis.verdict import Criteria, effect_size
+from harness.analysis.layers import analyze
+from harness.analysis.verdict import effect_size
 from harness.report.tables import COLUMNS
 from harness.results.file import ResultsError, check, read_results, schema, to_json, write_results
 from harness.results.schema import from_plain, plain, schema_of
-from tests.harness.builders import (
+from harness.settings import AnalysisSettings, Criteria
+from tests.support.builders import (
     analysis_of,
     layer_result,
     noise,
@@ -27,7 +28,7 @@ from tests.harness.builders import (
     run_of,
     two_categories,
 )
-from tests.harness.measured import measured, version_of
+from tests.support.measured import measured, version_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 ROOT = Path(harness.__file__).resolve().parent.parent

@@ -361,7 +361,7 @@ class TestDamage:
 
 
 def collector(root: Path, log: Path, *, kill_at: int = 0) -> subprocess.Popen[bytes]:
-    repository = Path(store.__file__).parent.parent
+    repository = Path(store.__file__).parents[2]
     return subprocess.Popen(
         [sys.executable, "-c", COLLECTOR, root, log, str(kill_at)], cwd=repository
     )
@@ -396,7 +396,7 @@ class TestProcesses:
         )
         holder = subprocess.Popen(
             [sys.executable, "-c", script],
-            cwd=Path(store.__file__).parent.parent,
+            cwd=Path(store.__file__).parents[2],
             stdout=subprocess.PIPE,
             text=True,
         )

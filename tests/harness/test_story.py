@@ -9,10 +9,11 @@ import pytest
 
 import harness
 from harness.analysis.comparison import VersionComparison
-from harness.analysis.layers import Analysis, AnalysisSettings
-from harness.analysis.verdict import Criteria, overall
+from harness.analysis.layers import Analysis
+from harness.analysis.verdict import overall
 from harness.experiment import EMBEDDED_MODEL
 from harness.results.baseline import compare_with, load_baseline, save_baseline
+from harness.settings import AnalysisSettings, Criteria
 
 FIXTURES = EMBEDDED_MODEL.parent
 LAYERS = (0, 3, 6)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from harness.analysis.verdict import (
     CheckFailedError,
-    Criteria,
     above_chance,
     companion_separates,
     decimal,
@@ -20,9 +19,10 @@ from harness.analysis.verdict import (
     shuffled_labels,
     significant,
 )
+from harness.settings import Criteria
 from harness.stats import separation
-from tests.harness.builders import layer_result
-from tests.stats.data import pairs
+from tests.support.arrays import pairs
+from tests.support.builders import layer_result
 
 CRITERIA = Criteria(d_threshold=0.8, alpha=0.05)
 

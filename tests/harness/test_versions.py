@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from harness.analysis.comparison import BaselineError, check_comparable, compare_versions
-from harness.analysis.layers import AnalysisSettings
 from harness.analysis.verdict import unchanged
-from harness.collect import CollectSettings
 from harness.data.activations import AnalysisError, PairActivations
 from harness.results.provenance import provenance
+from harness.settings import AnalysisSettings, CollectSettings
 from harness.stats import compare
-from tests.harness.builders import parsed, two_categories
-from tests.harness.measured import facts, measured, pairs_of, version_of
+from tests.support.builders import parsed, two_categories
+from tests.support.measured import facts, measured, pairs_of, version_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 ONE, TWO = (0, "mlp_out"), (1, "mlp_out")

@@ -6,7 +6,7 @@ import pytest
 from harness.stats import compare, separation
 from harness.stats.compare import holm
 from tests.stats import reference
-from tests.stats.data import pairs
+from tests.support.arrays import pairs
 
 
 def versions(seed=0, n=40, hidden=50, effects=(1.0, 1.0), noise=0.3):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.stats import average_duplicates, distinct_pairs, finite_pairs, pair_means, separation
-from tests.stats.data import pairs
+from tests.support.arrays import pairs
 
 QUICK = {"permutations": 200, "bootstrap": 20}
 

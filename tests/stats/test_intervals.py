@@ -8,7 +8,7 @@ from harness.stats.intervals import accuracy_interval, bootstrap_interval, expan
 from harness.stats.kernels import kernels
 from harness.stats.resample import Flipper
 from tests.stats import reference
-from tests.stats.data import pairs
+from tests.support.arrays import pairs
 
 
 def expansion(artifact, natural):

@@ -7,7 +7,7 @@ import pytest
 
 from harness.stats import compare, separation, step_curve
 from harness.stats.intervals import bootstrap_interval, bootstrap_interval_se
-from tests.stats.data import pairs
+from tests.support.arrays import pairs
 
 SEEDS = range(200)
 

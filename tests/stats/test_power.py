@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.stats import pairs_needed, pairs_to_decide, separation, smallest_detectable_effect
-from tests.stats.data import pairs
+from tests.support.arrays import pairs
 
 
 def test_published_values():

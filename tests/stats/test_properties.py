@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
 from harness.stats import compare, separation
-from tests.stats.data import pairs
+from tests.support.arrays import pairs
 
 FIGURES = (
     "d",

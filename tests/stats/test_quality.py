@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ortho_group
 
 from harness.stats import debiased_cka, direction_drift, pair_quality
-from tests.stats.data import pairs
+from tests.support.arrays import pairs
 
 
 def test_cosines_are_with_the_other_pairs():

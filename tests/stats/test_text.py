@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.stats import bag_of_tokens, compare, separation, text_lengths
-from tests.stats.data import pairs
+from tests.support.arrays import pairs
 
 
 def texts(seed, n, lengths, weights):

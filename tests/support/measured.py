@@ -10,15 +10,14 @@ import numpy as np
 
 from gemma_mlx import Checkpoint
 from harness.analysis.comparison import Version
-from harness.analysis.layers import Analysis, AnalysisSettings
-from harness.analysis.verdict import Criteria
-from harness.collect import CollectSettings
+from harness.analysis.layers import Analysis
 from harness.data.activations import LayerSite, PairActivations
 from harness.data.pairs import Pair
 from harness.results.file import to_json
 from harness.results.schema import plain
+from harness.settings import AnalysisSettings, CollectSettings, Criteria
 from harness.stats import Comparison
-from tests.harness.builders import analysis_of, checkpoint, entry, layer_result
+from tests.support.builders import analysis_of, checkpoint, entry, layer_result
 
 #: What `harness.results.provenance` says of a run, as a results file has it.
 PROVENANCE: dict[str, Any] = plain(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.gemma_mlx.checkpoints import Weights
+from tests.support.checkpoints import Weights
 
 Change = Callable[[str, int, np.ndarray], np.ndarray]
 

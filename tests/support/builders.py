@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import Checkpoint
-from harness.analysis.layers import Analysis, AnalysisSettings, LayerResult, PairResponses
+from harness.analysis.layers import Analysis, LayerResult, PairResponses
 from harness.data.activations import PairActivations
 from harness.data.pairs import CONDITIONS, Pair, PromptPairs, parse_pairs
 from harness.data.store import Record, Response, RunStore
+from harness.settings import AnalysisSettings
 from harness.stats import InSampleSeparation, Separation
-from tests.gemma_mlx.checkpoints import random_checkpoint
-from tests.gemma_mlx.tokenizers import save_tokenizer
+from tests.support.checkpoints import random_checkpoint
+from tests.support.tokenizers import save_tokenizer
 
 #: Activations (steps, width) of one prompt at a layer and site.
 Tokens = Callable[[Pair, str, int, str], np.ndarray]

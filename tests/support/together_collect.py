@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gemma_mlx
-from tests.harness.test_collect import SETTINGS, gather
+from tests.support.collecting import SETTINGS, gather
 
 
 def main(model: str, store: str, changes: str) -> None:

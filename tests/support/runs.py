@@ -1,0 +1,54 @@
+"""Runs of the checks in processes of their own."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "fixtures" / "tiny-gemma3-base"
+ALIGNED = ROOT / "fixtures" / "tiny-gemma3-aligned"
+PAIRS = ROOT / "fixtures" / "alignment_artifact_prompt_pairs.json"
+RESULTS = "alignment_artifact_analysis_results.json"
+PLOT = "alignment_artifact_analysis_plot.png"
+VECTOR = "alignment_artifact_analysis_plot.svg"
+QUICK = ("--max-tokens", "4", "--replicates", "200")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of the checks in a process of its own."""
+
+    code: int
+    output: str
+    folder: Path
+
+    @property
+    def results(self):
+        def refuse(name):
+            raise AssertionError(f"{name} isn't JSON")
+
+        text = (self.folder / RESULTS).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=refuse)
+
+    @property
+    def page(self) -> str:
+        return (self.folder / "report.html").read_text(encoding="utf-8")
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)]
+
+
+def run_checks(folder: Path, *arguments) -> Run:
+    """The checks, from within `folder`, with all that they leave where they leave it."""
+    done = subprocess.run(
+        command(ROOT / "artifact_checks", *arguments),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, folder / "artifact_report")
