@@ -1,143 +1,262 @@
-"""The whole way from a model and a pairs file to an `Analysis`."""
+"""What is run, once: a model, pairs, and how to collect and to estimate."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gemma_mlx
-from gemma_mlx import ALONE, Checkpoint, Positions, Ranks
-from harness.analysis.layers import Analysis
-from harness.analysis.layers import analyze as analyze_run
+from gemma_mlx import ALONE, Checkpoint, Positions, Ranks, RequestError
+from harness import analysis, options
+from harness.analysis import Analysis
 from harness.collect import collect
-from harness.data.pairs import PromptPairs, load_pairs
+from harness.data import embedded
+from harness.data.activations import LayerSite
+from harness.data.pairs import PairsError, PromptPairs, load_pairs
 from harness.data.store import RunStore
+from harness.results import Results
 from harness.results.provenance import origin, provenance
-from harness.settings import AnalysisSettings, CollectSettings
-
-_FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
-#: The embedded checkpoint and the embedded prompt pairs.
-EMBEDDED_MODEL = _FIXTURES / "tiny-gemma3-aligned"
-EMBEDDED_PAIRS = _FIXTURES / "alignment_artifact_prompt_pairs.json"
-
-#: Where activations are kept, in the working directory.
-STORE = Path(".artifact_store")
-
-#: What is said where a signal ended the work.
-INTERRUPTED = (
-    "interrupted; what was finished is kept, and the same command, without --recollect, goes on "
-    "from there"
-)
+from harness.settings import STORE, AnalysisSettings, CollectSettings, Criteria
 
 
 @dataclass(frozen=True)
-class Collection:
-    """How to collect for one model and one pairs file, at any positions."""
+class Experiment:
+    """What is run. Nothing is read before it is needed, and each thing once.
 
-    checkpoint: Checkpoint
-    pairs: PromptPairs
-    settings: CollectSettings
-    store: Path
-    again: bool = False
-    progress: bool = True
-    ranks: Ranks = ALONE
+    Attributes:
+        model, revision: checkpoint folder, `owner/name` on the hub, or an embedded model's name.
+        pairs: a prompt pairs file, or pairs that were loaded already.
+        layers: all by default.
+        sites, positions, max_tokens, chat, tensor_parallel, batch_size: how to collect, as in
+            `CollectSettings`.
+        companions: other positions to estimate the separation at, too; beside generated tokens
+            always those that hold the words constant.
+        base_model: what the model is compared with, on the same pairs.
+        settings: replicates, level, seed of the statistics.
+        store: where activations are kept.
+        recollect: collect anew what the store already has.
 
-    def collect(self, positions: Positions | None = None) -> RunStore:
-        """The run at these positions, by default the settings' own; see `harness.collect`."""
-        settings = replace(self.settings, positions=positions or self.settings.positions)
+    Raises:
+        gemma_mlx.RequestError: a site or positions that don't exist, when it is made; by its
+            attributes and methods, also:
+        gemma_mlx.CheckpointError, harness.data.pairs.PairsError, harness.data.store.StoreError,
+        harness.data.activations.AnalysisError: model, pairs, store or activations can't be used.
+    """
+
+    model: str | os.PathLike[str] = embedded.MODEL
+    pairs: str | os.PathLike[str] | PromptPairs = embedded.PAIRS
+    revision: str | None = field(default=None, kw_only=True)
+    layers: Sequence[int] | None = field(default=None, kw_only=True)
+    sites: Sequence[str] = field(default=CollectSettings.sites, kw_only=True)
+    positions: Positions = field(default=CollectSettings.positions, kw_only=True)
+    companions: Sequence[Positions] = field(default=(), kw_only=True)
+    max_tokens: int = field(default=CollectSettings.max_tokens, kw_only=True)
+    chat: bool = field(default=CollectSettings.chat, kw_only=True)
+    tensor_parallel: int = field(default=CollectSettings.tensor_parallel, kw_only=True)
+    batch_size: int | None = field(default=CollectSettings.batch_size, kw_only=True)
+    base_model: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    settings: AnalysisSettings = field(default_factory=AnalysisSettings, kw_only=True)
+    store: str | os.PathLike[str] = field(default=STORE, kw_only=True)
+    recollect: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name, chosen, known in (
+            ("sites", self.sites, gemma_mlx.VECTOR_SITES),
+            ("positions", [self.positions], get_args(Positions)),
+            ("companions", self.companions, get_args(Positions)),
+        ):
+            for value in [chosen] if isinstance(chosen, str) else chosen:
+                if isinstance(chosen, str) or value not in known:
+                    raise RequestError(f"{name}: {value!r}; choose from {', '.join(known)}")
+
+    @classmethod
+    def from_options(cls, given: options.Given, **more: Any) -> "Experiment":
+        """The experiment that a command line or a pytest configuration asks for.
+
+        Raises:
+            harness.options.OptionError: naming the option.
+        """
+        positions, *companions = options.POSITIONS.read(given)
+        return cls(
+            options.MODEL.read(given),
+            options.PAIRS.read(given),
+            revision=options.REVISION.read(given),
+            layers=options.LAYERS.read(given),
+            sites=options.SITE.read(given),
+            positions=positions,
+            companions=tuple(companions),
+            max_tokens=options.MAX_TOKENS.read(given),
+            chat=not options.NO_CHAT.read(given),
+            tensor_parallel=options.TENSOR_PARALLEL.read(given),
+            base_model=options.BASE_MODEL.read(given),
+            settings=options.analysis_settings(given),
+            store=options.STORE_FOLDER.read(given),
+            recollect=options.RECOLLECT.read(given),
+            **more,
+        )
+
+    @cached_property
+    def prompt_pairs(self) -> PromptPairs:
+        """The pairs, loaded."""
+        return self.pairs if isinstance(self.pairs, PromptPairs) else load_pairs(self.pairs)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The model's files, fetched if they lie on the hub; nothing of them is loaded."""
+        return _find(self.model, self.revision)
+
+    @cached_property
+    def collection(self) -> CollectSettings:
+        """How to collect; needs no more of the model than its config.json.
+
+        Raises:
+            gemma_mlx.RequestError: a layer that the model hasn't.
+        """
+        shape = _find(self.model, self.revision, config_only=True).config
+        every = range(shape.num_hidden_layers)
+        layers = tuple(every if self.layers is None else sorted(set(self.layers)))
+        absent = [layer for layer in layers if layer not in every]
+        if absent or not layers:
+            raise RequestError(
+                f"layers: layer {absent[0]} doesn't exist; the model has layers 0 to {every[-1]}"
+                if absent
+                else "layers: name at least one"
+            )
+        return CollectSettings(
+            sites=tuple(dict.fromkeys(self.sites)),
+            layers=layers,
+            positions=self.positions,
+            max_tokens=self.max_tokens,
+            batch_size=self.batch_size,
+            chat=self.chat,
+            tensor_parallel=self.tensor_parallel,
+        )
+
+    @property
+    def family(self) -> list[LayerSite]:
+        """Every (layer, site) that is looked at, which the corrected p-values are about."""
+        return [(layer, site) for site in self.collection.sites for layer in self.collection.layers]
+
+    def check(self, *, least_pairs: int) -> None:
+        """Read pairs and config.json now, so that what is wrong with them is said at once.
+
+        Raises:
+            PairsError: also where there are fewer than `least_pairs`.
+        """
+        pairs = self.prompt_pairs
+        if len(pairs) < least_pairs:
+            raise PairsError(
+                f"{pairs.source}: {len(pairs)} pairs; at least {least_pairs} are needed"
+            )
+        _ = self.collection
+
+    def collect(
+        self, positions: Positions | None = None, *, progress: bool = True, ranks: Ranks = ALONE
+    ) -> RunStore:
+        """The run at these positions, by default the experiment's own; see `harness.collect`."""
+        settings = replace(self.collection, positions=positions or self.positions)
         if settings.positions == "prompt_last":
             # The prompt alone is read: nothing need be written after it.
             settings = replace(settings, max_tokens=0)
         return collect(
             self.checkpoint,
-            self.pairs,
+            self.prompt_pairs,
             settings,
-            self.store,
-            again=self.again,
-            progress=self.progress,
-            ranks=self.ranks,
+            Path(self.store),
+            again=self.recollect,
+            progress=progress,
+            ranks=ranks,
         )
 
-    def companions(self, asked: Sequence[Positions] = ()) -> dict[str, RunStore]:
-        """Runs at other positions: those asked for, and beside generated tokens always the two
-        that hold the words constant."""
-        names = list(asked)
-        if self.settings.positions == "generated":
-            names += [n for n in ("forced", "prompt_last") if n not in names]
+    @cached_property
+    def activations(self) -> RunStore:
+        """The run's activations: from the store, or collected into it now."""
+        return self.collect()
+
+    @cached_property
+    def beside(self) -> dict[str, RunStore]:
+        """The same prompts at other positions, by their name."""
+        names = list(self.companions)
+        if self.positions == "generated":
+            names += [name for name in ("forced", "prompt_last") if name not in names]
         return {name: self.collect(name) for name in names}
+
+    @cached_property
+    def base_activations(self) -> RunStore | None:
+        """The same collection from the base model, if there is one."""
+        if self.base_model is None:
+            return None
+        layers = self.collection.layers
+        return replace(self, model=self.base_model, revision=None, layers=layers).activations
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Model, pairs, settings, versions and machine, as JSON values."""
+        return provenance(
+            str(self.model),
+            self.revision,
+            self.checkpoint,
+            self.prompt_pairs,
+            self.collection,
+            self.settings,
+        )
+
+    def analyze(self, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Analysis:
+        """Collect what the store lacks, and estimate the separation in the whole family.
+
+        Args:
+            progress: wraps the iteration over layers and sites, for example `tqdm`.
+        """
+        run = self.activations
+        return analysis.analyze(
+            run,
+            self.prompt_pairs,
+            layers=self.collection.layers,
+            sites=self.collection.sites,
+            settings=self.settings,
+            companions=self.beside,
+            base=self.base_activations,
+            provenance={**self.provenance, **origin(run)},
+            progress=progress,
+        )
+
+    def run(
+        self,
+        criteria: Criteria | None = None,
+        *,
+        progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    ) -> Results:
+        """`analyze`, held against the criteria."""
+        return Results(self.analyze(progress=progress), criteria or Criteria())
 
 
 def analyze(
-    model: str | os.PathLike[str] = EMBEDDED_MODEL,
-    pairs: str | os.PathLike[str] | PromptPairs = EMBEDDED_PAIRS,
+    model: str | os.PathLike[str] = embedded.MODEL,
+    pairs: str | os.PathLike[str] | PromptPairs = embedded.PAIRS,
     *,
-    revision: str | None = None,
-    layers: Sequence[int] | None = None,
-    sites: Sequence[str] = ("mlp_out",),
-    positions: Positions = "generated",
-    companions: Sequence[Positions] = (),
-    max_tokens: int = 20,
-    chat: bool = True,
-    tensor_parallel: int = 1,
-    base_model: str | os.PathLike[str] | None = None,
-    settings: AnalysisSettings | None = None,
-    store: str | os.PathLike[str] = STORE,
+    criteria: Criteria | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Analysis:
+    **more: Any,
+) -> Results:
     """Collect a model's activations, or take them from the store, and estimate the separation.
 
-    The same as `pytest artifact_checks` with the options of these names, without the checks.
+    The short way to `Experiment(model, pairs, …).run(criteria)`, and the same as
+    `pytest artifact_checks` with the options of these names, without the checks.
 
     Args:
-        model, revision: checkpoint folder, or `owner/name` on the hub.
-        pairs: a prompt pairs file, or pairs that were loaded already.
-        layers: all by default.
-        companions: other positions to estimate the separation at, too; beside generated tokens
-            always those that hold the words constant.
-        tensor_parallel: read the run that so many processes collected, who held the model
-            together.
-        base_model: what the model is compared with, on the same pairs.
-        settings: replicates, level, seed of the statistics.
-        store: where activations are kept.
-        progress: wraps the iteration over layers and sites, for example `tqdm`.
+        more: what else an `Experiment` takes.
 
     Raises:
-        gemma_mlx.CheckpointError, gemma_mlx.RequestError, harness.data.pairs.PairsError,
-        harness.data.store.StoreError, harness.data.activations.AnalysisError
+        gemma_mlx.errors.UserError: as `Experiment`.
     """
-    settings = settings or AnalysisSettings()
-    loaded = pairs if isinstance(pairs, PromptPairs) else load_pairs(pairs)
-    checkpoint = gemma_mlx.find_checkpoint(model, revision=revision)
-    every = range(checkpoint.config.num_hidden_layers)
-    collection = Collection(
-        checkpoint,
-        loaded,
-        CollectSettings(
-            sites=tuple(sites),
-            layers=tuple(every if layers is None else sorted(layers)),
-            positions=positions,
-            max_tokens=max_tokens,
-            chat=chat,
-            tensor_parallel=tensor_parallel,
-        ),
-        Path(store),
-    )
-    run = collection.collect()
-    base = None
-    if base_model is not None:
-        base = replace(collection, checkpoint=gemma_mlx.find_checkpoint(base_model)).collect()
-    facts: dict[str, Any] = provenance(
-        str(model), revision, checkpoint, loaded, collection.settings, settings
-    )
-    return analyze_run(
-        run,
-        loaded,
-        layers=collection.settings.layers,
-        sites=collection.settings.sites,
-        settings=settings,
-        companions=collection.companions(companions),
-        base=base,
-        provenance={**facts, **origin(run)},
-        progress=progress,
+    return Experiment(model, pairs, **more).run(criteria, progress=progress)
+
+
+def _find(
+    model: str | os.PathLike[str], revision: str | None, *, config_only: bool = False
+) -> Checkpoint:
+    return gemma_mlx.find_checkpoint(
+        embedded.locate(model), revision=revision, config_only=config_only
     )

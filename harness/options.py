@@ -1,266 +1,357 @@
-"""The plugin's options: command line over ini file over default."""
+"""The options, typed where they are declared; command line over ini file over default.
+
+Read by the pytest plugin in everybody's runs, so nothing heavy is imported here.
+"""
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
-import pytest
+from gemma_mlx.errors import UserError
+from gemma_mlx.request import Positions
+from gemma_mlx.sites import VECTOR_SITES
+from harness.data import embedded
+from harness.settings import (
+    COLUMNS,
+    REPORT,
+    STORE,
+    AnalysisSettings,
+    CollectSettings,
+    Criteria,
+    TableSettings,
+)
 
-from gemma_mlx import SITES, Positions
-from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS, STORE
-from harness.report.tables import COLUMNS, DEFAULT_COLUMNS
+T = TypeVar("T")
+
+# More layers than any model has, so that a slip of the pen makes no range of a billion.
+_MOST_LAYERS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option `--name`, which the ini file spells `artifact_<name>`."""
+class OptionError(UserError):
+    """An option's value that can't be used; the message names the option."""
 
-    flag: str
-    default: str | None
+
+@dataclass(frozen=True)
+class Option(Generic[T]):
+    """One option.
+
+    Attributes:
+        name: as in `--artifact-<name>`, which exists everywhere; the ini key is
+            `artifact_<name>`, with underscores.
+        parse: the value of what was typed; a `ValueError` says what would be right.
+        default: the value where nothing was typed.
+        short: whether `harness.short_options` adds `--<name>` to pytest; the command line knows
+            every option by both names.
+        many: whether it may be repeated, or list several values in the ini file; `parse` then gets
+            a list of texts.
+    """
+
+    name: str
+    parse: Callable[[Any], T]
+    default: T
     help: str
     metavar: str | None = None
-    action: str = "store"
+    short: bool = True
+    many: bool = False
 
     @property
-    def name(self) -> str:
-        return self.flag.removeprefix("--").removeprefix("artifact-").replace("-", "_")
+    def flag(self) -> str:
+        return f"--artifact-{self.name}"
+
+    @property
+    def short_flag(self) -> str:
+        return f"--{self.name}"
 
     @property
     def dest(self) -> str:
-        return f"artifact_{self.name}"
+        return f"artifact_{self.name.replace('-', '_')}"
+
+    @property
+    def is_switch(self) -> bool:
+        return self.parse is bool
 
     @property
     def keywords(self) -> dict[str, Any]:
         """As argparse and pytest take them; None stands for what wasn't given."""
+        action = "store_true" if self.is_switch else "append" if self.many else "store"
         metavar = {} if self.metavar is None else {"metavar": self.metavar}
-        return {
-            "dest": self.dest, "action": self.action, "default": None, "help": self.help, **metavar,
-        }  # fmt: skip
+        return {"dest": self.dest, "action": action, "default": None, **metavar}
+
+    def read(self, given: "Given") -> T:
+        """The option's value.
+
+        Raises:
+            OptionError: what was given can't be parsed.
+        """
+        text = given.getoption(self.dest)
+        if text is None:
+            text = given.getini(self.dest)
+            if text in (None, ""):
+                return self.default
+            if self.many:
+                text = text.replace(",", " ").split()
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            shown = ", ".join(text) if self.many else text
+            raise OptionError(f"{given.spelling(self)} {shown!r}: {error}") from None
 
 
-OPTIONS = (
-    Option(
-        "--model",
-        str(EMBEDDED_MODEL),
-        "checkpoint folder, or owner/name on the Hugging Face hub (default: the embedded model)",
-        "PATH_OR_REPO",
-    ),
-    Option("--revision", None, "branch, tag or commit of a hub repository", "REV"),
-    Option(
-        "--pairs",
-        str(EMBEDDED_PAIRS),
-        "prompt pairs file (default: the embedded one)",
-        "FILE",
-    ),
-    Option(
-        "--site",
-        "mlp_out",
-        f"where to capture: {', '.join(s for s in SITES if s != 'attn_pattern')}; may be repeated",
-        "SITE",
-        "append",
-    ),
-    Option("--layers", None, "layers to check, e.g. 6 or 0-5,12 (default: all)", "LAYERS"),
-    Option(
-        "--positions",
-        "generated",
-        f"tokens to capture: {', '.join(get_args(Positions))} (default: generated); may be "
-        "repeated: the first is what the checks are about, the others get checks of their own",
-        "WHICH",
-        "append",
-    ),
-    Option("--max-tokens", "20", "tokens to generate per prompt (default: 20)", "N"),
-    Option(
-        "--no-chat",
-        None,
-        "give prompts to the model without its chat template, as base models want",
-        action="store_true",
-    ),
-    Option(
-        "--tensor-parallel",
-        "1",
-        "processes of one `mlx.launch` that hold the model together, for a model too large for one "
-        "machine (default: 1)",
-        "N",
-    ),
-    Option(
-        "--base-model",
-        None,
-        "check what the model has beyond this one, on the same pairs",
-        "PATH_OR_REPO",
-    ),
-    Option(
-        "--text-baselines",
-        None,
-        "check what the model has beyond words and lengths",
-        action="store_true",
-    ),
-    Option("--alpha", "0.05", "family-wise significance level (default: 0.05)", "ALPHA"),
-    Option("--d-threshold", "0.8", "d that a layer's interval must lie above (default: 0.8)", "D"),
-    Option(
-        "--replicates",
-        "10000",
-        "sign flips and bootstrap replicates (default: 10000)",
-        "N",
-    ),
-    Option("--stats-seed", "0", "seed of the resampling (default: 0)", "SEED"),
-    Option(
-        "--artifact-store",
-        str(STORE),
-        "where activations are kept and reused (default: .artifact_store)",
-        "DIR",
-    ),
-    Option(
-        "--artifact-save",
-        None,
-        "keep this run as a baseline in .artifact_baselines/, under the next number",
-        "NAME",
-    ),
-    Option(
-        "--artifact-compare",
-        None,
-        "compare with a baseline: its name (the latest), number or file",
-        "NAME_OR_PATH",
-    ),
-    Option(
-        "--artifact-margin",
-        "0.5",
-        "largest change of d that counts as none (default: 0.5)",
-        "D",
-    ),
-    Option(
-        "--artifact-inconclusive",
-        "fail",
-        "what an inconclusive comparison does: fail or skip (default: fail)",
-        "HOW",
-    ),
-    Option(
-        "--artifact-columns",
-        ",".join(DEFAULT_COLUMNS),
-        f"figures of the terminal's table, of {', '.join(COLUMNS)} "
-        f"(default: {','.join(DEFAULT_COLUMNS)})",
-        "NAMES",
-    ),
-    Option(
-        "--artifact-sort",
-        "layer",
-        "column to sort that table by (default: layer)",
-        "NAME",
-    ),
-    Option("--recollect", None, "collect anew what the store already has", action="store_true"),
-    Option(
-        "--artifact-report",
-        "artifact_report",
-        "where the report, plot and results go (default: artifact_report)",
-        "DIR",
-    ),
-)
-
-
-class Config(Protocol):
-    """What is read of a `pytest.Config`."""
+class Given(Protocol):
+    """Where options are read from: a pytest configuration (`PytestOptions`) or a command line
+    (`CommandLine`)."""
 
     def getoption(self, name: str) -> Any: ...
     def getini(self, name: str) -> Any: ...
+    def spelling(self, option: Option[Any]) -> str:
+        """The flag by which messages call an option."""
 
 
 class CommandLine:
-    """The same options on a command line without pytest, and so without an ini file."""
+    """Options that were given to a command; a command takes some of them only."""
 
     def __init__(self, parsed: argparse.Namespace):
         self._parsed = parsed
 
     def getoption(self, name: str) -> Any:
-        # A command takes some of the options only.
         return getattr(self._parsed, name, None)
 
     def getini(self, name: str) -> Any:
         return None
 
+    def spelling(self, option: Option[Any]) -> str:
+        return option.short_flag
 
-def given(parsed: argparse.Namespace, names: Iterable[str]) -> list[str]:
-    """Flags of those options that were given."""
-    return [
-        option.flag
-        for option in OPTIONS
-        if option.name in names and getattr(parsed, option.dest) is not None
-    ]
+    def flags(self, options: Iterable[Option[Any]]) -> list[str]:
+        """Flags of those options that were given."""
+        return [self.spelling(o) for o in options if self.getoption(o.dest) is not None]
 
 
-def add_arguments(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    """Add some of the options to a command."""
-    for option in OPTIONS:
-        if option.name in names:
-            parser.add_argument(option.flag, **option.keywords)
+def add_arguments(parser: argparse.ArgumentParser, options: Iterable[Option[Any]]) -> None:
+    """Add options to a command, under their short names and, unlisted, under their long ones."""
+    for option in options:
+        parser.add_argument(option.short_flag, help=option.help, **option.keywords)
+        parser.add_argument(option.flag, help=argparse.SUPPRESS, **option.keywords)
 
 
-def add_options(parser: pytest.Parser) -> None:
-    group = parser.getgroup("artifacts", "alignment artifacts (each also an ini key, artifact_…)")
-    for option in OPTIONS:
-        group.addoption(option.flag, **option.keywords)
-        kind: Literal["bool", "string"] = "bool" if option.action == "store_true" else "string"
-        parser.addini(option.dest, option.help, type=kind, default=None)
+def _whole(low: int) -> Callable[[Any], int]:
+    def parse(text: Any) -> int:
+        if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", str(text)) or int(text) < low:
+            raise ValueError(f"must be a whole number from {low}")
+        return int(text)
+
+    return parse
 
 
-def read(config: Config, name: str) -> Any:
-    """An option's value: text, a list of texts for `site`, or a bool."""
-    option = next(option for option in OPTIONS if option.name == name)
-    value = config.getoption(option.dest)
-    if value is None:
-        value = config.getini(option.dest) or option.default
-        if option.action == "append":
-            value = str(value).replace(",", " ").split()
-    return bool(value) if option.action == "store_true" else value
+def _real(low: float, high: float, wanted: str) -> Callable[[Any], float]:
+    def parse(text: Any) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not (low < value < high):
+            raise ValueError(f"must be {wanted}")
+        return value
+
+    return parse
 
 
-def number(config: Config, name: str, *, low: float, high: float, whole: bool) -> float:
-    """A numeric option; a `UsageError` names it and its range."""
-    text = read(config, name)
-    try:
-        value = int(text) if whole else float(text)
-    except ValueError:
-        value = float("nan")
-    if not low <= value <= high:
-        what = "a whole number" if whole else "a number"
-        flag = next(option.flag for option in OPTIONS if option.name == name)
-        bounds = f"from {low:g}" + (f" to {high:g}" if high < float("inf") else "")
-        raise pytest.UsageError(f"{flag} must be {what} {bounds}, not {text!r}")
-    return value
+def _one_of(choices: Iterable[str]) -> Callable[[Any], Any]:
+    known = tuple(choices)
+
+    def parse(text: Any) -> Any:
+        if text not in known:
+            raise ValueError(f"choose from {', '.join(known)}")
+        return text
+
+    return parse
 
 
-def columns(config: Config) -> tuple[tuple[str, ...], str]:
-    """The table's columns and the one to sort by; a `UsageError` names one that isn't there."""
-    chosen = tuple(str(read(config, "columns")).replace(",", " ").split())
-    sort = str(read(config, "sort"))
-    for flag, names, more in (
-        ("--artifact-columns", chosen, ()),
-        ("--artifact-sort", (sort,), ("layer",)),
-    ):
-        for name in names:
-            if name not in (*more, *COLUMNS):
-                raise pytest.UsageError(
-                    f"{flag} {name!r}: choose from {', '.join((*more, *COLUMNS))}"
-                )
-    return chosen, sort
+def _some_of(choices: Iterable[str]) -> Callable[[Any], Any]:
+    one = _one_of(choices)
+
+    def parse(texts: Any) -> Any:
+        for text in texts:
+            try:
+                one(text)
+            except ValueError as error:
+                raise ValueError(f"{text!r} is none; {error}" if len(texts) > 1 else str(error)) from None
+        return tuple(dict.fromkeys(texts))
+
+    return parse
 
 
-def parse_layers(text: str | None, count: int) -> tuple[int, ...]:
-    """Layers of a model with `count` layers from e.g. "0-5,12"; all where text is None."""
-    if text is None:
-        return tuple(range(count))
+def _columns(text: Any) -> tuple[str, ...]:
+    chosen: tuple[str, ...] = _some_of(COLUMNS)(text.replace(",", " ").split())
+    return chosen
+
+
+def parse_layers(text: Any) -> tuple[int, ...]:
+    """Layer numbers, ascending, from e.g. "0-5,12"."""
     layers: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part)
         if not match:
-            raise pytest.UsageError(f"--layers {text!r}: give layers as 6, or 0-5,12")
+            raise ValueError("give layers as 6, or 0-5,12")
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last:
-            raise pytest.UsageError(f"--layers {text!r}: {first}-{last} runs backwards")
-        if last >= count:
-            raise pytest.UsageError(
-                f"--layers {text!r}: layer {last} doesn't exist; the model has layers 0 to "
-                f"{count - 1}"
-            )
+            raise ValueError(f"{first}-{last} runs backwards")
+        if last >= _MOST_LAYERS:
+            raise ValueError(f"layer {last} doesn't exist in any model")
         layers.update(range(first, last + 1))
     return tuple(sorted(layers))
+
+
+def _path(text: Any) -> Path:
+    if not str(text).strip():
+        raise ValueError("name a folder")
+    return Path(text)
+
+
+Inconclusive = Literal["fail", "skip"]
+_MORE = "may be repeated"
+_POSITIVE = "a number above 0"
+
+MODEL = Option(
+    "model", str, embedded.MODEL,
+    f"checkpoint folder, owner/name on the Hugging Face hub, or an embedded model: "
+    f"{', '.join(embedded.MODELS)} (default: {embedded.MODEL})",
+    "PATH_OR_REPO",
+)  # fmt: skip
+REVISION: Option[str | None] = Option(
+    "revision", str, None, "branch, tag or commit of a hub repository", "REV"
+)
+PAIRS = Option(
+    "pairs", Path, embedded.PAIRS, "prompt pairs file (default: the embedded one)", "FILE"
+)
+SITE = Option[tuple[str, ...]](
+    "site", _some_of(VECTOR_SITES), CollectSettings.sites,
+    f"where to capture: {', '.join(VECTOR_SITES)} (default: {', '.join(CollectSettings.sites)}); "
+    f"{_MORE}",
+    "SITE", many=True,
+)  # fmt: skip
+LAYERS: Option[tuple[int, ...] | None] = Option(
+    "layers", parse_layers, None, "layers to check, e.g. 6 or 0-5,12 (default: all)", "LAYERS"
+)
+POSITIONS = Option[tuple[Positions, ...]](
+    "positions", _some_of(get_args(Positions)), (CollectSettings.positions,),
+    f"tokens to capture: {', '.join(get_args(Positions))} (default: {CollectSettings.positions}); "
+    f"{_MORE}: the first is what the checks are about, the others get checks of their own",
+    "WHICH", many=True,
+)  # fmt: skip
+MAX_TOKENS = Option(
+    "max-tokens", _whole(1), CollectSettings.max_tokens,
+    f"tokens to generate per prompt (default: {CollectSettings.max_tokens})", "N",
+)  # fmt: skip
+NO_CHAT = Option(
+    "no-chat", bool, not CollectSettings.chat,
+    "give prompts to the model without its chat template, as base models want",
+)  # fmt: skip
+TENSOR_PARALLEL = Option(
+    "tensor-parallel", _whole(1), CollectSettings.tensor_parallel,
+    "processes of one `mlx.launch` that hold the model together, for a model too large for one "
+    f"machine (default: {CollectSettings.tensor_parallel})", "N",
+)  # fmt: skip
+BASE_MODEL: Option[str | None] = Option(
+    "base-model", str, None, "check what the model has beyond this one, on the same pairs",
+    "PATH_OR_REPO",
+)  # fmt: skip
+TEXT_BASELINES = Option(
+    "text-baselines", bool, False, "check what the model has beyond words and lengths"
+)
+ALPHA = Option(
+    "alpha", _real(0, 0.5, "a number above 0 and below 0.5"), Criteria.alpha,
+    f"family-wise significance level (default: {Criteria.alpha})", "ALPHA",
+)  # fmt: skip
+D_THRESHOLD = Option(
+    "d-threshold", _real(float("-inf"), float("inf"), "a number"), Criteria.d_threshold,
+    f"d that a layer's interval must lie above (default: {Criteria.d_threshold})", "D",
+)  # fmt: skip
+REPLICATES = Option(
+    "replicates", _whole(100), AnalysisSettings.replicates,
+    f"sign flips and bootstrap replicates (default: {AnalysisSettings.replicates})", "N",
+)  # fmt: skip
+STATS_SEED = Option(
+    "stats-seed", _whole(0), AnalysisSettings.seed,
+    f"seed of the resampling (default: {AnalysisSettings.seed})", "SEED",
+)  # fmt: skip
+RECOLLECT = Option("recollect", bool, False, "collect anew what the store already has")
+STORE_FOLDER = Option(
+    "store", _path, STORE, f"where activations are kept and reused (default: {STORE})", "DIR",
+    short=False,
+)  # fmt: skip
+SAVE: Option[str | None] = Option(
+    "save", str, None, "keep this run as a baseline in .artifact_baselines/, under the next number",
+    "NAME", short=False,
+)  # fmt: skip
+COMPARE: Option[str | None] = Option(
+    "compare", str, None, "compare with a baseline: its name (the latest), number or file",
+    "NAME_OR_PATH", short=False,
+)  # fmt: skip
+MARGIN = Option(
+    "margin", _real(0, float("inf"), _POSITIVE), Criteria.margin,
+    f"largest change of d that counts as none (default: {Criteria.margin})", "D", short=False,
+)  # fmt: skip
+INCONCLUSIVE: Option[Inconclusive] = Option(
+    "inconclusive", _one_of(get_args(Inconclusive)), "fail",
+    "what an inconclusive comparison does: fail or skip (default: fail)", "HOW", short=False,
+)  # fmt: skip
+SHOWN_COLUMNS = Option(
+    "columns", _columns, TableSettings.columns,
+    f"figures of the terminal's table, of {', '.join(COLUMNS)} "
+    f"(default: {','.join(TableSettings.columns)})", "NAMES", short=False,
+)  # fmt: skip
+SORT: Option[str] = Option(
+    "sort", _one_of(("layer", *COLUMNS)), TableSettings.sort,
+    f"column to sort that table by (default: {TableSettings.sort})", "NAME", short=False,
+)  # fmt: skip
+REPORT_FOLDER = Option(
+    "report", _path, REPORT, f"where the report, plot and results go (default: {REPORT})", "DIR",
+    short=False,
+)  # fmt: skip
+
+OPTIONS: tuple[Option[Any], ...] = (
+    MODEL, REVISION, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT, TENSOR_PARALLEL,
+    BASE_MODEL, TEXT_BASELINES, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED, STORE_FOLDER, SAVE,
+    COMPARE, MARGIN, INCONCLUSIVE, SHOWN_COLUMNS, SORT, RECOLLECT, REPORT_FOLDER,
+)  # fmt: skip
+
+#: What to put to which model, and how; not with activations that are read from files.
+TO_COLLECT: tuple[Option[Any], ...] = (
+    MODEL, REVISION, PAIRS, SITE, POSITIONS, MAX_TOKENS, NO_CHAT, TENSOR_PARALLEL,
+)  # fmt: skip
+
+
+def analysis_settings(given: Given) -> AnalysisSettings:
+    """How to estimate."""
+    return AnalysisSettings(replicates=REPLICATES.read(given), seed=STATS_SEED.read(given))
+
+
+def criteria(given: Given) -> Criteria:
+    """What a layer has to meet."""
+    return Criteria(
+        d_threshold=D_THRESHOLD.read(given), alpha=ALPHA.read(given), margin=MARGIN.read(given)
+    )
+
+
+def table_settings(given: Given) -> TableSettings:
+    """How the terminal's table looks."""
+    return TableSettings(columns=SHOWN_COLUMNS.read(given), sort=SORT.read(given))
+
+
+def report_folder(given: Given) -> Path:
+    """Where a run's files go.
+
+    Raises:
+        OptionError: it, or a folder that it lies in, is a file.
+    """
+    folder = REPORT_FOLDER.read(given)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise OptionError(
+            f"{given.spelling(REPORT_FOLDER)} {folder}: {there} is a file, not a folder"
+        )
+    return folder

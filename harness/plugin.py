@@ -1,81 +1,113 @@
-"""The pytest plugin: options to checks, results to reports. What it does is done elsewhere.
+"""The pytest plugin: options to checks, results to terminal and files.
 
-What a check can ask for is in `harness.testing.fixtures`, which comes with it.
+Loaded in every run of pytest in an environment that the package is installed in. So nothing heavy
+is imported, and nothing of the run is changed, before one of our checks is collected. What a check
+can ask for is in `harness.testing.fixtures`, which comes with it.
 """
 
 import base64
 import pickle
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-import gemma_mlx
+from gemma_mlx.errors import UserError
+from gemma_mlx.sites import SITES
 from gemma_mlx.system.interrupts import interruptible
 from gemma_mlx.system.terminal import printable
-from harness import options
-from harness.analysis.layers import layer_id
-from harness.analysis.verdict import CheckFailedError
-from harness.experiment import INTERRUPTED
-from harness.report import page as report
-from harness.report import plots, tables
-from harness.report.outputs import REPORT_NAME, write_outputs
-from harness.results.baseline import save_baseline
-from harness.results.provenance import FOUND
-from harness.testing.html import ask_for_report
-from harness.testing.plan import Plan
-from harness.testing.session import (
-    ANALYSIS,
-    CAUSAL,
-    COMPARISON,
-    PLAN,
-    REFUSED,
-    SAVED,
-    STOPPED,
-    finished,
-    or_exit,
-    plan_of,
-)
+from harness.options import OPTIONS
+from harness.settings import INTERRUPTED
+from harness.testing import html
+from harness.testing.session import Session, or_exit, session_of
 
 pytest_plugins = ["harness.testing.fixtures"]
 
-#: Attribute of a check that is collected only if the plan has what it names (`needs`).
-NEEDS = "_artifact_needs"
+PAGE_NAME = "report.html"
 
-
-# What a session found, and its name in the output of an xdist worker.
-_FOUND: tuple[pytest.StashKey[Any], ...] = (ANALYSIS, COMPARISON, CAUSAL, REFUSED)
+# Attribute of a check that is collected only if the plan gives what it names (`needs`).
+_NEEDS = "_artifact_needs"
+# What a worker of pytest-xdist found, in its output.
 _OUTPUT = "artifact_harness"
+_A_CHECK = re.compile(r"\[(?:.*-)?layer_\d+-")
 
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator of a check that is collected only if the plan's `field` was given."""
+    """Decorator of a check that is collected only if `field` was given: a field of the plan
+    ("baseline", "causal", "text_baselines") or of its experiment ("base_model", "companions")."""
 
     def mark(check: Callable[..., None]) -> Callable[..., None]:
-        setattr(check, NEEDS, field)
+        setattr(check, _NEEDS, field)
         return check
 
     return mark
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    options.add_options(parser)
+    group = parser.getgroup("artifacts", "alignment artifacts (each also an ini key, artifact_…)")
+    for option in OPTIONS:
+        group.addoption(option.flag, help=option.help, **option.keywords)
+        kind: Literal["bool", "string"] = "bool" if option.is_switch else "string"
+        parser.addini(option.dest, option.help, type=kind, default=None)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "causal: interventions on the model, opted into with -m causal"
     )
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> Any:
+    """Checks whose input isn't given aren't collected."""
+    needed = getattr(obj, _NEEDS, None)
+    plan = session_of(collector.config).plan if isinstance(needed, str) else None
+    skipped = plan is not None and not isinstance(plan, UserError) and not plan.gives(str(needed))
+    return [] if skipped else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "layer_result" not in metafunc.fixturenames:
+        return
+    plan = session_of(metafunc.config).plan
+    if isinstance(plan, UserError):
+        # Said once, by pytest_collection_modifyitems.
+        metafunc.parametrize("layer_result", [], indirect=True)
+        return
+    family = plan.experiment.family
+    ids = [f"layer_{layer}-{site}" for layer, site in family]
+    metafunc.parametrize("layer_result", family, indirect=True, ids=ids)
+    if "companion" in metafunc.fixturenames:
+        metafunc.parametrize("companion", plan.experiment.companions)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config) -> None:
+    ours = session_of(config)
+    if not ours.wanted:
+        return
     config.option.keyword = _exact_layers(config.option.keyword)
-    folder = Path(options.read(config, "report"))
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise pytest.UsageError(f"--artifact-report {folder}: {there} is a file, not a folder")
-    ask_for_report(config, folder / REPORT_NAME)
+    _start_or_refuse(ours, session)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    """The controller collects nothing itself: it looks at what the first worker collected."""
+    ours = session_of(node.config)
+    if not ours.wanted and any(map(_A_CHECK.search, ids)):
+        _start_or_refuse(ours, node.config.pluginmanager.getplugin("dsession")._session)
+
+
+def _start_or_refuse(ours: Session, session: pytest.Session) -> None:
+    """Start the report; a plan that can't be used ends the run with one line."""
+    try:
+        if isinstance(ours.plan, UserError):
+            raise ours.plan
+        html.start_report(session, ours.plan.report / PAGE_NAME)
+    except UserError as error:
+        ours.refused = printable(error)
+        raise pytest.UsageError(ours.refused) from None
 
 
 def _exact_layers(keyword: str) -> str:
@@ -87,79 +119,56 @@ def _exact_layers(keyword: str) -> str:
         if site is None:
             return f"{layer}-"
         name = f"{layer}-{site}"
-        return f"({name}] or {name}-)" if site in gemma_mlx.SITES else name
+        return f"({name}] or {name}-)" if site in SITES else name
 
     return re.sub(r"(?i)(?<![\w\[.:-])(layer_\d+)(?:-(\w+))?(?![\w\].:-])", exact, keyword)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    plan = plan_of(metafunc.config) if "layer_result" in metafunc.fixturenames else None
-    # A plan that failed is reported once, by pytest_collection_modifyitems.
-    if isinstance(plan, Plan):
-        family = plan.family
-        metafunc.parametrize(
-            "layer_result", family, indirect=True, ids=[layer_id(*key) for key in family]
-        )
-        if "companion" in metafunc.fixturenames:
-            metafunc.parametrize("companion", plan.companions)
-    elif plan is not None:
-        metafunc.parametrize("layer_result", [], indirect=True)
-
-
-def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> Any:
-    """Checks whose input isn't given aren't collected."""
-    needed = getattr(obj, NEEDS, None)
-    plan = plan_of(collector.config) if needed else None
-    return [] if isinstance(plan, Plan) and not getattr(plan, str(needed)) else None
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config) -> None:
-    plan = config.stash.get(PLAN, None)
-    if isinstance(plan, Exception):
-        config.stash[REFUSED] = printable(plan)
-        raise pytest.UsageError(printable(plan)) from None
-
-
 @contextmanager
-def _interruptible(config: pytest.Config) -> Iterator[None]:
+def _interruptible(ours: Session) -> Iterator[None]:
     """Checks can be stopped by SIGTERM, too; other tests' signals are their own."""
-    if not isinstance(config.stash.get(PLAN, None), Plan):
+    if ours.good_plan() is None:
         yield
         return
     try:
         with interruptible():
             yield
     except KeyboardInterrupt:
-        config.stash[STOPPED] = INTERRUPTED
+        ours.stopped = INTERRUPTED
         raise
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
+    ours = session_of(session.config)
     try:
-        with _interruptible(session.config):
+        with _interruptible(ours):
             return (yield)
     except pytest.exit.Exception as stopped:
         if hasattr(session.config, "workeroutput"):
-            session.config.stash[REFUSED] = stopped.msg
+            ours.refused = stopped.msg
         raise
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     outcome = yield
-    if call.excinfo is not None and call.excinfo.errisinstance(CheckFailedError):
-        # The explanation says it all; the check's source says nothing more.
-        outcome.longrepr = call.excinfo.getrepr(style="value")
-        if item.config.pluginmanager.hasplugin("html"):
-            outcome.extras = [*getattr(outcome, "extras", []), *_figures(item)]
+    if call.excinfo is not None and session_of(item.config).results is not None:
+        from harness.analysis.verdict import CheckFailedError
+
+        if call.excinfo.errisinstance(CheckFailedError):
+            # The explanation says it all; the check's source says nothing more.
+            outcome.longrepr = call.excinfo.getrepr(style="value")
+            if item.config.pluginmanager.hasplugin("html"):
+                outcome.extras = [*getattr(outcome, "extras", []), *_figures(item)]
     return outcome
 
 
 def _figures(item: pytest.Item) -> list[Any]:
     """The held-out scores of the layer that an item checks."""
     from pytest_html import extras
+
+    from harness.report import plots
 
     result = getattr(item, "funcargs", {}).get("layer_result")
     if result is None:
@@ -175,43 +184,45 @@ def pytest_html_report_title(report: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
-    found = finished(session.config)
-    if found is not None:
-        stash = session.config.stash
-        prefix.append(
-            report.summary_html(
-                *found, compared=stash.get(COMPARISON, None), causal=stash.get(CAUSAL, {})
-            )
-        )
+    results = session_of(session.config).results
+    if results is not None:
+        from harness.report.page import summary_html
+
+        prefix.append(summary_html(results))
 
 
 @pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
 def pytest_sessionfinish_interrupted(session: pytest.Session) -> Generator[None, Any, Any]:
+    ours = session_of(session.config)
     try:
-        with _interruptible(session.config):
+        with _interruptible(ours):
             return (yield)
     except KeyboardInterrupt:
-        if STOPPED not in session.config.stash:
+        if ours.stopped is None:
             raise
-        # So late, pytest would show a traceback.
+        # pytest reports an interrupt as such only while tests run; here it would be a traceback.
         pytest.exit(INTERRUPTED, returncode=pytest.ExitCode.INTERRUPTED)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
+    ours = session_of(config)
+    plan = ours.good_plan()
     if hasattr(config, "workeroutput"):
-        # An xdist worker: the controller alone writes and says anything.
-        found = [config.stash.get(key, None) for key in _FOUND]
-        config.workeroutput[_OUTPUT] = pickle.dumps(found)
-        if REFUSED in config.stash:
+        # A worker of pytest-xdist: the controller alone writes and says anything.
+        config.workeroutput[_OUTPUT] = pickle.dumps((ours.results, ours.refused))
+        if ours.refused is not None:
             # The one way to end a run from a worker; a plain exit trips xdist up.
-            config.workeroutput["shouldstop"] = config.stash[REFUSED]
-    elif ANALYSIS in config.stash:
+            config.workeroutput["shouldstop"] = ours.refused
+    elif ours.results is not None and plan is not None:
         # A full disk, say, is told in one line too.
-        or_exit(lambda: _write_results(config))
-    elif REFUSED in config.stash:
-        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        or_exit(lambda: _write_results(ours, config))
+    else:
+        if plan is not None:
+            html.drop_report(config, plan.report / PAGE_NAME)
+        if ours.refused is not None:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -221,56 +232,60 @@ def pytest_testnodedown(node: Any) -> None:
     output = getattr(node, "workeroutput", {}).get(_OUTPUT)
     if output is None:
         return
-    stash = node.config.stash
-    causal = dict(stash.get(CAUSAL, {}))
-    first = stash.get(ANALYSIS, None)
-    for key, value in zip(_FOUND, pickle.loads(output), strict=True):
-        if value is not None:
-            stash[key] = value
-    # One worker may have collected what the others then found in the store.
-    if first is not None and first.provenance.get("origin") != FOUND:
-        stash[ANALYSIS] = first
-    stash[CAUSAL] = {**causal, **stash.get(CAUSAL, {})}
-
-
-def _write_results(config: pytest.Config) -> None:
-    found = finished(config)
-    if found is None:
+    ours = session_of(node.config)
+    results, refused = pickle.loads(output)
+    ours.refused = refused or ours.refused
+    if results is None:
         return
-    folder = Path(options.read(config, "report"))
-    stash = config.stash
-    write_outputs(folder, *found, stash.get(COMPARISON, None), stash.get(CAUSAL, {}))
-    plan = config.stash[PLAN]
-    if isinstance(plan, Plan) and plan.save_as is not None:
-        config.stash[SAVED] = save_baseline(plan.save_as, *found)
+    if ours.results is None:
+        ours.results = results
+        return
+    from harness.results.provenance import ALL_REUSED
+
+    earlier = ours.results
+    # One worker may have collected what the others then found in the store.
+    if earlier.analysis.provenance.get("origin") == ALL_REUSED:
+        ours.results = results
+    ours.add_results(
+        interventions={**earlier.interventions, **results.interventions},
+        comparison=results.comparison or earlier.comparison,
+    )
+
+
+def _write_results(ours: Session, config: pytest.Config) -> None:
+    plan, results = ours.good_plan(), ours.results
+    assert plan is not None and results is not None
+    results.write(plan.report, page=not config.pluginmanager.hasplugin("html"))
+    if plan.save_as is not None:
+        ours.saved = results.save(plan.save_as)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if STOPPED in config.stash:
-        terminalreporter.line(config.stash[STOPPED])
-    found = finished(config)
-    if found is None or hasattr(config, "workeroutput"):
+    ours = session_of(config)
+    if ours.stopped is not None:
+        terminalreporter.line(ours.stopped)
+    plan, results = ours.good_plan(), ours.results
+    if results is None or plan is None or hasattr(config, "workeroutput"):
         return
-    plan = config.stash[PLAN]
-    assert isinstance(plan, Plan)
+    from harness.report import sentences, tables
+
     terminalreporter.section("alignment artifacts")
     colours = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
     if config.get_verbosity() >= 0:
-        header, *rows = tables.terminal_table(*found, columns=plan.columns, sort=plan.sort)
+        header, *rows = tables.terminal_table(results, plan.table)
         terminalreporter.line(header[0], bold=True)
         for line, outcome in rows:
             terminalreporter.line(line, **{colours[outcome]: True})
         terminalreporter.line("")
-    terminalreporter.line(report.headline(*found))
-    terminalreporter.line(report.power_sentence(*found))
-    close = report.close_sentence(*found)
+    terminalreporter.line(sentences.headline(results))
+    terminalreporter.line(sentences.power_sentence(results))
+    close = sentences.close_sentence(results)
     if close:
         terminalreporter.line(close, yellow=True)
-    if COMPARISON in config.stash:
-        terminalreporter.line(printable(report.comparison_headline(config.stash[COMPARISON])))
-    if SAVED in config.stash:
-        terminalreporter.line(f"saved as baseline {config.stash[SAVED]}")
-    left = "report, plot" if config.pluginmanager.hasplugin("html") else "plot"
-    terminalreporter.line(f"{left} and results: {options.read(config, 'report')}/")
+    if results.comparison is not None:
+        terminalreporter.line(printable(sentences.comparison_headline(results.comparison)))
+    if ours.saved is not None:
+        terminalreporter.line(f"saved as baseline {ours.saved}")
+    terminalreporter.line(f"report, plot and results: {plan.report}/")

@@ -1,6 +1,11 @@
-"""What a run asks for, apart from its model and pairs; every default of the project stands here."""
+"""What a run asks for, apart from its model and pairs. Every default of the project stands here.
+
+The pytest plugin reads it in everybody's runs, so nothing heavy is imported.
+"""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
 
 from gemma_mlx import Positions, Sampling
 from harness.stats.kernels import Scale
@@ -43,3 +48,32 @@ class Criteria:
 
     d_threshold: float = 0.8
     alpha: float = 0.05
+
+
+#: A figure of a layer that tables can show; what each is stands in `harness.report.tables`.
+Column = Literal[
+    "d", "accuracy", "p", "p_layer", "d_error", "p_error", "same_words", "beyond_base",
+    "agreement", "d_z", "auroc", "paired_accuracy", "in_sample_d", "in_sample_accuracy",
+    "seed_ratio",
+]  # fmt: skip
+COLUMNS: tuple[Column, ...] = get_args(Column)
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """The terminal's table: its figures, and the one that rows are sorted by ("layer" for none)."""
+
+    columns: tuple[Column, ...] = ("d", "accuracy", "p", "same_words")
+    sort: Column | Literal["layer"] = "layer"
+
+
+#: Folders in the working directory: activations that are kept, saved runs, the last run's report.
+STORE = Path(".artifact_store")
+BASELINES = Path(".artifact_baselines")
+REPORT = Path("artifact_report")
+
+#: What is said where a signal ended the work.
+INTERRUPTED = (
+    "interrupted; what was finished is kept, and the same command, without --artifact-recollect, "
+    "goes on from there"
+)

@@ -1,12 +1,13 @@
 """Two versions of a model on the same pairs: what changed, layer by layer."""
 
+import math
 from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import UserError
-from harness.analysis.layers import compare_runs, layer_id
+from harness.analysis.layers import Analysis, compare_runs, layer_id
 from harness.data.activations import LayerSite, PairActivations
 from harness.stats import Comparison, DirectionDrift, direction_drift
 from harness.stats.kernels import Scale
@@ -22,8 +23,7 @@ _DECISIVE = {
     "collection.chat": "use of the chat template",
     "analysis.scale": "scaling of the statistics",
 }
-_TENSOR = "collection.tensor_parallel"
-_CIRCUMSTANCES = ("packages", "python", "device", "machine", "blas", "collection.dtype", _TENSOR)
+_CIRCUMSTANCES = ("packages", "python", "device", "machine", "blas", "collection.dtype", "collection.tensor_parallel")
 
 
 class BaselineError(UserError):
@@ -31,39 +31,36 @@ class BaselineError(UserError):
 
 
 @dataclass(frozen=True)
-class Version:
-    """One run: its token means, and its results as `harness.results.file` writes them."""
+class SavedRun:
+    """One run that others are compared with.
+
+    Attributes:
+        path: its file; the file's name is the run's.
+        analysis: with its activations.
+        passed: the layers and sites that met every criterion when the run was made.
+    """
 
     path: Path
-    activations: PairActivations
-    results: Mapping[str, Any]
+    analysis: Analysis
+    passed: frozenset[LayerSite]
 
     @property
     def name(self) -> str:
         return self.path.stem
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
-        return self.results["provenance"]
-
-    @property
     def layer_count(self) -> int:
         """Layers of the model, captured or not."""
-        return int(self.provenance["model_layers"])
+        return int(self.analysis.provenance["model_layers"])
 
     def category_d(self) -> dict[str, dict[str, float]]:
         """d of each category along the direction of the others, by layer id."""
         found: dict[str, dict[str, float]] = {}
-        for entry in self.results["layers"]:
-            for transfer in entry["category_transfer"]:
-                if transfer["d"] is not None:
-                    d = float(transfer["d"])
-                    found.setdefault(str(transfer["category"]), {})[entry["id"]] = d
+        for result in self.analysis.values():
+            for transfer in result.transfer:
+                if not math.isnan(transfer.d):
+                    found.setdefault(str(transfer.category), {})[result.id] = transfer.d
         return found
-
-    def passed(self) -> frozenset[str]:
-        """Ids of the layers that met every criterion when this run was made."""
-        return frozenset(x["id"] for x in self.results["layers"] if x["verdict"] == "passed")
 
 
 @dataclass(frozen=True)
@@ -103,16 +100,19 @@ class VersionComparison:
 
 
 def compare_versions(
-    a: Version, b: Version, *, margin: float, level: float = 0.95
+    a: SavedRun, b: SavedRun, *, margin: float, level: float = 0.95
 ) -> VersionComparison:
     """Compare two saved runs of the same pairs, at the layers and sites of `b`."""
-    keys = b.activations.keys
-    check_comparable(a, b.provenance, keys)
-    scale = _value(b.provenance, "analysis.scale")
-    compared = compare_runs(a.activations, b.activations, margin=margin, level=level, scale=scale)
-    drifts = _drifts(a.activations, b.activations, level, scale)
-    passed_before, passed_now = a.passed(), b.passed()
-    ids = {layer_id(*key) for key in keys}
+    then, now = a.analysis, b.analysis
+    keys = now.activations.keys
+    check_comparable(a, now.provenance, keys)
+    scale = now.settings.scale
+    compared = compare_runs(
+        then.activations, now.activations, margin=margin, level=level, scale=scale
+    )
+    drifts = _drifts(then.activations, now.activations, level, scale)
+    here = b.passed & set(keys)
+    before = a.passed & set(keys)
     return VersionComparison(
         a=a.name,
         b=b.name,
@@ -120,24 +120,24 @@ def compare_versions(
             key: LayerComparison(*key, comparison, drift)
             for key, comparison, drift in zip(keys, compared, drifts, strict=True)
         },
-        categories=_category_changes(a, b, ids),
+        categories=_category_changes(a, b, {layer_id(*key) for key in keys}),
         margin=margin,
-        gained=tuple(sorted((passed_now - passed_before) & ids)),
-        lost=tuple(sorted((passed_before - passed_now) & ids)),
+        gained=tuple(sorted(layer_id(*key) for key in here - before)),
+        lost=tuple(sorted(layer_id(*key) for key in before - here)),
         warnings=tuple(
-            f"{what}: {then} then, {now} now"
+            f"{what}: {earlier} then, {later} now"
             for what in _CIRCUMSTANCES
-            if (then := _value(a.provenance, what)) != (now := _value(b.provenance, what))
+            if (earlier := _value(then.provenance, what)) != (later := _value(now.provenance, what))
         ),
     )
 
 
 def check_comparable(
-    a: Version, provenance: Mapping[str, Any], keys: Collection[LayerSite]
+    a: SavedRun, provenance: Mapping[str, Any], keys: Collection[LayerSite]
 ) -> None:
     """Raise `BaselineError` naming all that makes a run with `keys` incomparable with `a`."""
     values = {
-        what: (_value(a.provenance, key), _value(provenance, key))
+        what: (_value(a.analysis.provenance, key), _value(provenance, key))
         for key, what in _DECISIVE.items()
     }
     different = [
@@ -147,7 +147,7 @@ def check_comparable(
     ]
     if different:
         raise BaselineError(f"{a.path}: can't be compared, different {'; '.join(different)}")
-    absent = [layer_id(*key) for key in keys if key not in a.activations.keys]
+    absent = [layer_id(*key) for key in keys if key not in a.analysis.activations.keys]
     if absent:
         raise BaselineError(f"{a.path}: has no {', '.join(absent)}")
 
@@ -157,11 +157,10 @@ def _value(provenance: Mapping[str, Any], key: str) -> Any:
     value: Any = provenance
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    # Runs of before there was this setting were one process's.
-    return 1 if key == _TENSOR and value is None else value
+    return value
 
 
-def _category_changes(a: Version, b: Version, ids: Set[str]) -> dict[str, dict[str, float]]:
+def _category_changes(a: SavedRun, b: SavedRun, ids: Set[str]) -> dict[str, dict[str, float]]:
     before, now = a.category_d(), b.category_d()
     return {
         category: {

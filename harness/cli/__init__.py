@@ -4,14 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import pytest
-
+from gemma_mlx.errors import UserError
 from gemma_mlx.system.interrupts import EXIT_CODE, interruptible
 from gemma_mlx.system.terminal import printable
 from harness.cli import analyzing, collecting, comparing
-from harness.experiment import INTERRUPTED
-from harness.results.file import ResultsError
-from harness.testing.plan import EXPECTED_ERRORS
+from harness.settings import INTERRUPTED
 
 BAD_INPUT = 2
 
@@ -30,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with interruptible():
             return options.run(options)
-    except (ResultsError, pytest.UsageError, *EXPECTED_ERRORS) as error:
+    except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

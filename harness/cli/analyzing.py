@@ -7,27 +7,24 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness import experiment as run
-from harness import options
-from harness.analysis.layers import Analysis
-from harness.analysis.layers import analyze as analyze_collected
-from harness.data.activations import MOST_LAYERS, AnalysisError
+from harness import analysis, options
+from harness.data.activations import AnalysisError
 from harness.data.npz_layout import KEY_TEMPLATE, SUBCATEGORY, NpzRun, read_npz
 from harness.data.pairs import load_pairs
-from harness.data.store import write_atomically
-from harness.report import page as report
-from harness.report import tables
-from harness.report.outputs import REPORT_NAME, write_outputs, write_plot
-from harness.results.file import FILE_NAME, ResultsError, read_results
+from harness.experiment import Experiment
+from harness.report import sentences, tables
+from harness.results import Results
+from harness.results.file import FILE_NAME
 from harness.results.provenance import provenance_of_files
-from harness.stats import smallest_detectable_effect
-from harness.testing.plan import analysis_settings, criteria, make_plan
+from harness.settings import REPORT, Criteria
+from harness.stats import MIN_PAIRS, smallest_detectable_effect
 
-# What to collect, where nothing is read from files.
+# What is collected, where nothing is read from files.
 _OF_MODELS = (
-    "model", "revision", "site", "positions", "max_tokens", "no_chat", "tensor_parallel",
-    "base_model", "store",
-)  # fmt: skip
+    *(o for o in options.TO_COLLECT if o is not options.PAIRS),
+    options.BASE_MODEL,
+    options.STORE_FOLDER,
+)
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,8 +42,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     options.add_arguments(
         analyze,
         [
-            *_OF_MODELS, "pairs", "layers", "alpha", "d_threshold", "replicates", "stats_seed",
-            "columns", "sort", "report",
+            *_OF_MODELS, options.PAIRS, options.LAYERS, options.ALPHA, options.D_THRESHOLD,
+            options.REPLICATES, options.STATS_SEED, options.SHOWN_COLUMNS, options.SORT,
+            options.REPORT_FOLDER,
         ],
     )  # fmt: skip
     files = analyze.add_argument_group("npz files")
@@ -79,7 +77,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "results",
         type=Path,
         nargs="?",
-        default=Path("artifact_report") / FILE_NAME,
+        default=REPORT / FILE_NAME,
         help="default: %(default)s",
     )
     again.add_argument(
@@ -100,84 +98,65 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--layers", type=float, default=1, help="layers and sites that are looked at (default: 1)"
     )
     power.add_argument("--power", type=float, default=0.8, help="default: %(default)s")
-    power.add_argument("--alpha", type=float, default=0.05, help="default: %(default)s")
+    power.add_argument("--alpha", type=float, default=Criteria.alpha, help="default: %(default)s")
     power.set_defaults(run=_power)
 
 
 def _analyze(parsed: argparse.Namespace) -> int:
-    config = options.CommandLine(parsed)
-    shown = options.columns(config)
-    wanted = criteria(config)
-    _refuse_what_does_not_apply(parsed)
+    given = options.CommandLine(parsed)
+    table, criteria = options.table_settings(given), options.criteria(given)
+    folder = options.report_folder(given)
     bar = partial(tqdm, desc="resampling", unit="layer", disable=None, leave=False)
-    if parsed.activations is None:
-        plan = make_plan(config)
-        asked = plan.collection
-        analysis = run.analyze(
-            plan.model,
-            plan.pairs,
-            revision=plan.revision,
-            layers=plan.layers,
-            sites=asked.sites,
-            positions=asked.positions,
-            companions=plan.companions,
-            max_tokens=asked.max_tokens,
-            chat=asked.chat,
-            tensor_parallel=asked.tensor_parallel,
-            base_model=plan.base_model,
-            settings=plan.analysis,
-            store=plan.store,
-            progress=bar,
-        )
+    if parsed.activations is not None:
+        unused = given.flags(_OF_MODELS)
+        if unused:
+            raise AnalysisError(f"{', '.join(unused)}: not with --activations, which has no model")
+        results = Results(_analyze_files(parsed, given, bar), criteria)
     else:
-        pairs = load_pairs(options.read(config, "pairs"))
-        text = options.read(config, "layers")
-        if parsed.steps is not None and parsed.steps < 1:
-            raise AnalysisError(f"--steps must be 1 or more, not {parsed.steps}")
-        read = read_npz(
-            parsed.activations,
-            pairs,
-            key_template=parsed.key_template,
-            subcategory=parsed.subcategory,
-            steps=parsed.steps,
-            layers=None if text is None else options.parse_layers(text, MOST_LAYERS),
-        )
-        _say_missing(read)
-        settings = analysis_settings(config)
-        analysis = analyze_collected(
-            read,
-            pairs,
-            layers=read.layers,
-            sites=(read.site,),
-            settings=settings,
-            provenance=provenance_of_files(read, pairs, settings),
-            progress=bar,
-        )
-    header, *rows = tables.terminal_table(analysis, wanted, columns=shown[0], sort=shown[1])
-    for line, _ in (header, *rows):
+        if (parsed.key_template, parsed.subcategory, parsed.steps) != (
+            KEY_TEMPLATE, SUBCATEGORY, None,
+        ):  # fmt: skip
+            raise AnalysisError("--key-template, --subcategory and --steps are for --activations")
+        experiment = Experiment.from_options(given)
+        experiment.check(least_pairs=MIN_PAIRS)
+        results = experiment.run(criteria, progress=bar)
+    for line, _ in tables.terminal_table(results, table):
         print(line)
-    print(f"\n{report.headline(analysis, wanted)}")
-    close = report.close_sentence(analysis, wanted)
+    print(f"\n{sentences.headline(results)}")
+    close = sentences.close_sentence(results)
     if close:
         print(close)
-    print(_in_sample(analysis))
-    folder = Path(options.read(config, "report"))
-    write_outputs(folder, analysis, wanted)
-    page = report.page_html(analysis, wanted)
-    write_atomically(folder / REPORT_NAME, page.encode())
+    print(_in_sample(results))
+    results.write(folder)
     print(f"report, plot and results: {folder}/")
     return 0
 
 
-def _refuse_what_does_not_apply(parsed: argparse.Namespace) -> None:
-    if parsed.activations is not None:
-        unused = options.given(parsed, _OF_MODELS)
-        if unused:
-            raise AnalysisError(f"{', '.join(unused)}: not with --activations, which has no model")
-    elif (parsed.key_template, parsed.subcategory, parsed.steps) != (
-        KEY_TEMPLATE, SUBCATEGORY, None,
-    ):  # fmt: skip
-        raise AnalysisError("--key-template, --subcategory and --steps are for --activations")
+def _analyze_files(
+    parsed: argparse.Namespace, given: options.CommandLine, bar: "partial[tqdm]"
+) -> analysis.Analysis:
+    pairs = load_pairs(options.PAIRS.read(given))
+    if parsed.steps is not None and parsed.steps < 1:
+        raise AnalysisError(f"--steps must be 1 or more, not {parsed.steps}")
+    read = read_npz(
+        parsed.activations,
+        pairs,
+        key_template=parsed.key_template,
+        subcategory=parsed.subcategory,
+        steps=parsed.steps,
+        layers=options.LAYERS.read(given),
+    )
+    _say_missing(read)
+    settings = options.analysis_settings(given)
+    return analysis.analyze(
+        read,
+        pairs,
+        layers=read.layers,
+        sites=(read.site,),
+        settings=settings,
+        provenance=provenance_of_files(read, pairs, settings),
+        progress=bar,
+    )
 
 
 def _say_missing(read: NpzRun) -> None:
@@ -191,26 +170,18 @@ def _say_missing(read: NpzRun) -> None:
             )
 
 
-def _in_sample(analysis: Analysis) -> str:
-    found = [result.in_sample for result in analysis.values()]
-    ratios = [f.seed_ratio for f in found]
+def _in_sample(results: Results) -> str:
+    found = [result.in_sample for result in results.values()]
     return (
         "In-sample, all tokens pooled: d up to "
         f"{max(f.d for f in found):.2f}, accuracy up to {max(f.accuracy for f in found):.2f}, "
-        f"seed_ratio up to {max(ratios):.2f}."
+        f"seed_ratio up to {max(f.seed_ratio for f in found):.2f}."
     )
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    found = read_results(parsed.results)
     folder = parsed.output or parsed.results.parent
-    try:
-        write_plot(folder, found.analysis, found.criteria)
-        page = report.page_html(found.analysis, found.criteria, found.comparison, found.causal)
-    except (ValueError, OverflowError) as error:
-        # Of its schema, and still of figures that no run gives.
-        raise ResultsError(f"{parsed.results}: can't be drawn ({error})") from error
-    write_atomically(folder / REPORT_NAME, page.encode())
+    Results.read(parsed.results).draw(folder)
     print(f"report and plot: {folder}/")
     return 0
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import gemma_mlx
@@ -11,9 +10,8 @@ from harness import options
 from harness.data import npz_layout
 from harness.data.pairs import load_pairs
 from harness.data.store import write_atomically
-from harness.experiment import Collection
+from harness.experiment import Experiment
 from harness.results.provenance import origin
-from harness.testing.plan import make_plan
 
 RUNNER_INPUT = Path("prompts_for_gemma_runner.json")
 OUTPUT = Path("collected_activations_output")
@@ -30,7 +28,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
             "--process-by-group takes them. collect doesn't need this step."
         ),
     )
-    options.add_arguments(prepare, ["pairs"])
+    options.add_arguments(prepare, [options.PAIRS])
     prepare.add_argument(
         "--output",
         type=Path,
@@ -51,12 +49,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         ),
     )
     options.add_arguments(
-        collect,
-        [
-            "model", "revision", "pairs", "site", "layers", "positions", "max_tokens", "no_chat",
-            "tensor_parallel", "store", "recollect",
-        ],
-    )  # fmt: skip
+        collect, [*options.TO_COLLECT, options.LAYERS, options.STORE_FOLDER, options.RECOLLECT]
+    )
     collect.add_argument(
         "--batch-size",
         type=int,
@@ -83,7 +77,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _prepare(parsed: argparse.Namespace) -> int:
-    pairs = load_pairs(options.read(options.CommandLine(parsed), "pairs"))
+    pairs = load_pairs(options.PAIRS.read(options.CommandLine(parsed)))
     prompts = {group: {npz_layout.SUBCATEGORY: [p]} for group, p in pairs.prompts().items()}
     content = json.dumps(prompts, indent=2, ensure_ascii=False)
     write_atomically(parsed.output, f"{content}\n".encode())
@@ -93,35 +87,31 @@ def _prepare(parsed: argparse.Namespace) -> int:
 
 def _collect(parsed: argparse.Namespace) -> int:
     ranks = gemma_mlx.find_ranks()
-    plan = make_plan(options.CommandLine(parsed), least_pairs=1)
+    experiment = Experiment.from_options(
+        options.CommandLine(parsed), batch_size=parsed.batch_size
+    )
+    experiment.check(least_pairs=1)
     npz = parsed.layout == "npz"
-    if npz and plan.collection.positions == "prompt_last":
+    if npz and experiment.positions == "prompt_last":
         raise RequestError(
             "--layout npz holds tokens that were read after the prompt; it has the "
             "prompts' last tokens beside them, with any other --positions"
         )
-    collection = Collection(
-        gemma_mlx.find_checkpoint(plan.model, revision=plan.revision),
-        plan.pairs,
-        replace(plan.collection, batch_size=parsed.batch_size),
-        plan.store,
-        again=plan.recollect,
-        ranks=ranks,
-    )
-    for positions in (plan.collection.positions, *plan.companions):
-        run = collection.collect(positions)
+    pairs = experiment.prompt_pairs
+    for positions in (experiment.positions, *experiment.companions):
+        run = experiment.collect(positions, ranks=ranks)
         if ranks.first:
             found = origin(run)["origin"]
-            print(f"{positions}: {2 * len(plan.pairs)} prompts in {run.path}, {found}")
-        if npz and positions == plan.collection.positions:
-            prefill = collection.collect("prompt_last")
+            print(f"{positions}: {2 * len(pairs)} prompts in {run.path}, {found}")
+        if npz and positions == experiment.positions:
+            prefill = experiment.collect("prompt_last", ranks=ranks)
             if ranks.first:
                 npz_layout.write_npz(
                     run,
-                    plan.pairs,
+                    pairs,
                     parsed.output,
-                    layers=plan.layers,
-                    sites=plan.collection.sites,
+                    layers=experiment.collection.layers,
+                    sites=experiment.collection.sites,
                     prefill=prefill,
                     compress=not parsed.no_compress_activations,
                 )

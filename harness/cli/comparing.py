@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 from gemma_mlx.system.terminal import printable
-from harness.analysis.comparison import Version, VersionComparison, compare_versions
+from harness import options
+from harness.analysis.comparison import SavedRun, VersionComparison, compare_versions
 from harness.data.store import write_atomically
-from harness.report import depth as compare_models
-from harness.report import page as report
-from harness.report import plots, tables
-from harness.results.baseline import DIRECTORY, find_baseline, load_baseline
+from harness.report import depth, plots, sentences, tables
+from harness.results.baseline import find_baseline, load_baseline
 from harness.results.schema import plain
+from harness.settings import BASELINES
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,67 +30,47 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "runs",
         nargs="+",
         metavar="RUN",
-        help=f"two runs or more: names (the latest), numbers or files in {DIRECTORY}/",
+        help=f"two runs or more: names (the latest), numbers or files in {BASELINES}/",
     )
-    parser.add_argument(
-        "--margin",
-        type=_positive,
-        default=0.5,
-        help="largest change of d that counts as none (default: 0.5)",
-    )
-    parser.add_argument(
-        "--report",
-        type=Path,
-        default=Path("artifact_report"),
-        metavar="DIR",
-        help="where comparison.json and the figures go (default: artifact_report)",
-    )
+    options.add_arguments(parser, [options.MARGIN, options.REPORT_FOLDER])
     parser.set_defaults(run=_compare, parser=parser)
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number, not {text}")
-    return value
-
-
-def _compare(options: argparse.Namespace) -> int:
-    if len(options.runs) < 2:
-        options.parser.error("give two runs or more")
-    versions = [load_baseline(find_baseline(name)) for name in options.runs]
-    first, *others = versions
+def _compare(parsed: argparse.Namespace) -> int:
+    if len(parsed.runs) < 2:
+        parsed.parser.error("give two runs or more")
+    given = options.CommandLine(parsed)
+    margin, folder = options.MARGIN.read(given), options.report_folder(given)
+    runs = [load_baseline(find_baseline(name)) for name in parsed.runs]
+    first, *others = runs
     compared: list[VersionComparison] = []
     for other in others:
         if not _same_layers(first, other):
             names = f"{other.name}: other layers than {first.name}"
             print(f"{printable(names)}, compared over depth only")
             continue
-        found = compare_versions(first, other, margin=options.margin)
+        found = compare_versions(first, other, margin=margin)
         compared.append(found)
         for warning in found.warnings:
             said = f"{first.name} and {other.name}: {warning}"
             print(f"warning: {printable(said)}", file=sys.stderr)
         for line in tables.comparison_table(found):
             print(line)
-        print(printable(report.comparison_headline(found)))
-    activations = compare_models.common_pairs(versions)
+        print(printable(sentences.comparison_headline(found)))
+    activations = depth.common_pairs(runs)
     figures = {
-        "comparison_depth": compare_models.depth_figure(versions),
-        "comparison_likeness": compare_models.likeness_figure(versions, activations),
+        "comparison_depth": depth.depth_figure(runs),
+        "comparison_likeness": depth.likeness_figure(runs, activations),
     }
     for name, figure in figures.items():
         for kind in ("png", "svg"):
-            write_atomically(options.report / f"{name}.{kind}", plots.to_bytes(figure, kind))
+            write_atomically(folder / f"{name}.{kind}", plots.to_bytes(figure, kind))
     content = json.dumps([plain(found) for found in compared], indent=1, allow_nan=False)
-    write_atomically(options.report / "comparison.json", f"{content}\n".encode())
-    print(f"figures and comparison.json: {options.report}/")
+    write_atomically(folder / "comparison.json", f"{content}\n".encode())
+    print(f"figures and comparison.json: {folder}/")
     verdicts = {c.comparison.verdict for found in compared for c in found.layers.values()}
     return 0 if verdicts <= {"equivalent"} else 1
 
 
-def _same_layers(a: Version, b: Version) -> bool:
-    return a.layer_count == b.layer_count and set(b.activations.keys) <= set(a.activations.keys)
+def _same_layers(a: SavedRun, b: SavedRun) -> bool:
+    return a.layer_count == b.layer_count and set(b.analysis) <= set(a.analysis)

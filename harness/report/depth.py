@@ -1,55 +1,50 @@
 """Several saved runs side by side: d over relative depth, and how alike their layers are."""
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.analysis.comparison import Version
+from harness.analysis.comparison import SavedRun
 from harness.data.activations import AnalysisError, PairActivations
 from harness.report.plots import COLOURS, GREY, style
-from harness.stats import debiased_cka
+from harness.stats import MIN_PAIRS, debiased_cka
 
 
-def common_pairs(versions: Sequence[Version]) -> list[PairActivations]:
-    """Each version's activations on the pairs that all of them have.
+def common_pairs(runs: Sequence[SavedRun]) -> list[PairActivations]:
+    """Each run's activations on the pairs that all of them have.
 
     Raises:
         AnalysisError: fewer than 8 pairs are in all of them.
     """
-    shared = set(versions[0].activations.pairs).intersection(
-        *(version.activations.pairs for version in versions[1:])
-    )
-    pairs = [pair for pair in versions[0].activations.pairs if pair in shared]
-    if len(pairs) < 8:
-        raise AnalysisError(f"only {len(pairs)} pairs are in all of the runs; 8 are needed")
-    return [v.activations.select(pairs, v.activations.keys) for v in versions]
+    first, *others = [run.analysis.activations for run in runs]
+    shared = set(first.pairs).intersection(*(other.pairs for other in others))
+    pairs = [pair for pair in first.pairs if pair in shared]
+    if len(pairs) < MIN_PAIRS:
+        raise AnalysisError(
+            f"only {len(pairs)} pairs are in all of the runs; {MIN_PAIRS} are needed"
+        )
+    return [found.select(pairs, found.keys) for found in (first, *others)]
 
 
-def depth_figure(versions: Sequence[Version]) -> Figure:
-    """d with its interval over relative depth, one curve per version and site."""
+def depth_figure(runs: Sequence[SavedRun]) -> Figure:
+    """d with its interval over relative depth, one curve per run and site."""
     with style():
         figure = Figure(figsize=(9, 4), layout="constrained")
         axes = figure.subplots()
         curves = [
-            (version, site)
-            for version in versions
-            for site in dict.fromkeys(site for _, site in version.activations.keys)
+            (run, site) for run in runs for site in dict.fromkeys(site for _, site in run.analysis)
         ]
-        for number, (version, site) in enumerate(curves):
-            layers = [entry for entry in version.results["layers"] if entry["site"] == site]
-            depth = version.layer_count
-            x = np.array([entry["layer"] / max(1, depth - 1) for entry in layers])
-            d = [_number(entry["held_out"]["d"]) for entry in layers]
-            low, high = np.array(
-                [[_number(end) for end in entry["held_out"]["d_interval"]] for entry in layers]
-            ).T
+        for number, (run, site) in enumerate(curves):
+            layers = [result for result in run.analysis.values() if result.site == site]
+            x = np.array([layer.layer / max(1, run.layer_count - 1) for layer in layers])
+            low, high = np.array([layer.separation.d_interval for layer in layers]).T
             colour = COLOURS[number % len(COLOURS)]
-            axes.vlines(x + 0.004 * number, low, high, color=colour, linewidth=1.4)
-            axes.plot(x + 0.004 * number, d, "o-", color=colour, markersize=4, linewidth=1,
-                      label=f"{version.name}, {site}")  # fmt: skip
+            x += 0.004 * number
+            axes.vlines(x, low, high, color=colour, linewidth=1.4)
+            axes.plot(x, [layer.separation.d for layer in layers], "o-", color=colour, markersize=4,
+                      linewidth=1, label=f"{run.name}, {site}")  # fmt: skip
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_xlabel("relative depth (0 first layer, 1 last)")
         axes.set_ylabel("d (standard deviations)")
@@ -58,18 +53,13 @@ def depth_figure(versions: Sequence[Version]) -> Figure:
     return figure
 
 
-def _number(value: float | str | None) -> float:
-    """A figure of a results file, which has null for NaN and "inf" for infinity."""
-    return math.nan if value is None else float(value)
-
-
-def likeness_figure(versions: Sequence[Version], activations: Sequence[PairActivations]) -> Figure:
-    """Debiased linear CKA between the layers of every two versions, over all prompts."""
+def likeness_figure(runs: Sequence[SavedRun], activations: Sequence[PairActivations]) -> Figure:
+    """Debiased linear CKA between the layers of every two runs, over all prompts."""
     prompts = [
         [np.concatenate(arms) for arms in zip(found.artifact, found.natural, strict=True)]
         for found in activations
     ]
-    duos = list(combinations(range(len(versions)), 2))
+    duos = list(combinations(range(len(runs)), 2))
     with style():
         figure = Figure(figsize=(4.6 * len(duos), 4.2), layout="constrained")
         grid = figure.subplots(1, len(duos), squeeze=False)[0]
@@ -83,7 +73,7 @@ def likeness_figure(versions: Sequence[Version], activations: Sequence[PairActiv
                 aspect="auto",
             )
             axes.grid(visible=False)
-            axes.set_xlabel(f"layer of {versions[one].name}")
-            axes.set_ylabel(f"layer of {versions[other].name}")
+            axes.set_xlabel(f"layer of {runs[one].name}")
+            axes.set_ylabel(f"layer of {runs[other].name}")
         figure.colorbar(image, ax=grid, label="debiased linear CKA")
     return figure

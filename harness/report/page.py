@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,122 +11,20 @@ from matplotlib.figure import Figure
 
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
-from harness.analysis.layers import Analysis, PairResponses, layer_id
-from harness.analysis.verdict import (
-    CLOSE,
-    CRITERIA,
-    Outcome,
-    decimal,
-    interval,
-    overall,
-    uses_direction,
-)
-from harness.data.activations import LayerSite
-from harness.report import panels, plots
+from harness.analysis.findings import Findings
+from harness.analysis.layers import PairResponses, layer_id
+from harness.analysis.verdict import Outcome, decimal, interval, uses_direction
+from harness.report import panels, plots, sentences
 from harness.report.tables import COLUMNS, Column
-from harness.settings import Criteria
-from harness.stats import smallest_detectable_effect
 
 _TABLE = (
     "d", "accuracy", "p", "same_words", "beyond_base", "agreement", "in_sample_d",
     "in_sample_accuracy", "seed_ratio",
 )  # fmt: skip
 
-_MOST_NAMED = 8
 
 
-def headline(analysis: Analysis, criteria: Criteria) -> str:
-    """The run's verdict in one sentence with its numbers."""
-    total = len(analysis)
-    outcomes = [overall(result, criteria) for result in analysis.values()]
-    passed = outcomes.count("passed")
-    ds = [result.separation.d for result in analysis.values()]
-    defined = [d for d in ds if not np.isnan(d)]
-    if not defined:
-        span = "is not defined"
-    elif total == 1:
-        span = f"is {decimal(defined[0])}"
-    else:
-        span = f"runs from {decimal(min(defined))} to {decimal(max(defined))}"
-    pairs = next(iter(analysis.values())).separation.n_pairs
-    what = "layer" if len({site for _, site in analysis}) == 1 else "layer and site"
-    undecided = outcomes.count("inconclusive")
-    tail = f", {undecided} inconclusive" if undecided else ""
-    return (
-        f"{passed} of {total} {what}{'s separate' if total > 1 else ' separates'} artifact from "
-        "natural prompts beyond "
-        f"d = {criteria.d_threshold:g}{tail}; held-out d {span} on {pairs} pairs."
-    )
-
-
-def power_sentence(analysis: Analysis, criteria: Criteria) -> str:
-    """What this run could have seen, had it been there."""
-    first = next(iter(analysis.values())).separation
-    layers = first.effective_layers if math.isfinite(first.effective_layers) else len(analysis)
-    found = smallest_detectable_effect(first.n_pairs, layers=layers, alpha=criteria.alpha)
-    return (
-        f"With {first.n_pairs} pairs and these layers, a true d of {decimal(found)} or more is "
-        "told from 0 in 4 runs of 5."
-    )
-
-
-def close_sentence(analysis: Analysis, criteria: Criteria) -> str:
-    """Which verdicts another seed could turn, in one sentence; empty if none."""
-    close = [
-        f"{result.id} ({', '.join(names)})"
-        for result in analysis.values()
-        if (names := [n for n, judge in CRITERIA.items() if judge(result, criteria).close])
-    ]
-    if not close:
-        return ""
-    shown = ", ".join(close[:_MOST_NAMED]) + (", …" if len(close) > _MOST_NAMED else "")
-    return (
-        f"Within {CLOSE} Monte Carlo errors of a threshold: {shown}. Another --stats-seed could "
-        "give another verdict there; more --replicates settle it."
-    )
-
-
-def comparison_headline(compared: VersionComparison) -> str:
-    """What changed from the baseline, in one sentence."""
-    found = [layer.comparison for layer in compared.layers.values()]
-    counts = [
-        f"{sum(c.verdict == verdict for c in found)} {verdict}"
-        for verdict in ("equivalent", "changed", "inconclusive")
-    ]
-    largest = max(found, key=lambda c: -1 if math.isnan(c.difference) else abs(c.difference))
-    sets = "".join(
-        f" {word}: {', '.join(ids)}."
-        for word, ids in (("Pass now", compared.gained), ("Pass no more", compared.lost))
-        if ids
-    )
-    return (
-        f"Against {compared.a}, of {len(found)} layers {', '.join(counts)} within "
-        f"±{compared.margin:g}; largest change of d {largest.difference:+.2f} "
-        f"{interval(largest.interval)}.{sets}{_category_sentence(compared)}"
-    )
-
-
-def _category_sentence(compared: VersionComparison) -> str:
-    """The category that changed most, if there are several."""
-    mean = {
-        category: float(np.mean(list(changes.values())))
-        for category, changes in compared.categories.items()
-        if changes
-    }
-    if len(mean) < 2:
-        return ""
-    most = max(mean, key=lambda category: abs(mean[category]))
-    return f" Of the categories, {most} changed most: {mean[most]:+.2f} on average over layers."
-
-
-def summary_html(
-    analysis: Analysis,
-    criteria: Criteria,
-    compared: VersionComparison | None = None,
-    causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
-    *,
-    checks: bool = True,
-) -> str:
+def summary_html(found: Findings, *, checks: bool = True) -> str:
     """The HTML that stands above the list of checks; every text in it is escaped.
 
     Without `checks` no such list follows.
@@ -136,12 +34,13 @@ def summary_html(
     )
     environment.filters.update(decimal=decimal, interval=interval)
     template = environment.get_template("summary.html")
-    panels = _panels(analysis, criteria)
-    effects = _effects(analysis, criteria, causal or {})
+    analysis, compared = found.analysis, found.comparison
+    controls = _panels(found)
+    effects = _effects(found)
     sections = [
         ("layers", "By layer"),
         *([("baseline", "Against the baseline")] if compared else []),
-        *((panel.id, panel.title) for panel in panels),
+        *((panel.id, panel.title) for panel in controls),
         *([("cause", "Does the model use the direction?")] if effects else []),
         *([("text", "What the text alone gives")] if analysis.text else []),
         ("responses", "Responses"),
@@ -149,57 +48,44 @@ def summary_html(
         *([("checks", "Checks")] if checks else []),
     ]
     return template.render(
-        headline=headline(analysis, criteria),
-        verdict=max((overall(result, criteria) for result in analysis.values()), key=_worse),
+        headline=sentences.headline(found),
+        verdict=max(map(found.outcome, found), key=("passed", "inconclusive", "failed").index),
         sections=sections,
         checks=checks,
-        missed=lambda result: [
-            name for name, judge in CRITERIA.items() if judge(result, criteria).outcome != "passed"
-        ],
-        power=power_sentence(analysis, criteria),
-        close=close_sentence(analysis, criteria),
-        plot=_picture(plots.separation_figure(analysis, criteria)),
-        panels=panels,
+        verdicts=found.verdicts(),
+        power=sentences.power_sentence(found),
+        close=sentences.close_sentence(found),
+        plot=_picture(plots.separation_figure(found)),
+        panels=controls,
         causal=effects,
         causal_headline=_causal_headline(effects),
         compared=compared,
         comparison=_comparison_panels(compared),
         comparison_verdict=_comparison_verdict(compared),
-        columns=_columns(analysis),
-        outcome=lambda result: overall(result, criteria),
-        responses=_worst_first(analysis),
+        columns=_columns(found),
+        outcome=found.outcome,
+        responses=_worst_first(found),
         analysis=analysis,
-        criteria=criteria,
+        criteria=found.criteria,
         provenance=_flat(analysis.provenance),
     )
 
 
-def page_html(
-    analysis: Analysis,
-    criteria: Criteria,
-    compared: VersionComparison | None = None,
-    causal: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
-) -> str:
+def page_html(found: Findings) -> str:
     """The report as a page of its own, without pytest's checks."""
-    body = summary_html(analysis, criteria, compared, causal, checks=False)
     return (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
-        f"<title>Alignment artifacts</title></head>\n<body>\n<h1>Alignment artifacts</h1>\n{body}"
-        "</body>\n</html>\n"
+        "<title>Alignment artifacts</title></head>\n<body>\n<h1>Alignment artifacts</h1>\n"
+        f"{summary_html(found, checks=False)}</body>\n</html>\n"
     )
 
 
-_worse = ("passed", "inconclusive", "failed").index
-
-
-def _effects(
-    analysis: Analysis, criteria: Criteria, causal: Mapping[LayerSite, tuple[Effect, Effect]]
-) -> list[tuple[str, Effect, Outcome]]:
+def _effects(found: Findings) -> list[tuple[str, Effect, Outcome]]:
     """Interventions with the id of their layer and their verdict."""
     return [
-        (layer_id(*key), effect, uses_direction(analysis[key], effect, criteria).outcome)
-        for key, effects in causal.items()
+        (layer_id(*key), effect, uses_direction(found[key], effect, found.criteria).outcome)
+        for key, effects in found.interventions.items()
         for effect in effects
     ]
 
@@ -220,12 +106,12 @@ def _comparison_verdict(compared: VersionComparison | None) -> Outcome:
     )
 
 
-def _columns(analysis: Analysis) -> list[Column]:
+def _columns(found: Findings) -> list[Column]:
     """The table's columns: all but those that nothing was measured for."""
     return [
         COLUMNS[name]
         for name in _TABLE
-        if any(COLUMNS[name].value(result) is not None for result in analysis.values())
+        if any(COLUMNS[name].value(result) is not None for result in found.values())
     ]
 
 
@@ -245,16 +131,16 @@ def _picture(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{content}"
 
 
-def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
+def _panels(found: Findings) -> list[_Panel]:
     """Controls, as far as the analysis has them."""
-    results = list(analysis.values())
-    found = [
+    results = list(found.values())
+    made = [
         _Panel(
             "scores",
             "Where the prompts lie",
             "Held-out scores of all prompts, in standard deviations from the boundary. d is the "
             "distance between the two clouds of a layer.",
-            _picture(plots.distribution_figure(analysis)),
+            _picture(plots.distribution_figure(found.analysis)),
         )
     ]
     if any(result.companions for result in results):
@@ -265,13 +151,13 @@ def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
             if defined
             else ""
         )
-        found.append(
+        made.append(
             _Panel(
                 "words",
                 "Is it the words, or the model?",
                 "Where each prompt has its own answer, the words that were written separate the "
                 f"conditions even at layer 0. The other curves hold the words constant.{same}",
-                _picture(panels.positions_figure(analysis)),
+                _picture(panels.positions_figure(found.analysis)),
             )
         )
     if all(result.transfer for result in results):
@@ -279,27 +165,27 @@ def _panels(analysis: Analysis, criteria: Criteria) -> list[_Panel]:
             (t for r in results for t in r.transfer),
             key=lambda t: -math.inf if math.isnan(t.d) else t.d,
         )
-        found.append(
+        made.append(
             _Panel(
                 "categories",
                 "One direction for all categories?",
                 "Each category is scored along the direction that the other categories give. The "
                 f"weakest is {worst.category} with d = {decimal(worst.d)} "
                 f"{interval(worst.d_interval)}.",
-                _picture(panels.category_figure(analysis)),
+                _picture(panels.category_figure(found.analysis)),
             )
         )
     if any(result.steps for result in results):
-        found.append(
+        made.append(
             _Panel(
                 "tokens",
                 "At which token?",
                 "Each token is scored along the direction of whole responses, refitted without "
                 "its own pair.",
-                _picture(panels.step_figure(analysis, criteria.alpha)),
+                _picture(panels.step_figure(found.analysis, found.criteria.alpha)),
             )
         )
-    return found
+    return made
 
 
 def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
@@ -310,7 +196,7 @@ def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
         _Panel(
             "baseline",
             "Against the baseline",
-            comparison_headline(compared),
+            sentences.comparison_headline(compared),
             _picture(panels.comparison_figure(compared.layers, compared.margin, title)),
         )
     ]
@@ -326,13 +212,13 @@ def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
     return found
 
 
-def _worst_first(analysis: Analysis) -> list[tuple[PairResponses, str]]:
+def _worst_first(found: Findings) -> list[tuple[PairResponses, str]]:
     """Responses with how far their pair is separated: the held-out score difference in standard
     deviations, averaged over layers and sites; pairs that weren't scored come last."""
-    scores = map(plots.standardized_scores, analysis.values())
+    scores = map(plots.standardized_scores, found.values())
     gaps = [artifact - natural for natural, artifact in scores]
-    mean = dict(zip(analysis.scored, np.mean(gaps, axis=0), strict=True))
-    ordered = sorted(analysis.responses, key=lambda r: mean.get(r.pair, np.inf))
+    mean = dict(zip(found.analysis.scored, np.mean(gaps, axis=0), strict=True))
+    ordered = sorted(found.analysis.responses, key=lambda r: mean.get(r.pair, np.inf))
     return [(r, decimal(mean[r.pair]) if r.pair in mean else "–") for r in ordered]
 
 

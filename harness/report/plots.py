@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.analysis.comparison import LayerComparison
+from harness.analysis.findings import Findings
 from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import CHANCE, decimal, overall
-from harness.settings import Criteria
+from harness.analysis.verdict import CHANCE, decimal
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -46,7 +46,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
+def separation_figure(found: Findings) -> Figure:
     """d and accuracy by layer, one curve per site, with intervals, thresholds and chance.
 
     Filled markers meet every criterion. Stars along the upper edge mark layers that separate
@@ -54,14 +54,15 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
     after both prompts. Grey crosses are the in-sample figures: the same activations, scored along
     a direction that was learnt from the very vectors that are scored.
     """
+    criteria = found.criteria
     with style():
         figure = Figure(figsize=(9, 7), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True)
-        sites = list(dict.fromkeys(site for _, site in analysis))
+        sites = list(dict.fromkeys(site for _, site in found))
         offsets = np.linspace(-0.15, 0.15, len(sites)) if len(sites) > 1 else [0.0]
         for number, site in enumerate(sites):
-            results = [result for result in analysis.values() if result.site == site]
-            passed = [overall(result, criteria) == "passed" for result in results]
+            results = [result for result in found.values() if result.site == site]
+            passed = [found.outcome((r.layer, r.site)) == "passed" for r in results]
             x = np.array([result.layer for result in results]) + offsets[number]
             colour = COLOURS[number % len(COLOURS)]
             label = f"{site}, held out"
@@ -90,21 +91,21 @@ def separation_figure(analysis: Analysis, criteria: Criteria) -> Figure:
             name = "in-sample, for comparison" if number == 0 else None
             top.plot(x, [r.in_sample.d for r in results], label=name, **ghost)
             bottom.plot(x, [r.in_sample.accuracy for r in results], label=name, **ghost)
-        null = [result.separation.null_quantile_95 for result in analysis.values()]
+        null = [result.separation.null_quantile_95 for result in found.values()]
         if np.isfinite(null).all():
             band = "95% of runs with shuffled labels"
             top.axhspan(0, max(null), color="#000000", alpha=0.08, lw=0, label=band)
         line_at(top, criteria.d_threshold, f"threshold {criteria.d_threshold:g}")
         line_at(bottom, CHANCE, "chance")
         top.axhline(0, color=GREY, linewidth=0.8)
-        level = f"{analysis.settings.level:.0%}"
+        level = f"{found.analysis.settings.level:.0%}"
         top.set_title(f"Effect size, with {level} intervals")
         top.set_ylabel("d (standard deviations)")
         bottom.set_title(f"Accuracy of a linear boundary, with {level} intervals")
         bottom.set_ylabel("share of prompts on their side")
         bottom.set_ylim(min(0.35, *bottom.get_ylim()), 1.02)
         bottom.set_xlabel("layer")
-        layers = sorted({layer for layer, _ in analysis})
+        layers = sorted({layer for layer, _ in found})
         bottom.set_xticks(layers if len(layers) <= 40 else layers[:: math.ceil(len(layers) / 40)])
         figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from harness.analysis.comparison import VersionComparison
-from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import Outcome, decimal, error, interval, overall, p_value
-from harness.settings import Criteria
+from harness.analysis.findings import Findings
+from harness.analysis.layers import LayerResult, layer_id
+from harness.analysis.verdict import Outcome, decimal, error, interval, p_value
+from harness import settings
+from harness.data.activations import LayerSite
+from harness.settings import TableSettings
 from harness.stats import Separation
 
 
@@ -51,7 +54,8 @@ def _small(value: float) -> str:
     return f"{value:.1g}"
 
 
-COLUMNS = {
+#: What each column shows.
+COLUMNS: dict[settings.Column, Column] = {
     "d": Column(
         "d",
         "held-out effect size",
@@ -132,43 +136,48 @@ COLUMNS = {
     ),
 }
 
-DEFAULT_COLUMNS = ("d", "accuracy", "p", "same_words")
+def terminal_table(
+    found: Findings, shown: TableSettings | None = None
+) -> list[tuple[str, Outcome]]:
+    """One line per layer and site, with its outcome; the first line is the header."""
+    shown = shown or TableSettings()
+    header, *rows = layer_rows(found, shown)
+    left = {0, len(header) - 1} | {i for i, title in enumerate(header) if title == "interval"}
+    lines = _aligned([["" if title == "interval" else title for title in header], *rows], left)
+    outcomes: list[Outcome] = ["passed", *(found.outcome(key) for key in _ordered(found, shown.sort))]
+    return list(zip(lines, outcomes, strict=True))
 
 
-def ordered(analysis: Analysis, by: str) -> list[LayerResult]:
-    """Results by a column, undefined ones last; "layer" leaves them as they are."""
-    results = list(analysis.values())
+def layer_rows(found: Findings, shown: TableSettings | None = None) -> list[list[str]]:
+    """The table's cells: a header, then one row per layer and site."""
+    shown = shown or TableSettings()
+    chosen = [COLUMNS[name] for name in shown.columns]
+    return [
+        ["", *(title for column in chosen for title in column.titles), "verdict"],
+        *(
+            [
+                layer_id(*key),
+                *(cell for column in chosen for cell in column.cells(found[key])),
+                found.outcome(key),
+            ]
+            for key in _ordered(found, shown.sort)
+        ),
+    ]
+
+
+def _ordered(found: Findings, by: str) -> list[LayerSite]:
+    """Layers and sites by a column, undefined ones last; "layer" leaves them as they are."""
     if by == "layer":
-        return results
+        return list(found)
     column = COLUMNS[by]
 
-    def place(result: LayerResult) -> float:
-        value = column.value(result)
+    def place(key: LayerSite) -> float:
+        value = column.value(found[key])
         if value is None or math.isnan(value):
             return math.inf
         return -value if column.largest_first else value
 
-    return sorted(results, key=place)
-
-
-def terminal_table(
-    analysis: Analysis,
-    criteria: Criteria,
-    *,
-    columns: Sequence[str] = DEFAULT_COLUMNS,
-    sort: str = "layer",
-) -> list[tuple[str, Outcome]]:
-    """One line per layer and site, with its outcome; the first line is the header."""
-    chosen = [COLUMNS[name] for name in columns]
-    header = ["", *(title for column in chosen for title in column.titles), "verdict"]
-    rows = [["" if title == "interval" else title for title in header]]
-    outcomes: list[Outcome] = ["passed"]
-    for result in ordered(analysis, sort):
-        outcomes.append(overall(result, criteria))
-        figures = [cell for column in chosen for cell in column.cells(result)]
-        rows.append([result.id, *figures, outcomes[-1]])
-    left = {0, len(header) - 1} | {i for i, title in enumerate(header) if title == "interval"}
-    return list(zip(_aligned(rows, left), outcomes, strict=True))
+    return sorted(found, key=place)
 
 
 def comparison_table(compared: VersionComparison) -> list[str]:

@@ -7,55 +7,63 @@ with their provenance as JSON in the safetensors header.
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from harness.analysis.comparison import BaselineError, Version, VersionComparison, compare_versions
-from harness.analysis.layers import Analysis, layer_id
+from harness.analysis.comparison import (
+    BaselineError,
+    SavedRun,
+    VersionComparison,
+    compare_versions,
+)
+from harness.analysis.findings import Findings
+from harness.analysis.layers import layer_id
 from harness.data.activations import MOST_LAYERS, PairActivations
 from harness.data.pairs import Pair
 from harness.data.store import write_atomically
-from harness.results.file import check, loads, to_json
-from harness.settings import Criteria
+from harness.results.file import from_json, loads, to_json
+from harness.settings import BASELINES
 
-#: Where baselines lie, in the working directory.
-DIRECTORY = Path(".artifact_baselines")
-FORMAT = 1
+#: Version of a baseline's layout.
+FORMAT = 2
 
 _FILE = re.compile(r"(\d{4,})_(.+)\.safetensors")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def save_baseline(
-    name: str, analysis: Analysis, criteria: Criteria, directory: Path = DIRECTORY
-) -> Path:
+def save_baseline(name: str, found: Findings, directory: Path = BASELINES) -> Path:
     """Write a run under the next number; nothing that was saved before is touched.
 
     Raises:
-        BaselineError: a name that isn't letters, digits, dots, dashes and underscores.
+        BaselineError: a name that isn't letters, digits, dots, dashes and underscores, or results
+            without activations.
         harness.data.store.StoreError: the directory can't be written.
     """
     check_name(name)
+    held = found.analysis.activations
+    if not held.keys:
+        raise BaselineError(
+            f"can't save {name!r}: results that were read from a file have no activations; save "
+            "the run that made them"
+        )
     tensors = {
         # What isn't contiguous, safetensors writes in another order without a word.
         f"{arm}/{layer_id(*key)}": np.ascontiguousarray(array)
-        for arm, arrays in (
-            ("artifact", analysis.activations.artifact),
-            ("natural", analysis.activations.natural),
-        )
-        for key, array in zip(analysis.activations.keys, arrays, strict=True)
+        for arm, arrays in (("artifact", held.artifact), ("natural", held.natural))
+        for key, array in zip(held.keys, arrays, strict=True)
     }
     header = {
         "format": FORMAT,
-        "pairs": [[p.category, p.id, p.natural, p.artifact] for p in analysis.activations.pairs],
-        "keys": [list(key) for key in analysis.activations.keys],
-        "results": to_json(analysis, criteria),
+        "pairs": [[p.category, p.id, p.natural, p.artifact] for p in held.pairs],
+        "keys": [list(key) for key in held.keys],
+        "results": to_json(found),
     }
     content = save(tensors, {"baseline": json.dumps(header, sort_keys=True, allow_nan=False)})
-    number = 1 + max((found for found, _, _ in _listed(directory)), default=0)
+    number = 1 + max((number for number, _, _ in _listed(directory)), default=0)
     path = directory / f"{number:04d}_{name}.safetensors"
     write_atomically(path, content)
     return path
@@ -69,7 +77,7 @@ def check_name(name: str) -> None:
         )
 
 
-def find_baseline(name: str, directory: Path = DIRECTORY) -> Path:
+def find_baseline(name: str, directory: Path = BASELINES) -> Path:
     """The file of a baseline given as name (its latest), number or path.
 
     Raises:
@@ -87,12 +95,12 @@ def find_baseline(name: str, directory: Path = DIRECTORY) -> Path:
     there = ", ".join(file.stem for _, _, file in listed) or "none"
     raise BaselineError(
         f"no baseline {name!r} in {directory}/ (there: {there}); make one from the version to "
-        f"compare with: pytest artifact_checks --model PATH --artifact-save "
+        f"compare with: pytest artifact_checks --artifact-model PATH --artifact-save "
         f"{name if _NAME.fullmatch(name) else 'NAME'}"
     )
 
 
-def load_baseline(path: Path) -> Version:
+def load_baseline(path: Path) -> SavedRun:
     """Read a baseline; every shape in it is checked against the others.
 
     Raises:
@@ -111,11 +119,10 @@ def load_baseline(path: Path) -> Version:
                 arm: tuple(file.get_tensor(f"{arm}/{layer_id(*key)}") for key in keys)
                 for arm in ("artifact", "natural")
             }
-            results = header["results"]
-            check(results, "its results")
-            if {entry["id"] for entry in results["layers"]} != {layer_id(*key) for key in keys}:
+            found = from_json(header["results"], f"{path}: its results")
+            if found.keys() != set(keys):
                 raise BaselineError(f"{path}: its results and activations name other layers")
-            depth = results["provenance"]["model_layers"]
+            depth = found.analysis.provenance["model_layers"]
             if type(depth) is not int or not 0 < depth <= MOST_LAYERS:
                 raise BaselineError(f"{path}: its model_layers can't be {depth!r}")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -135,23 +142,27 @@ def load_baseline(path: Path) -> Version:
             )
         if not (np.isfinite(artifact).all() and np.isfinite(natural).all()):
             raise BaselineError(f"{path}: {layer_id(*key)} holds NaN or infinity")
-    return Version(path, PairActivations(pairs, keys, **arms), results)
+    analysis = replace(found.analysis, activations=PairActivations(pairs, keys, **arms))
+    return _saved(path, replace(found, analysis=analysis))
 
 
-def compare_with(
-    baseline: Version, analysis: Analysis, criteria: Criteria, *, margin: float
-) -> VersionComparison:
-    """Compare a run (B) with a saved one (A).
+def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:
+    """Compare a run (B) with a saved one (A), by the margin of its criteria.
 
     Raises:
         BaselineError: pairs, settings, sites or template differ; all of them are named.
     """
     return compare_versions(
         baseline,
-        Version(Path("this run"), analysis.activations, to_json(analysis, criteria)),
-        margin=margin,
-        level=analysis.settings.level,
+        _saved(Path("this run"), found),
+        margin=found.criteria.margin,
+        level=found.analysis.settings.level,
     )
+
+
+def _saved(path: Path, found: Findings) -> SavedRun:
+    passed = frozenset(key for key in found if found.outcome(key) == "passed")
+    return SavedRun(path, found.analysis, passed)
 
 
 def _listed(directory: Path) -> list[tuple[int, str, Path]]:

@@ -2,92 +2,65 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, get_type_hints
 
 from jsonschema import Draft202012Validator
 
 from gemma_mlx.errors import UserError
-from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.controls import TextBaseline
+from harness.analysis.findings import Findings
 from harness.analysis.layers import Analysis, LayerResult, PairResponses, layer_id
-from harness.analysis.verdict import CRITERIA, Outcome, Verdict, overall
-from harness.data.activations import Dropped, LayerSite, PairActivations
-from harness.data.pairs import Pair
-from harness.data.store import Response, write_atomically
+from harness.analysis.verdict import CRITERIA, Outcome, Verdict
+from harness.data.activations import Dropped, PairActivations
+from harness.data.pairs import CONDITIONS, Pair
+from harness.data.store import Response
 from harness.results.schema import from_plain, plain, record, schema_of
 from harness.settings import AnalysisSettings, Criteria
 
 #: Version of the file's schema; raised when a field changes its meaning or goes away.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "alignment_artifact_analysis_results.json"
 
-# Keys of `LayerResult`'s fields, where they are called otherwise in the file.
-_KEYS = {
-    "layer": "layer",
-    "site": "site",
-    "separation": "held_out",
-    "in_sample": "in_sample",
-    "companions": "companions",
-    "transfer": "category_transfer",
-    "steps": "steps",
-    "quality": "pair_quality",
-    "beyond_base": "beyond_base",
-}
-_CAUSALITY = Mapping[LayerSite, tuple[Effect, Effect]]
+_LAYER = tuple(f.name for f in fields(LayerResult))
 
 
 class ResultsError(UserError):
     """A results file that can't be read; the message names it and the place."""
 
 
-@dataclass(frozen=True)
-class Results:
-    """What a results file holds; the analysis without its activations."""
-
-    analysis: Analysis
-    criteria: Criteria
-    comparison: VersionComparison | None
-    causal: _CAUSALITY
-
-
-def to_json(
-    analysis: Analysis,
-    criteria: Criteria,
-    comparison: VersionComparison | None = None,
-    causal: _CAUSALITY | None = None,
-) -> dict[str, Any]:
+def to_json(found: Findings) -> dict[str, Any]:
     """The results as JSON values: NaN becomes null, infinities the strings "inf" and "-inf"."""
-    layers = [
-        {
-            "id": result.id,
-            "verdict": overall(result, criteria),
-            "criteria": {name: asdict(judge(result, criteria)) for name, judge in CRITERIA.items()},
-            **{key: getattr(result, name) for name, key in _KEYS.items()},
-        }
-        for result in analysis.values()
-    ]
+    analysis = found.analysis
+    verdicts = found.verdicts()
     content = {
         "schema_version": SCHEMA_VERSION,
         "provenance": analysis.provenance,
-        "criteria": asdict(criteria),
+        "criteria": found.criteria,
         "settings": analysis.settings,
         "pairs": {
-            "scored": [f"{pair.category}/{pair.id}" for pair in analysis.scored],
+            "scored": _names(analysis.scored),
             "dropped": _dropped(analysis.dropped),
             "dropped_beside": _dropped(analysis.dropped_beside),
-            "merged_duplicates": analysis.merged,
-            "cut_to_the_shorter": [f"{pair.category}/{pair.id}" for pair in analysis.cut],
+            "merged": analysis.merged,
+            "cut": _names(analysis.cut),
         },
-        "layers": layers,
-        "text_baselines": analysis.text,
-        "comparison": comparison,
-        "causality": causal or {},
+        "layers": [
+            {
+                "id": result.id,
+                "verdict": found.outcome(key),
+                "criteria": verdicts[key],
+                **{name: getattr(result, name) for name in _LAYER},
+            }
+            for key, result in found.items()
+        ],
+        "text": analysis.text,
+        "comparison": found.comparison,
+        "interventions": found.interventions,
         "responses": [
             {
-                "pair": f"{r.pair.category}/{r.pair.id}",
+                "pair": _name(r.pair),
                 "natural": {"prompt": r.pair.natural, **asdict(r.natural)},
                 "artifact": {"prompt": r.pair.artifact, **asdict(r.artifact)},
             }
@@ -97,13 +70,21 @@ def to_json(
     return plain(content)
 
 
+def _name(pair: Pair) -> str:
+    return f"{pair.category}/{pair.id}"
+
+
+def _names(pairs: Sequence[Pair]) -> list[str]:
+    return [_name(pair) for pair in pairs]
+
+
 def _dropped(dropped: Sequence[Dropped]) -> list[dict[str, str]]:
-    return [{"pair": f"{d.pair.category}/{d.pair.id}", "reason": d.reason} for d in dropped]
+    return [{"pair": _name(d.pair), "reason": d.reason} for d in dropped]
 
 
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the results file."""
-    hints = LayerResult.__annotations__
+    hints = get_type_hints(LayerResult)
     answer = schema_of(Response)["properties"]
     said = record({"prompt": {"type": "string"}, **answer})
     text, verdict = {"type": "string"}, schema_of(Verdict)
@@ -122,11 +103,9 @@ def schema() -> dict[str, Any]:
                         "scored": schema_of(tuple[str, ...]),
                         "dropped": dropped,
                         "dropped_beside": dropped,
-                        "merged_duplicates": schema_of(int),
-                        "cut_to_the_shorter": schema_of(tuple[str, ...]),
-                    },
-                    # Files from before they were counted lack them.
-                    optional=["cut_to_the_shorter", "dropped_beside"],
+                        "merged": schema_of(int),
+                        "cut": schema_of(tuple[str, ...]),
+                    }
                 ),
                 "layers": {
                     "type": "array",
@@ -136,13 +115,13 @@ def schema() -> dict[str, Any]:
                             "id": text,
                             "verdict": schema_of(Outcome),
                             "criteria": record(dict.fromkeys(CRITERIA, verdict)),
-                            **{key: schema_of(hints[name]) for name, key in _KEYS.items()},
+                            **{name: schema_of(hints[name]) for name in _LAYER},
                         }
                     ),
                 },
-                "text_baselines": schema_of(tuple[TextBaseline, ...]),
+                "text": schema_of(tuple[TextBaseline, ...]),
                 "comparison": schema_of(VersionComparison | None),
-                "causality": schema_of(_CAUSALITY),
+                "interventions": schema_of(get_type_hints(Findings)["interventions"]),
                 "responses": {
                     "type": "array",
                     "items": record({"pair": text, "natural": said, "artifact": said}),
@@ -185,80 +164,81 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def write_results(
-    path: Path,
-    analysis: Analysis,
-    criteria: Criteria,
-    comparison: VersionComparison | None = None,
-    causal: _CAUSALITY | None = None,
-) -> None:
-    """Write the results file, whole or not at all; what isn't of its schema isn't written."""
-    content = to_json(analysis, criteria, comparison, causal)
-    check(content, str(path))
-    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, (text + "\n").encode())
-
-
-def read_results(path: Path) -> Results:
-    """Read a results file.
+def to_text(found: Findings, source: str) -> str:
+    """What stands in a results file.
 
     Raises:
-        ResultsError: it can't be read, is damaged, or of another version; file and place are named.
+        ResultsError: it wouldn't be of the schema; `source` is its name in the message.
+    """
+    content = to_json(found)
+    check(content, source)
+    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def parse(text: str, source: str) -> Findings:
+    """What a results file holds; its analysis has no activations.
+
+    Raises:
+        ResultsError: damaged, or of another version; `source` and place are named.
     """
     try:
-        content = loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: not readable as JSON ({error})") from error
+        content = loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ResultsError(f"{source}: not readable as JSON ({error})") from error
+    return from_json(content, source)
+
+
+def from_json(content: Any, source: str) -> Findings:
+    """`parse` for values that were read already."""
     found = content.get("schema_version") if isinstance(content, dict) else None
     if type(found) is int and found != SCHEMA_VERSION:
         raise ResultsError(
-            f"{path}: schema version {found}; this harness reads version {SCHEMA_VERSION}"
+            f"{source}: schema version {found}; this harness reads version {SCHEMA_VERSION}"
         )
-    check(content, str(path))
+    check(content, source)
     try:
-        return _from_json(content)
+        return _findings(content)
     except (ValueError, KeyError) as error:
-        raise ResultsError(f"{path}: its parts contradict each other ({error})") from error
+        raise ResultsError(f"{source}: its parts contradict each other ({error})") from error
 
 
-def _from_json(content: Mapping[str, Any]) -> Results:
+def _findings(content: Mapping[str, Any]) -> Findings:
     responses = []
     for entry in content["responses"]:
         category, _, name = entry["pair"].partition("/")
         pair = Pair(category, name, entry["natural"]["prompt"], entry["artifact"]["prompt"])
-        answers = [from_plain(Response, entry[condition]) for condition in ("natural", "artifact")]
+        answers = [from_plain(Response, entry[condition]) for condition in CONDITIONS]
         responses.append(PairResponses(pair, *answers))
-    pairs = {f"{r.pair.category}/{r.pair.id}": r.pair for r in responses}
-    hints = LayerResult.__annotations__
+    pairs = {_name(r.pair): r.pair for r in responses}
+    hints = get_type_hints(LayerResult)
     layers = [
-        LayerResult(**{n: from_plain(hints[n], entry[key]) for n, key in _KEYS.items()})
+        LayerResult(**{name: from_plain(hints[name], entry[name]) for name in _LAYER})
         for entry in content["layers"]
     ]
-    scored = tuple(pairs[name] for name in content["pairs"]["scored"])
+    listed = content["pairs"]
+    scored = tuple(pairs[name] for name in listed["scored"])
     for layer in layers:
         if {len(layer.separation.scores_natural), len(layer.separation.scores_artifact)} != {
             len(scored)
         }:
             raise ValueError(f"{layer.id} has other scores than pairs")
+    dropped, beside = (
+        tuple(Dropped(pairs[d["pair"]], d["reason"]) for d in listed[name])
+        for name in ("dropped", "dropped_beside")
+    )
     analysis = Analysis(
         results={(layer.layer, layer.site): layer for layer in layers},
         activations=PairActivations((), (), (), ()),
         scored=scored,
         responses=tuple(responses),
-        dropped=tuple(Dropped(pairs[d["pair"]], d["reason"]) for d in content["pairs"]["dropped"]),
-        dropped_beside=tuple(
-            Dropped(pairs[d["pair"]], d["reason"])
-            for d in content["pairs"].get("dropped_beside", [])
-        ),
-        merged=content["pairs"]["merged_duplicates"],
-        cut=tuple(pairs[name] for name in content["pairs"].get("cut_to_the_shorter", [])),
+        dropped=dropped,
+        dropped_beside=beside,
+        merged=listed["merged"],
+        cut=tuple(pairs[name] for name in listed["cut"]),
         settings=from_plain(AnalysisSettings, content["settings"]),
-        text=from_plain(tuple[TextBaseline, ...], content["text_baselines"]),
+        text=from_plain(tuple[TextBaseline, ...], content["text"]),
         provenance=content["provenance"],
     )
-    return Results(
-        analysis,
-        from_plain(Criteria, content["criteria"]),
-        from_plain(VersionComparison | None, content["comparison"]),
-        from_plain(_CAUSALITY, content["causality"]),
-    )
+    rest = ("criteria", "comparison", "interventions")
+    kinds = get_type_hints(Findings)
+    return Findings(analysis, **{name: from_plain(kinds[name], content[name]) for name in rest})

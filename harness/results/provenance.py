@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import gemma_mlx
+import harness
 from gemma_mlx import Checkpoint
 from harness.data.npz_layout import NpzRun
 from harness.data.pairs import PromptPairs
 from harness.data.store import RunStore
 from harness.settings import AnalysisSettings, CollectSettings
 
-#: Said of activations that weren't there before.
-COLLECTED = "collected by this run"
-FOUND = "taken from the store"
+#: Said of a run whose activations were all in the store.
+ALL_REUSED = "taken from the store"
+_NONE_REUSED = "collected by this run"
 
 _PACKAGES = ("mlx", "numpy", "scipy", "transformers", "safetensors")
 
@@ -49,11 +50,11 @@ def provenance(
 
 def origin(run: RunStore) -> dict[str, str]:
     """Where a run's activations are, and whether they were made for this analysis."""
-    made = COLLECTED
+    made = _NONE_REUSED
     if run.reused == 1:
-        made = FOUND
+        made = ALL_REUSED
     elif run.reused:
-        made = f"{run.reused:.0%} of the prompts {FOUND}, the others {COLLECTED}"
+        made = f"{run.reused:.0%} of the prompts {ALL_REUSED}, the others {_NONE_REUSED}"
     return {"run_key": run.key, "origin": made}
 
 
@@ -83,6 +84,7 @@ def _pairs(pairs: PromptPairs) -> dict[str, Any]:
 
 def _surroundings() -> dict[str, Any]:
     return {
+        "harness": harness.__version__,
         "packages": {name: version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -92,15 +94,18 @@ def _surroundings() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Commit of this harness; None where it doesn't run from a git checkout."""
+    """Commit of this harness; None where it doesn't run from a git checkout of its own."""
+    root = Path(__file__).resolve().parents[2]
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
+            ["git", "rev-parse", "--show-toplevel", "HEAD"],
+            cwd=root,
             capture_output=True,
             text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    checkout, commit = found.stdout.splitlines()
+    # An environment may lie in a checkout of something else.
+    return commit if Path(checkout).resolve() == root else None

@@ -1,143 +1,59 @@
-"""What a test run asks for: the plugin's options, checked as far as config.json allows."""
+"""What a test run asks for."""
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
-import pytest
-
-import gemma_mlx
-from gemma_mlx import CheckpointError, Positions, RanksError, RequestError
 from harness import options
-from harness.analysis.comparison import BaselineError, Version
-from harness.data.activations import AnalysisError, LayerSite
-from harness.data.pairs import PairsError, PromptPairs, load_pairs
-from harness.data.store import StoreError
+from harness.analysis.comparison import SavedRun
+from harness.experiment import Experiment
 from harness.results.baseline import check_name, find_baseline, load_baseline
-from harness.settings import AnalysisSettings, CollectSettings, Criteria
-
-#: Input that can't be used; the message is for the person who gave it.
-EXPECTED_ERRORS = (
-    AnalysisError,
-    BaselineError,
-    CheckpointError,
-    PairsError,
-    RanksError,
-    RequestError,
-    StoreError,
-)
+from harness.settings import Criteria, TableSettings
+from harness.stats import MIN_PAIRS
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the options ask for, checked as far as the model's config.json allows."""
+    """An experiment, what its results are held against, and where they go."""
 
-    model: str
-    revision: str | None
-    pairs: PromptPairs
-    layers: tuple[int, ...]
-    collection: CollectSettings
-    analysis: AnalysisSettings
+    experiment: Experiment
     criteria: Criteria
-    companions: tuple[Positions, ...]
-    base_model: str | None
+    baseline: SavedRun | None
+    skip_inconclusive: bool
     text_baselines: bool
     causal: bool
     save_as: str | None
-    baseline: Version | None
-    margin: float
-    skip_inconclusive: bool
-    store: Path
-    recollect: bool
-    columns: tuple[str, ...]
-    sort: str
+    table: TableSettings
+    report: Path
 
-    @property
-    def family(self) -> list[LayerSite]:
-        return [(layer, site) for site in self.collection.sites for layer in self.layers]
+    def gives(self, name: str) -> Any:
+        """What was given for a field of the plan or of its experiment; empty or None if nothing."""
+        return getattr(self if hasattr(self, name) else self.experiment, name)
 
 
-def make_plan(config: options.Config, *, causal: bool = False, least_pairs: int = 8) -> Plan:
-    """Read the options.
+def make_plan(given: options.Given, *, causal: bool = False) -> Plan:
+    """Read the options, check them as far as the model's config.json allows.
 
     Args:
         causal: whether interventions were asked for.
-        least_pairs: how many pairs what is planned needs.
 
     Raises:
-        pytest.UsageError, PairsError, CheckpointError: naming the option or file.
+        gemma_mlx.errors.UserError: naming the option or file.
     """
-    number = partial(options.number, config)
-    sites = tuple(dict.fromkeys(options.read(config, "site")))
-    for name in sites:
-        if name not in gemma_mlx.SITES or name == "attn_pattern":
-            known = ", ".join(s for s in gemma_mlx.SITES if s != "attn_pattern")
-            raise pytest.UsageError(f"--site {name!r}: choose from {known}")
-    positions = tuple(dict.fromkeys(options.read(config, "positions")))
-    for name in positions:
-        if name not in get_args(Positions):
-            known = ", ".join(get_args(Positions))
-            raise pytest.UsageError(f"--positions {name!r}: choose from {known}")
-    pairs = load_pairs(options.read(config, "pairs"))
-    if len(pairs) < least_pairs:
-        raise PairsError(f"{pairs.source}: {len(pairs)} pairs; at least {least_pairs} are needed")
-    model, revision = options.read(config, "model"), options.read(config, "revision")
-    shape = gemma_mlx.find_checkpoint(model, revision=revision, config_only=True).config
-    layers = options.parse_layers(options.read(config, "layers"), shape.num_hidden_layers)
-    infinity = float("inf")
-    save_as, compare = options.read(config, "save"), options.read(config, "compare")
-    if save_as is not None:
-        check_name(save_as)
-    inconclusive = options.read(config, "inconclusive")
-    if inconclusive not in ("fail", "skip"):
-        raise pytest.UsageError(f"--artifact-inconclusive {inconclusive!r}: choose fail or skip")
-    columns, sort = options.columns(config)
-    return Plan(
-        model=model,
-        revision=revision,
-        pairs=pairs,
-        layers=layers,
-        collection=CollectSettings(
-            sites=sites,
-            layers=layers,
-            positions=positions[0],
-            max_tokens=int(number("max_tokens", low=1, high=infinity, whole=True)),
-            chat=not options.read(config, "no_chat"),
-            tensor_parallel=int(number("tensor_parallel", low=1, high=infinity, whole=True)),
-        ),
-        analysis=analysis_settings(config),
-        criteria=criteria(config),
-        companions=positions[1:],
-        base_model=options.read(config, "base_model"),
-        text_baselines=options.read(config, "text_baselines"),
+    experiment = Experiment.from_options(given)
+    plan = Plan(
+        experiment=experiment,
+        criteria=options.criteria(given),
+        baseline=None,
+        skip_inconclusive=options.INCONCLUSIVE.read(given) == "skip",
+        text_baselines=options.TEXT_BASELINES.read(given),
         causal=causal,
-        save_as=save_as,
-        baseline=None if compare is None else load_baseline(find_baseline(compare)),
-        margin=number("margin", low=1e-9, high=infinity, whole=False),
-        skip_inconclusive=inconclusive == "skip",
-        store=Path(options.read(config, "store")),
-        recollect=options.read(config, "recollect"),
-        columns=columns,
-        sort=sort,
+        save_as=options.SAVE.read(given),
+        table=options.table_settings(given),
+        report=options.report_folder(given),
     )
-
-
-def analysis_settings(config: options.Config) -> AnalysisSettings:
-    """How to estimate, as the options say."""
-    infinity = float("inf")
-    return AnalysisSettings(
-        replicates=int(options.number(config, "replicates", low=100, high=infinity, whole=True)),
-        seed=int(options.number(config, "stats_seed", low=0, high=infinity, whole=True)),
-    )
-
-
-def criteria(config: options.Config) -> Criteria:
-    """What a layer has to meet, as the options say."""
-    infinity = float("inf")
-    return Criteria(
-        d_threshold=options.number(
-            config, "d_threshold", low=-infinity, high=infinity, whole=False
-        ),
-        alpha=options.number(config, "alpha", low=1e-9, high=0.5, whole=False),
-    )
+    experiment.check(least_pairs=MIN_PAIRS)
+    if plan.save_as is not None:
+        check_name(plan.save_as)
+    compare = options.COMPARE.read(given)
+    return plan if compare is None else replace(plan, baseline=load_baseline(find_baseline(compare)))

@@ -1,55 +1,104 @@
-"""What the plugin's parts keep in a pytest session: what was asked for, and what was found."""
+"""What a pytest session holds: what was asked for, and what was found.
+
+Imported in everybody's runs, so nothing heavy is, before one of our checks is collected.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from gemma_mlx.errors import UserError
 from gemma_mlx.system.terminal import printable
-from harness.analysis.causality import Effect
-from harness.analysis.comparison import VersionComparison
-from harness.analysis.layers import Analysis
-from harness.data.activations import LayerSite
-from harness.settings import Criteria
-from harness.testing.plan import EXPECTED_ERRORS, Plan, make_plan
+from harness.options import Option
 
-#: The options, or why they can't be used.
-PLAN = pytest.StashKey[Plan | Exception]()
-#: The results of the session, once they are computed.
-ANALYSIS = pytest.StashKey[Analysis]()
-COMPARISON = pytest.StashKey[VersionComparison]()
-CAUSAL = pytest.StashKey[dict[LayerSite, tuple[Effect, Effect]]]()
-#: Where the run was saved as a baseline.
-SAVED = pytest.StashKey[Path]()
-#: Why the run ended without results.
-REFUSED = pytest.StashKey[str]()
-#: What is said where a signal ended it.
-STOPPED = pytest.StashKey[str]()
+if TYPE_CHECKING:
+    from harness.results import Results
+    from harness.testing.plan import Plan
+
+T = TypeVar("T")
 
 
-def plan_of(config: pytest.Config) -> Plan | Exception:
-    """What the options ask for, or why they can't be used; read once."""
-    if PLAN not in config.stash:
+class PytestOptions:
+    """A pytest configuration as `harness.options` reads one."""
+
+    def __init__(self, config: pytest.Config):
+        self._config = config
+
+    def getoption(self, name: str) -> Any:
+        return self._config.getoption(name)
+
+    def getini(self, name: str) -> Any:
+        return self._config.getini(name)
+
+    def spelling(self, option: Option[Any]) -> str:
+        short = self._config.pluginmanager.hasplugin("harness.short_options")
+        return option.short_flag if short and option.short else option.flag
+
+
+class Session:
+    """One pytest session.
+
+    Attributes:
+        results: what was found, once it is computed.
+        saved: where the run was saved as a baseline.
+        refused: why the run ended without results.
+        stopped: what is said where a signal ended it.
+    """
+
+    def __init__(self, config: pytest.Config):
+        self._config = config
+        self.results: Results | None = None
+        self.saved: Path | None = None
+        self.refused: str | None = None
+        self.stopped: str | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether one of our checks was collected."""
+        return "plan" in vars(self)
+
+    @cached_property
+    def plan(self) -> "Plan | UserError":
+        """What the options ask for, or why they can't be used."""
+        from harness.testing.plan import make_plan
+
         try:
-            config.stash[PLAN] = make_plan(config, causal="causal" in config.option.markexpr)
-        except (pytest.UsageError, *EXPECTED_ERRORS) as error:
-            config.stash[PLAN] = error
-    return config.stash[PLAN]
+            return make_plan(
+                PytestOptions(self._config), causal="causal" in self._config.option.markexpr
+            )
+        except UserError as error:
+            return error
+
+    def good_plan(self) -> "Plan | None":
+        """The plan, if there is one that can be used."""
+        return None if not self.wanted or isinstance(self.plan, UserError) else self.plan
+
+    def add_results(self, **found: Any) -> None:
+        """Complete the results: `comparison`, or `interventions` at more layers."""
+        assert self.results is not None
+        more = found.pop("interventions", {})
+        interventions = {**self.results.interventions, **more}
+        self.results = replace(self.results, interventions=interventions, **found)
 
 
-def finished(config: pytest.Config) -> tuple[Analysis, Criteria] | None:
-    """The run's results, if any check needed them."""
-    if ANALYSIS not in config.stash:
-        return None
-    plan = plan_of(config)
-    assert isinstance(plan, Plan)
-    return config.stash[ANALYSIS], plan.criteria
+_SESSION = pytest.StashKey[Session]()
 
 
-def or_exit(work: Callable[[], Any]) -> Any:
-    """Input that can't be used ends the run with one line, as a wrong option does."""
+def session_of(config: pytest.Config) -> Session:
+    """The session of this run of pytest."""
+    if _SESSION not in config.stash:
+        config.stash[_SESSION] = Session(config)
+    return config.stash[_SESSION]
+
+
+def or_exit(work: Callable[[], T]) -> T:
+    """What `work` gives. Input that can't be used ends the run with one line and exit code 4, as a
+    wrong option does."""
     try:
         return work()
-    except EXPECTED_ERRORS as error:
+    except UserError as error:
         pytest.exit(printable(error), returncode=pytest.ExitCode.USAGE_ERROR)
