@@ -4,14 +4,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: checks test report lint install calibration clean
+# MLX's back end: on Linux cpu (the default), cuda12 or cuda13, on macOS none is to be chosen. Once
+# installed it stays until another is asked for.
+BACKENDS := cpu cuda12 cuda13
+BACKEND ?= $(or $(patsubst $(VENV)/.installed-%,%,$(wildcard $(VENV)/.installed-*)),$(if \
+  $(filter Linux,$(shell uname)),cpu))
+ifneq ($(filter-out $(BACKENDS),$(BACKEND)),)
+  $(error BACKEND=$(BACKEND): choose one of $(BACKENDS))
+endif
+REQUIREMENTS := requirements.txt $(if $(BACKEND),requirements-$(BACKEND).txt)
+INSTALLED := $(VENV)/.installed-$(BACKEND)
+DEVELOPING := $(VENV)/.developing
+
+.PHONY: checks test report lint install develop calibration clean
 
 checks: install
 	$(BIN)/python -m pytest artifact_checks
 
-test: install
+test: develop
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 report:
@@ -20,7 +32,7 @@ report:
 	elif [ -t 1 ] && command -v xdg-open >/dev/null; then xdg-open artifact_report/report.html; \
 	else echo "$(CURDIR)/artifact_report/report.html"; fi
 
-lint: install
+lint: develop
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -29,15 +41,26 @@ lint: install
 calibration: install
 	$(BIN)/python -m benchmarks.calibration
 
+# What a user runs.
 install: $(INSTALLED)
 
-$(INSTALLED): requirements.txt pyproject.toml
+# Tests and tools beside it.
+develop: $(DEVELOPING)
+
+# MLX's back ends put files of the same names in the same place: the other one has to go first.
+$(INSTALLED): $(REQUIREMENTS) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; say which with make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@rm -f $(VENV)/.installed-*
+	@$(PIP) --quiet uninstall --yes $(subst cuda,cuda-,$(addprefix mlx-,$(filter-out $(BACKEND),$(BACKENDS))))
+	$(PIP) install $(addprefix -r ,$(REQUIREMENTS))
+	$(PIP) install --no-deps --editable .
+	@touch $@
+
+$(DEVELOPING): requirements-dev.txt $(INSTALLED)
+	$(PIP) install -r requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) artifact_report .artifact_store
+	rm -rf $(VENV) artifact_report .artifact_store dist

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.experiment import analyze
 
-__all__ = ["analyze"]
+__all__ = ["__version__", "analyze"]
+
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
