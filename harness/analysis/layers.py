@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.controls import TextBaseline, category_transfer, step_curves, text_baselines
 from harness.data.activations import (
     AnalysisError,
-    Collected,
     Dropped,
     LayerSite,
     PairActivations,
+    Run,
     read_activations,
     token_arms,
     unequal_lengths,
@@ -131,14 +131,14 @@ def layer_id(layer: int, site: str) -> str:
 
 
 def analyze(
-    run: Collected,
+    run: Run,
     pairs: PromptPairs,
     *,
     layers: Sequence[int],
     sites: Sequence[str],
     settings: AnalysisSettings | None = None,
-    companions: Mapping[str, Collected] | None = None,
-    base: Collected | None = None,
+    companions: Mapping[str, Run] | None = None,
+    base: Run | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Analysis:

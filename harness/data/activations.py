@@ -17,8 +17,9 @@ LayerSite = tuple[int, str]
 MOST_LAYERS = 10_000
 
 
-class Collected(Protocol):
-    """A complete collection: a `harness.data.store.RunStore`, or one read from npz files."""
+class Run(Protocol):
+    """What a model gave for every prompt: a complete `harness.data.store.RunStore`, or a
+    `harness.data.npz_layout.NpzRun`."""
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
         """Activations (steps, width), float32, by group, at the collection's layer number
@@ -72,7 +73,7 @@ class PairActivations:
 
 
 def token_arms(
-    run: Collected, pairs: Sequence[Pair], site: str, index: int
+    run: Run, pairs: Sequence[Pair], site: str, index: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Activations of every token of the artifact and of the natural prompts, (steps, width)
     each, at the run's layer number `index`."""
@@ -83,7 +84,7 @@ def token_arms(
     )
 
 
-def unequal_lengths(run: Collected, pairs: Sequence[Pair], site: str) -> tuple[Pair, ...]:
+def unequal_lengths(run: Run, pairs: Sequence[Pair], site: str) -> tuple[Pair, ...]:
     """Pairs whose arms have different numbers of tokens, so that the longer one is cut."""
     steps = _steps(run, site)
     return tuple(
@@ -94,7 +95,7 @@ def unequal_lengths(run: Collected, pairs: Sequence[Pair], site: str) -> tuple[P
 
 
 def read_activations(
-    run: Collected, pairs: PromptPairs, layers: Sequence[int], sites: Sequence[str]
+    run: Run, pairs: PromptPairs, layers: Sequence[int], sites: Sequence[str]
 ) -> tuple[PairActivations, tuple[Dropped, ...]]:
     """Average each pair over the tokens that both of its arms have.
 
@@ -141,12 +142,12 @@ def read_activations(
     )
 
 
-def _steps(run: Collected, site: str) -> dict[str, int]:
+def _steps(run: Run, site: str) -> dict[str, int]:
     """How many tokens each group has."""
     return {group: len(array) for group, array in run.tokens(site, 0).items()}
 
 
-def _with_tokens(run: Collected, pairs: PromptPairs, site: str) -> tuple[list[Pair], list[Pair]]:
+def _with_tokens(run: Run, pairs: PromptPairs, site: str) -> tuple[list[Pair], list[Pair]]:
     """Pairs with captured tokens in both arms, and the others."""
     steps = _steps(run, site)
     kept: list[Pair] = []
