@@ -88,11 +88,10 @@ def step_curves(
     run: Run, activations: PairActivations, *, replicates: int, seed: int
 ) -> dict[LayerSite, tuple[StepSeparation, ...]]:
     """Separation token by token, by layer and site."""
-    layers = list(dict.fromkeys(layer for layer, _ in activations.keys))
     return {
         (layer, site): tuple(
             step_curve(
-                *token_arms(run, activations.pairs, site, layers.index(layer)),
+                *token_arms(run, activations.pairs, site, layer),
                 permutations=min(replicates, _STEP_REPLICATES),
                 seed=seed,
             )
