@@ -11,8 +11,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
@@ -21,18 +20,11 @@ from typing import Any
 from tqdm import tqdm
 
 import gemma_mlx
-from gemma_mlx import (
-    ALONE,
-    Checkpoint,
-    CheckpointError,
-    Gemma,
-    Ranks,
-    RanksError,
-    Request,
-    RequestError,
-)
+from gemma_mlx import ALONE, Checkpoint, Ranks, RanksError
+from harness.backends import Backend
+from harness.backends.gemma import GemmaBackend
 from harness.data.pairs import CONDITIONS, PromptPairs
-from harness.data.store import Record, Response, RunStore, StoreError
+from harness.data.store import RunStore, StoreError
 from harness.settings import CollectSettings
 
 #: Raised when our own code gives something else for the same request (the plan of its batches, the
@@ -80,14 +72,17 @@ def collect(
     prompts = pairs.prompts()
     run = RunStore(root, _identity(checkpoint, prompts, settings, continuation))
     _check_agreement({**run.settings, "recollect": again}, ranks)
-    work = _Work(checkpoint, prompts, settings, continuation, ranks)
+    backend = GemmaBackend(checkpoint, prompts, settings, continuation, ranks)
     with _locked(run, ranks):
         run.sweep()
         if again:
             # Nothing goes before it is sure that it can be collected.
-            _ = work.request
+            backend.prepare()
             run.clear()
-        reused = _fill(run, _agreed_plan(run, work), work, progress)
+        plan = _agreed_plan(run, backend, ranks)
+        reused = _fill(
+            run, plan, backend, ranks, together=settings.tensor_parallel > 1, progress=progress
+        )
     return replace(run, reused=reused)
 
 
@@ -108,87 +103,6 @@ def _identity(
         "blas": gemma_mlx.BLAS,
         **asdict(settings),
     }
-
-
-@dataclass(frozen=True)
-class _Work:
-    """The prompts of a run and the model, which is loaded when it is first needed."""
-
-    checkpoint: Checkpoint
-    prompts: Mapping[str, str]
-    settings: CollectSettings
-    continuation: Mapping[str, Sequence[int]] | None
-    ranks: Ranks
-
-    @property
-    def together(self) -> bool:
-        """Whether the ranks hold the model together, and each batch is everyone's."""
-        return self.settings.tensor_parallel > 1
-
-    @cached_property
-    def gemma(self) -> Gemma:
-        wanted, there = self.settings.tensor_parallel, self.ranks.size
-        if self.together:
-            self.checkpoint.config.check_split(wanted)
-        if self.together and wanted != there:
-            raise RequestError(
-                f"{wanted} processes are to hold this model together (--tensor-parallel), and "
-                f"{'there is 1' if there == 1 else f'there are {there}'}. What the store lacks is "
-                f"collected with `mlx.launch -n {wanted} -- python -m harness collect "
-                f"--tensor-parallel {wanted} --model {self.checkpoint.path} --positions generated "
-                "--positions forced --positions prompt_last` and the same other options"
-            )
-        if not self.checkpoint.has_tokenizer:
-            raise CheckpointError(f"{self.checkpoint.path}: no tokenizer.json or tokenizer.model")
-        return gemma_mlx.load_checkpoint(
-            self.checkpoint,
-            dtype=self.settings.dtype,
-            ranks=self.ranks if self.together else ALONE,
-        )
-
-    @cached_property
-    def groups(self) -> list[str]:
-        return sorted(self.prompts)
-
-    @cached_property
-    def request(self) -> Request:
-        settings, gemma, groups = self.settings, self.gemma, self.groups
-        texts = [self.prompts[g] for g in groups]
-        request = Request(
-            prompts=gemma_mlx.encode_prompts(gemma, texts, chat=settings.chat, names=groups),
-            max_tokens=settings.max_tokens,
-            sites=settings.sites,
-            layers=settings.layers or tuple(range(gemma.config.num_hidden_layers)),
-            positions=settings.positions,
-            sampling=settings.sampling,
-            seeds=[gemma_mlx.prompt_seed(settings.seed, g) for g in groups],
-            continuation=[self.continuation[g] for g in groups] if self.continuation else None,
-            names=groups,
-        )
-        request.check(gemma.config)
-        return request
-
-    def plan(self) -> list[list[str]]:
-        """Groups of each batch."""
-        size = self.settings.batch_size
-        batches = gemma_mlx.plan_batches(self.request, self.gemma.config, size)
-        return [[self.groups[i] for i in batch] for batch in batches]
-
-    def run(self, batch: Sequence[str]) -> dict[str, Record]:
-        """What the model gives for the prompts of these groups."""
-        number_of = {group: number for number, group in enumerate(self.groups)}
-        generations = gemma_mlx.run_batch(
-            self.gemma, self.request, [number_of[group] for group in batch]
-        )
-        if self.together:
-            # Also shows that no rank was lost meanwhile, and its part made up by MLX.
-            tokens = self.ranks.share([g.token_ids for g in generations])
-            if any(other != tokens[0] for other in tokens):
-                raise RanksError("the ranks of one model chose different tokens")
-        return {
-            group: Record(Response(tuple(g.token_ids), g.text, g.finish_reason), g.activations)
-            for group, g in zip(batch, generations, strict=True)
-        }
 
 
 def _check_agreement(asked: Mapping[str, Any], ranks: Ranks) -> None:
@@ -218,11 +132,11 @@ def _locked(run: RunStore, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _agreed_plan(run: RunStore, work: _Work) -> list[list[str]]:
+def _agreed_plan(run: RunStore, backend: Backend, ranks: Ranks) -> list[list[str]]:
     """The run's batches, the same in every rank's store."""
     mine = run.plan()
-    plans = work.ranks.share(mine)
-    plan = next((plan for plan in plans if plan is not None), None) or work.plan()
+    plans = ranks.share(mine)
+    plan = next((plan for plan in plans if plan is not None), None) or backend.plan()
     if mine is None:
         run.begin(plan)
     elif mine != plan:
@@ -230,12 +144,23 @@ def _agreed_plan(run: RunStore, work: _Work) -> list[list[str]]:
     return plan
 
 
-def _fill(run: RunStore, plan: Sequence[Sequence[str]], work: _Work, progress: bool) -> float:
-    """Bring what the first rank lacks; returns the share of the prompts that was there."""
-    ranks = work.ranks
+def _fill(
+    run: RunStore,
+    plan: Sequence[Sequence[str]],
+    backend: Backend,
+    ranks: Ranks,
+    *,
+    together: bool,
+    progress: bool,
+) -> float:
+    """Bring what the first rank lacks; returns the share of the prompts that was there.
+
+    Args:
+        together: the ranks hold the model together, so that each batch is everyone's.
+    """
     lacking = ranks.share(run.missing())
     mine = lacking[ranks.rank]
-    dealt = [lacking[0]] * ranks.size if work.together else _deal(lacking)
+    dealt = [lacking[0]] * ranks.size if together else _deal(lacking)
     prompts = sum(map(len, plan))
     there = prompts - sum(len(plan[batch]) for batch in lacking[0])
     with tqdm(
@@ -247,11 +172,11 @@ def _fill(run: RunStore, plan: Sequence[Sequence[str]], work: _Work, progress: b
     ) as bar:
         for turn in zip_longest(*dealt):
             batch = turn[ranks.rank]
-            if work.together or batch in mine:
-                records = work.run(plan[batch])
-                if ranks.first or not work.together:
+            if together or batch in mine:
+                records = backend.run(plan[batch])
+                if ranks.first or not together:
                     run.write(batch, records)
-            if not work.together:
+            if not together:
                 _hand_over(run, batch, ranks)
             bar.update(sum(len(plan[batch]) for batch in set(turn) - {None}))
     return there / prompts

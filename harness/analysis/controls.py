@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.data.activations import Collected, LayerSite, PairActivations, token_arms
+from harness.data.activations import LayerSite, PairActivations, Run, token_arms
 from harness.data.pairs import CONDITIONS, Condition, Pair
 from harness.data.store import Response
 from harness.stats import (
@@ -85,14 +85,13 @@ def category_transfer(
 
 
 def step_curves(
-    run: Collected, activations: PairActivations, *, replicates: int, seed: int
+    run: Run, activations: PairActivations, *, replicates: int, seed: int
 ) -> dict[LayerSite, tuple[StepSeparation, ...]]:
     """Separation token by token, by layer and site."""
-    layers = list(dict.fromkeys(layer for layer, _ in activations.keys))
     return {
         (layer, site): tuple(
             step_curve(
-                *token_arms(run, activations.pairs, site, layers.index(layer)),
+                *token_arms(run, activations.pairs, site, layer),
                 permutations=min(replicates, _STEP_REPLICATES),
                 seed=seed,
             )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.controls import TextBaseline, category_transfer, step_curves, text_baselines
 from harness.data.activations import (
     AnalysisError,
-    Collected,
     Dropped,
     LayerSite,
     PairActivations,
+    Run,
     read_activations,
     token_arms,
     unequal_lengths,
@@ -131,14 +131,14 @@ def layer_id(layer: int, site: str) -> str:
 
 
 def analyze(
-    run: Collected,
+    run: Run,
     pairs: PromptPairs,
     *,
     layers: Sequence[int],
     sites: Sequence[str],
     settings: AnalysisSettings | None = None,
-    companions: Mapping[str, Collected] | None = None,
-    base: Collected | None = None,
+    companions: Mapping[str, Run] | None = None,
+    base: Run | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Analysis:
@@ -147,7 +147,7 @@ def analyze(
     The family of the family-wise p-values is all of `layers` × `sites`.
 
     Args:
-        run: a complete run that captured `sites` at `layers`, in this order.
+        run: a complete run that captured `sites` at `layers`, and perhaps others.
         pairs: the pairs that it collected.
         companions: runs of the same model and pairs at other positions, by name.
         base: the same collection from the model's base model.
@@ -167,10 +167,9 @@ def analyze(
             other, pairs, layers, sites
         )
         beside[name] = _separations(found, pairs, settings, iter)
-    captured = [(site, index) for site in sites for index in range(len(layers))]
     in_sample = [
-        in_sample_separation(*token_arms(run, measured.pairs, site, index))
-        for site, index in captured
+        in_sample_separation(*token_arms(run, measured.pairs, site, layer))
+        for layer, site in measured.keys
     ]
     transfer = category_transfer(measured)
     steps = step_curves(run, measured, replicates=settings.replicates, seed=settings.seed)
@@ -204,7 +203,7 @@ def analyze(
         dropped=dropped,
         merged=len(pairs) - len(dropped) - len(used),
         settings=settings,
-        cut=unequal_lengths(run, measured.pairs, sites[0]),
+        cut=unequal_lengths(run, measured.pairs, sites[0], layers[0]),
         dropped_beside=tuple(
             Dropped(d.pair, f"{where}: {d.reason}")
             for where, lacking in dropped_beside.items()

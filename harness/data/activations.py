@@ -17,12 +17,17 @@ LayerSite = tuple[int, str]
 MOST_LAYERS = 10_000
 
 
-class Collected(Protocol):
-    """A complete collection: a `harness.data.store.RunStore`, or one read from npz files."""
+class Run(Protocol):
+    """What a model gave for every prompt: a complete `harness.data.store.RunStore`, or a
+    `harness.data.npz_layout.NpzRun`."""
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
-        """Activations (steps, width), float32, by group, at the collection's layer number
-        `layer`."""
+        """Activations (steps, width), float32, by group, at one site of the model's layer number
+        `layer`.
+
+        Raises:
+            harness.data.store.StoreError: the layer wasn't captured; those that were are named.
+        """
 
     def responses(self) -> Mapping[str, Response]:
         """What was written for each prompt, by group."""
@@ -72,20 +77,23 @@ class PairActivations:
 
 
 def token_arms(
-    run: Collected, pairs: Sequence[Pair], site: str, index: int
+    run: Run, pairs: Sequence[Pair], site: str, layer: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Activations of every token of the artifact and of the natural prompts, (steps, width)
-    each, at the run's layer number `index`."""
-    tokens = run.tokens(site, index)
+    """Activations of every token, (steps, width) per pair: the artifact prompts', the natural
+    ones'."""
+    tokens = run.tokens(site, layer)
     return (
         [tokens[pair.group("artifact")] for pair in pairs],
         [tokens[pair.group("natural")] for pair in pairs],
     )
 
 
-def unequal_lengths(run: Collected, pairs: Sequence[Pair], site: str) -> tuple[Pair, ...]:
-    """Pairs whose arms have different numbers of tokens, so that the longer one is cut."""
-    steps = _steps(run, site)
+def unequal_lengths(run: Run, pairs: Sequence[Pair], site: str, layer: int) -> tuple[Pair, ...]:
+    """Pairs whose arms have different numbers of tokens, so that the longer one is cut.
+
+    They are counted at any site and layer that the run captured: all have the same tokens.
+    """
+    steps = _steps(run, site, layer)
     return tuple(
         pair
         for pair in pairs
@@ -94,7 +102,7 @@ def unequal_lengths(run: Collected, pairs: Sequence[Pair], site: str) -> tuple[P
 
 
 def read_activations(
-    run: Collected, pairs: PromptPairs, layers: Sequence[int], sites: Sequence[str]
+    run: Run, pairs: PromptPairs, layers: Sequence[int], sites: Sequence[str]
 ) -> tuple[PairActivations, tuple[Dropped, ...]]:
     """Average each pair over the tokens that both of its arms have.
 
@@ -102,16 +110,16 @@ def read_activations(
     of the same two prompts are averaged into one.
 
     Args:
-        run: a complete run that captured `sites` at `layers`, in this order.
+        run: a complete run that captured `sites` at `layers`, and perhaps others.
 
     Raises:
         AnalysisError: no pair is left, or more than a tenth are not finite.
     """
-    kept, silent = _with_tokens(run, pairs, sites[0])
+    kept, silent = _with_tokens(run, pairs, sites[0], layers[0])
     keys, artifact, natural = [], [], []
     for site in sites:
-        for index, layer in enumerate(layers):
-            arms = token_arms(run, kept, site, index)
+        for layer in layers:
+            arms = token_arms(run, kept, site, layer)
             means = pair_means(*arms)
             for arm, averaged in zip(arms, means, strict=True):
                 # Also where the other arm is shorter, so that the mean doesn't see it.
@@ -141,14 +149,16 @@ def read_activations(
     )
 
 
-def _steps(run: Collected, site: str) -> dict[str, int]:
+def _steps(run: Run, site: str, layer: int) -> dict[str, int]:
     """How many tokens each group has."""
-    return {group: len(array) for group, array in run.tokens(site, 0).items()}
+    return {group: len(array) for group, array in run.tokens(site, layer).items()}
 
 
-def _with_tokens(run: Collected, pairs: PromptPairs, site: str) -> tuple[list[Pair], list[Pair]]:
+def _with_tokens(
+    run: Run, pairs: PromptPairs, site: str, layer: int
+) -> tuple[list[Pair], list[Pair]]:
     """Pairs with captured tokens in both arms, and the others."""
-    steps = _steps(run, site)
+    steps = _steps(run, site, layer)
     kept: list[Pair] = []
     without: list[Pair] = []
     for pair in pairs:

@@ -24,7 +24,7 @@ from gemma_mlx.npz import METADATA, step_file, write_steps
 from gemma_mlx.system.files import name_fault
 from harness.data.activations import AnalysisError
 from harness.data.pairs import PromptPairs
-from harness.data.store import Response, RunStore, StoreError, write_atomically
+from harness.data.store import Response, RunStore, StoreError, layer_row, write_atomically
 
 SUBCATEGORY = "prompt_list"
 KEY_TEMPLATE = "model.layers.{layer}.mlp.output"
@@ -72,7 +72,8 @@ class NpzRun:
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
         """As `RunStore.tokens`."""
-        return {group: array[layer] for group, array in self.arrays.items()}
+        row = layer_row(layer, self.layers, self.source)
+        return {group: array[row] for group, array in self.arrays.items()}
 
     def responses(self) -> dict[str, Response]:
         """As `RunStore.responses`, with the token ids of the steps that were read; empty texts
@@ -116,7 +117,7 @@ def write_npz(
     content = f"{json.dumps(facts, indent=1, ensure_ascii=False)}\n".encode()
     write_atomically(output / RESPONSES, content)
     stacked, last = (
-        None if r is None else {s: [r.tokens(s, i) for i in range(len(layers))] for s in sites}
+        None if r is None else {s: [r.tokens(s, layer) for layer in layers] for s in sites}
         for r in (run, prefill)
     )
     assert stacked is not None

@@ -60,7 +60,8 @@ class Record:
 class RunStore:
     """One run: `key` names it, `settings` says what it is (all of it hashed into the key).
 
-    `reused` is the share of it that was there before it was asked for.
+    The store itself looks only at the settings' "layers": the numbers of the captured ones, none
+    for all. `reused` is the share of the run that was there before it was asked for.
     """
 
     root: Path
@@ -212,11 +213,11 @@ class RunStore:
         return found
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
-        """Activations (steps, width), float32, at one site of the run's layer number `layer`
-        (counted among the captured ones), by group; only these are read.
+        """Activations (steps, width), float32, by group, at one site of the model's layer number
+        `layer`; only these are read.
 
         Raises:
-            StoreError: the run isn't complete.
+            StoreError: the run isn't complete, or the layer wasn't captured.
         """
         found: dict[str, np.ndarray] = {}
         suffix = f"/{site}"
@@ -224,7 +225,11 @@ class RunStore:
             with safe_open(file, framework="numpy") as shard:
                 for name in shard.keys():  # noqa: SIM118 - not a mapping
                     if name.endswith(suffix):
-                        found[name.removesuffix(suffix)] = shard.get_slice(name)[layer]
+                        array = shard.get_slice(name)
+                        # No layers in the settings stand for all of the model's.
+                        captured = self.settings["layers"] or range(array.get_shape()[0])
+                        row = layer_row(layer, captured, self.path)
+                        found[name.removesuffix(suffix)] = array[row]
         return found
 
     def _complete(self) -> list[Path]:
@@ -237,6 +242,18 @@ class RunStore:
 
     def _write(self, name: str, content: bytes) -> None:
         write_atomically(self.path / name, content)
+
+
+def layer_row(layer: int, captured: Sequence[int], source: Path) -> int:
+    """Where a layer's activations are in arrays that hold those of `captured`, read from `source`.
+
+    Raises:
+        StoreError: the layer isn't among them.
+    """
+    if layer not in captured:
+        there = ", ".join(map(str, captured))
+        raise StoreError(f"{source}: layer {layer} wasn't captured; there are layers {there}")
+    return captured.index(layer)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

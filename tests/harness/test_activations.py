@@ -72,8 +72,8 @@ class TestTokens:
         tokens = lengths(noise(4, width=5), artifact=lambda n: 1 + n % 3, natural=lambda _: 3)
         run = run_of(tmp_path, PAIRS, tokens, layers=LAYERS, sites=SITES)
         pairs = PAIRS.pairs[::-1]
-        for index, layer in enumerate(LAYERS):
-            artifact, natural = token_arms(run, pairs, "mlp_out", index)
+        for layer in LAYERS:
+            artifact, natural = token_arms(run, pairs, "mlp_out", layer)
             for row, pair in enumerate(pairs):
                 np.testing.assert_array_equal(
                     artifact[row], tokens(pair, "artifact", layer, "mlp_out")

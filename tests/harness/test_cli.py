@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gemma_mlx import SITES
-from gemma_mlx.__main__ import main as run_model
-from gemma_mlx.__main__ import read_prompts
+from gemma_mlx.cli import main as run_model
+from gemma_mlx.cli import read_prompts
 from harness.cli import collecting, main
 from harness.data import npz_layout
 from harness.data.activations import AnalysisError

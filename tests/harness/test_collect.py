@@ -14,7 +14,7 @@ import gemma_mlx
 import harness.collect
 from gemma_mlx import Checkpoint, CheckpointError, RequestError, Sampling
 from harness.analysis.layers import AnalysisError, analyze
-from harness.data.store import RunStore
+from harness.data.store import RunStore, StoreError
 from harness.results.provenance import origin
 from harness.settings import CollectSettings
 from tests.support.builders import checkpoint, document, entry, parsed
@@ -65,7 +65,7 @@ class TestWhatIsCollected:
         """What a group holds is what the model gives for that prompt alone."""
         gemma = gemma_mlx.load_checkpoint(small_checkpoint)
         prompts = PAIRS.prompts()
-        responses, tokens = undisturbed.responses(), undisturbed.tokens("mlp_out", 1)
+        responses, tokens = undisturbed.responses(), undisturbed.tokens("mlp_out", 3)
         assert set(responses) == set(tokens) == set(prompts)
         for group, prompt in prompts.items():
             (alone,) = gemma_mlx.generate(gemma, [prompt], max_tokens=3, layers=(3,))
@@ -75,17 +75,25 @@ class TestWhatIsCollected:
 
     def test_layers_are_those_asked_for(self, small_checkpoint, undisturbed, tmp_path):
         every = gather(small_checkpoint, tmp_path, replace(SETTINGS, layers=()))
-        for index, layer in enumerate(SETTINGS.layers):
-            one, other = undisturbed.tokens("mlp_out", index), every.tokens("mlp_out", layer)
+        for layer in SETTINGS.layers:
+            one, other = undisturbed.tokens("mlp_out", layer), every.tokens("mlp_out", layer)
             for group in PAIRS.prompts():
                 np.testing.assert_array_equal(one[group], other[group])
+
+    @pytest.mark.parametrize("layers", [SETTINGS.layers, ()])
+    def test_a_layer_that_is_not_there_is_named(self, small_checkpoint, tmp_path, layers):
+        run = gather(small_checkpoint, tmp_path, replace(SETTINGS, layers=layers))
+        there = ", ".join(map(str, layers or range(6)))
+        for layer in (6, -1):
+            with pytest.raises(StoreError, match=f"layer {layer} .* there are layers {there}$"):
+                run.tokens("mlp_out", layer)
 
     def test_batch_size_does_not_matter(self, small_checkpoint, undisturbed, tmp_path):
         for size in (1, None):
             other = gather(small_checkpoint, tmp_path, replace(SETTINGS, batch_size=size))
             assert other.responses() == undisturbed.responses()
-            for index in range(3):
-                one, two = undisturbed.tokens("mlp_out", index), other.tokens("mlp_out", index)
+            for layer in SETTINGS.layers:
+                one, two = undisturbed.tokens("mlp_out", layer), other.tokens("mlp_out", layer)
                 for group in PAIRS.prompts():
                     np.testing.assert_allclose(one[group], two[group], atol=1e-5)
 
@@ -102,7 +110,7 @@ class TestWhatIsCollected:
     ):
         run = gather(small_checkpoint, tmp_path, replace(SETTINGS, positions="forced"))
         answers, free = run.responses(), undisturbed.responses()
-        forced, generated = run.tokens("mlp_out", 1), undisturbed.tokens("mlp_out", 1)
+        forced, generated = run.tokens("mlp_out", 3), undisturbed.tokens("mlp_out", 3)
         differ = False
         for pair in PAIRS:
             natural, artifact = pair.group("natural"), pair.group("artifact")

@@ -285,7 +285,7 @@ class TestDamage:
         chance = random.Random(0)
         expected = stored(whole)
         run = gather(small_checkpoint, tmp_path)
-        tokens, answers = run.tokens("mlp_out", 1), run.responses()
+        tokens, answers = run.tokens("mlp_out", 3), run.responses()
         cases = 0
         while cases < 520:
             damaged = chance.sample(sorted(run.shards().values()), chance.randint(1, 4))
@@ -305,6 +305,6 @@ class TestDamage:
             assert len(loaded) == len(damaged)
             assert stored(tmp_path) == expected
             assert run.responses() == answers
-            read = run.tokens("mlp_out", 1)
+            read = run.tokens("mlp_out", 3)
             assert all(np.array_equal(read[group], tokens[group]) for group in tokens)
             cases += len(damaged)

@@ -125,7 +125,7 @@ class TestTensorParallel:
         assert not store_of(1, tmp_path, settings).shards()
         run = store_of(0, tmp_path, settings)
         assert run.responses() == undisturbed.responses()
-        for layer in range(3):
+        for layer in SETTINGS.layers:
             expected = undisturbed.tokens("mlp_out", layer)
             for group, found in run.tokens("mlp_out", layer).items():
                 np.testing.assert_allclose(found, expected[group], rtol=1e-4, atol=1e-4)

@@ -90,13 +90,17 @@ class TestReading:
     def test_responses(self, run):
         assert run.responses() == {group: record(group).response for group in SETTINGS["prompts"]}
 
-    @pytest.mark.parametrize("layer", [0, 1])
-    def test_tokens(self, run, layer):
-        tokens = run.tokens("mlp_out", layer)
+    @pytest.mark.parametrize("row", [0, 1])
+    def test_tokens(self, run, row):
+        tokens = run.tokens("mlp_out", SETTINGS["layers"][row])
         assert set(tokens) == set(SETTINGS["prompts"])
         for group, array in tokens.items():
             assert array.dtype == np.float32
-            np.testing.assert_array_equal(array, record(group).activations["mlp_out"][layer])
+            np.testing.assert_array_equal(array, record(group).activations["mlp_out"][row])
+
+    def test_a_layer_that_was_not_captured(self, run):
+        with pytest.raises(StoreError, match=r"layer 1 wasn't captured; there are layers 0, 3$"):
+            run.tokens("mlp_out", 1)
 
     def test_sites_are_told_apart(self, tmp_path):
         run = RunStore(tmp_path, SETTINGS)
@@ -105,14 +109,14 @@ class TestReading:
         arrays = {site: np.full((2, 1, 3), value) for site, value in values.items()}
         run.write(0, {"g0": Record(Response((1,), "", "stop"), arrays)})
         for site, value in values.items():
-            assert (run.tokens(site, 1)["g0"] == value).all()
+            assert (run.tokens(site, 3)["g0"] == value).all()
 
     def test_responses_without_tokens(self, tmp_path):
         run = RunStore(tmp_path, SETTINGS)
         run.begin([["g0"]])
         empty = Record(Response((), "", "stop"), {"mlp_out": np.zeros((2, 0, 5), np.float32)})
         run.write(0, {"g0": empty})
-        assert run.tokens("mlp_out", 1)["g0"].shape == (0, 5)
+        assert run.tokens("mlp_out", 3)["g0"].shape == (0, 5)
         assert run.responses()["g0"].token_ids == ()
 
     def test_strided_activations(self, tmp_path):
@@ -120,7 +124,7 @@ class TestReading:
         run.begin([["g0"]])
         array = np.arange(30, dtype=np.float64).reshape(5, 2, 3).transpose(1, 2, 0)
         run.write(0, {"g0": Record(Response((1,), "", "stop"), {"mlp_out": array})})
-        np.testing.assert_array_equal(run.tokens("mlp_out", 1)["g0"], array[1])
+        np.testing.assert_array_equal(run.tokens("mlp_out", 3)["g0"], array[1])
 
     @pytest.mark.parametrize("read", [RunStore.responses, lambda run: run.tokens("mlp_out", 0)])
     def test_incomplete_run(self, run, read):

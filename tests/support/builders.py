@@ -100,7 +100,7 @@ def run_of(
     order: Callable[[list[str]], Iterable[str]] = sorted,
 ) -> RunStore:
     """A complete run that holds `tokens`; `order` arranges the groups into batches."""
-    run = RunStore(root, {"made by": "a test"})
+    run = RunStore(root, {"made by": "a test", "layers": list(layers)})
     prompts = {pair.group(c): (pair, c) for pair in pairs for c in CONDITIONS}
     groups = list(order(list(prompts)))
     batches = [groups[i : i + batch_size] for i in range(0, len(groups), batch_size)]
