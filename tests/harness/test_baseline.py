@@ -76,8 +76,8 @@ class TestRoundTrip:
         found = load_baseline(save_baseline("v1", analysis, CRITERIA, tmp_path))
         assert found.results == json.loads(json.dumps(to_json(analysis, CRITERIA)))
         assert found.results["criteria"] == {"d_threshold": 0.7, "alpha": 0.01}
-        assert found.results["layers"][0]["held_out"]["d_z"] == "inf"
-        assert found.results["layers"][0]["held_out"]["p_se"] is None
+        assert found.results["layers"][0]["separation"]["d_z"] == "inf"
+        assert found.results["layers"][0]["separation"]["p_se"] is None
         assert found.provenance["model"] == "ä/model"
         assert found.layer_count == 2
 
@@ -264,11 +264,11 @@ BAD_HEADERS = {
         "layer_0-mlp_out is said to be layer 5",
     ),
     "a d that is a text": (
-        lambda h: h["results"]["layers"][0]["held_out"].update(d="large"),
+        lambda h: h["results"]["layers"][0]["separation"].update(d="large"),
         "held_out/d",
     ),
     "a d beyond any float": (
-        lambda h: h["results"]["layers"][0]["held_out"].update(d=10**400),
+        lambda h: h["results"]["layers"][0]["separation"].update(d=10**400),
         "a number of 401 digits",
     ),
     "a transfer without its category": (
@@ -439,7 +439,7 @@ class TestCompareWith:
     def test_one_saved_before_figures_were_added(self, tmp_path):
         def earlier(header):
             for layer in header["results"]["layers"]:
-                del layer["held_out"]["p_adjusted_se"], layer["held_out"]["d_interval_se"]
+                del layer["separation"]["p_adjusted_se"], layer["separation"]["d_interval_se"]
                 for verdict in layer["criteria"].values():
                     del verdict["margin"]
 

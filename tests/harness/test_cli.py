@@ -90,7 +90,7 @@ class TestPipeline:
         read = results()
         for one, other in zip(native["layers"], read["layers"], strict=True):
             assert one["id"] == other["id"]
-            assert one["held_out"] == other["held_out"]
+            assert one["separation"] == other["separation"]
             assert one["in_sample"] == other["in_sample"]
         assert [r["natural"]["text"] for r in native["responses"]] == [
             r["natural"]["text"] for r in read["responses"]
@@ -173,7 +173,7 @@ class TestMissing:
         page = Path("artifact_report/report.html").read_text(encoding="utf-8")
         assert re.search(r"missing_steps\.natural_one_q00</th><td>\[1\]<", page)
         assert re.search(r"ignored_steps\.natural_one_q00</th><td>\[2, 3\]<", page)
-        assert "one/q00" in results()["pairs"]["cut_to_the_shorter"]
+        assert "one/q00" in results()["pairs"]["cut"]
 
     def test_a_prompt_drops_its_pair(self, here):
         for step in range(TOKENS):

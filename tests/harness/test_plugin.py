@@ -160,7 +160,7 @@ class TestOnAligned:
     def test_every_layer_separates(self, on_aligned):
         content = on_aligned.results
         assert [entry["verdict"] for entry in content["layers"]] == ["passed"] * 8
-        by_id = {entry["id"]: entry["held_out"] for entry in content["layers"]}
+        by_id = {entry["id"]: entry["separation"] for entry in content["layers"]}
         assert by_id["layer_6-mlp_out"]["d"] > 2.5
         assert len(content["pairs"]["scored"]) >= 60
 
@@ -197,7 +197,7 @@ class TestWhatIsLeft:
     def test_results_are_those_of_the_terminal(self, on_base):
         for entry_ in on_base.results["layers"]:
             line = re.search(rf"^{entry_['id']} +(\S+) .*$", on_base.output, re.M)
-            assert float(line[1]) == pytest.approx(entry_["held_out"]["d"], abs=0.0051)
+            assert float(line[1]) == pytest.approx(entry_["separation"]["d"], abs=0.0051)
 
     def test_provenance(self, on_base):
         found = on_base.results["provenance"]
@@ -228,7 +228,7 @@ class TestWhatIsLeft:
 
     def test_junit_has_the_numbers(self, on_base):
         root = ElementTree.parse(on_base.folder.parent / "junit.xml").getroot()
-        by_id = {entry["id"]: entry["held_out"] for entry in on_base.results["layers"]}
+        by_id = {entry["id"]: entry["separation"] for entry in on_base.results["layers"]}
         cases = [case for case in root.iter("testcase") if "[layer_" in case.get("name")]
         assert len(cases) >= 24
         for case in cases:
@@ -265,10 +265,10 @@ class TestReuse:
     def test_family_is_that_of_the_layers_asked_for(self, on_base, checks, some_pairs, pytester):
         checks("--pairs", some_pairs, *QUICK, "-p", "no:html", "--layers", "2,5", "-k", "accuracy")
         found = json.loads((pytester.path / "report" / RESULTS).read_text())
-        whole = {entry["id"]: entry["held_out"] for entry in on_base.results["layers"]}
+        whole = {entry["id"]: entry["separation"] for entry in on_base.results["layers"]}
         assert [entry["layer"] for entry in found["layers"]] == [2, 5]
         for entry_ in found["layers"]:
-            figures = entry_["held_out"]
+            figures = entry_["separation"]
             assert figures["p_value"] == whole[entry_["id"]]["p_value"]
             assert figures["d"] == pytest.approx(whole[entry_["id"]]["d"], abs=1e-9)
             assert figures["p_adjusted"] <= whole[entry_["id"]]["p_adjusted"]

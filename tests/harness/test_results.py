@@ -52,9 +52,9 @@ class TestContent:
         ]
         for entry, layer in zip(content["layers"], layers, strict=True):
             assert (entry["layer"], entry["site"]) == (layer.layer, layer.site)
-            assert entry["held_out"]["d"] == layer.separation.d
-            assert entry["held_out"]["d_interval"] == list(layer.separation.d_interval)
-            assert entry["held_out"]["p_adjusted"] == layer.separation.p_adjusted
+            assert entry["separation"]["d"] == layer.separation.d
+            assert entry["separation"]["d_interval"] == list(layer.separation.d_interval)
+            assert entry["separation"]["p_adjusted"] == layer.separation.p_adjusted
             assert entry["in_sample"]["d"] == layer.in_sample.d
         assert [entry["verdict"] for entry in content["layers"]] == ["failed", "passed"]
 
@@ -79,8 +79,8 @@ class TestContent:
         assert content["pairs"]["dropped_beside"] == [
             {"pair": "one/q1", "reason": "at positions forced: empty"}
         ]
-        assert content["pairs"]["merged_duplicates"] == 2
-        assert content["pairs"]["cut_to_the_shorter"] == ["one/q3"]
+        assert content["pairs"]["merged"] == 2
+        assert content["pairs"]["cut"] == ["one/q3"]
 
     def test_responses(self, tmp_path):
         content = written(tmp_path, layer_result(), responses=(responses(PAIRS[1], "yes", "no"),))
@@ -98,10 +98,10 @@ class TestJson:
             d=math.nan, d_interval=(-math.inf, math.inf), d_z=math.inf, null_mean=math.nan
         )
         (entry,) = written(tmp_path, layer, provenance={"x": math.nan})["layers"]
-        assert entry["held_out"]["d"] is None
-        assert entry["held_out"]["d_interval"] == ["-inf", "inf"]
-        assert entry["held_out"]["d_z"] == "inf"
-        assert entry["held_out"]["null_mean"] is None
+        assert entry["separation"]["d"] is None
+        assert entry["separation"]["d_interval"] == ["-inf", "inf"]
+        assert entry["separation"]["d_z"] == "inf"
+        assert entry["separation"]["null_mean"] is None
 
     @pytest.mark.parametrize("text", ["</script>", "\x1b[31m", '"\\', "שלום 🧪", "\0", "\u2028"])
     def test_any_text(self, tmp_path, text):

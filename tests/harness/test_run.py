@@ -364,8 +364,8 @@ class TestSave:
         for there, here in zip(found.activations.natural, whole.activations.natural, strict=True):
             np.testing.assert_array_equal(there, here)
         for entry_, result in zip(found.results["layers"], whole.values(), strict=True):
-            assert entry_["held_out"]["d"] == result.separation.d
-            assert entry_["held_out"]["p_adjusted"] == result.separation.p_adjusted
+            assert entry_["separation"]["d"] == result.separation.d
+            assert entry_["separation"]["p_adjusted"] == result.separation.p_adjusted
 
     def test_a_selection_saves_the_whole_family(self, checks, pytester):
         result = checks("--artifact-save", "v1", "-k", "layer_1 and test_shuffled")
@@ -573,7 +573,7 @@ class TestCausal:
         result = checks("-m", "causal", "-k", "layer_1")
         outcomes = result.parseoutcomes()
         assert outcomes.get("passed", 0) + outcomes.get("failed", 0) == 2
-        found = results(pytester)["causality"]
+        found = results(pytester)["interventions"]
         assert list(found) == ["layer_1-mlp_out"]
         assert [effect["kind"] for effect in found["layer_1-mlp_out"]] == ["add", "ablate"]
         assert {effect["n_random"] for effect in found["layer_1-mlp_out"]} == {50}
@@ -584,7 +584,7 @@ class TestCausal:
 
         monkeypatch.setattr("harness.testing.fixtures.measure_effects", measure)
         checks("-k", "layer_1")
-        assert results(pytester)["causality"] == {}
+        assert results(pytester)["interventions"] == {}
 
     def test_positions_at_which_nothing_is_written(self, checks):
         result = checks("-m", "causal", "--positions", "prompt_last")

@@ -97,15 +97,15 @@ def test_schema_in_docs_is_the_schema():
 
 def without_later_figures(content):
     """A results file as it was written before Monte Carlo errors and cut pairs were part of it."""
-    del content["pairs"]["cut_to_the_shorter"], content["pairs"]["dropped_beside"]
+    del content["pairs"]["cut"], content["pairs"]["dropped_beside"]
     for layer in content["layers"]:
         for verdict in layer["criteria"].values():
             del verdict["margin"]
-        for part in (layer["held_out"], *layer["companions"].values()):
+        for part in (layer["separation"], *layer["companions"].values()):
             del part["p_adjusted_se"], part["d_interval_se"]
         for step in layer["steps"]:
             del step["p_se"], step["p_adjusted_se"]
-    for text in content["text_baselines"]:
+    for text in content["text"]:
         del text["separation"]["p_adjusted_se"], text["separation"]["d_interval_se"]
 
 
@@ -124,9 +124,9 @@ def test_files_of_before_a_figure_was_added_are_read(content, everything, tmp_pa
 
 
 def test_figures_of_the_first_version_cannot_be_left_out(content, tmp_path):
-    for name in content["layers"][0]["held_out"].keys() - {"p_adjusted_se", "d_interval_se"}:
+    for name in content["layers"][0]["separation"].keys() - {"p_adjusted_se", "d_interval_se"}:
         damaged = copy.deepcopy(content)
-        del damaged["layers"][0]["held_out"][name]
+        del damaged["layers"][0]["separation"][name]
         with pytest.raises(ResultsError, match=f"layers/0/held_out: '{name}'"):
             check(damaged, "results.json")
     for part in ("criteria", "settings"):
@@ -144,11 +144,11 @@ def test_figures_of_the_first_version_cannot_be_left_out(content, tmp_path):
         (lambda c: c.update(more=1), "the top"),
         (lambda c: c["layers"].clear(), "layers"),
         (lambda c: c["layers"][1].update(verdict="fine"), "layers/1/verdict"),
-        (lambda c: c["layers"][0]["held_out"].update(d="large"), "layers/0/held_out/d"),
-        (lambda c: c["layers"][0]["held_out"].update(d=[1]), "layers/0/held_out/d"),
-        (lambda c: c["layers"][0]["held_out"].update(n_pairs=2.5), "layers/0/held_out/n_pairs"),
-        (lambda c: c["layers"][0]["held_out"]["d_interval"].pop(), "layers/0/held_out/d_interval"),
-        (lambda c: c["causality"].update({"layer_x": []}), "causality"),
+        (lambda c: c["layers"][0]["separation"].update(d="large"), "layers/0/held_out/d"),
+        (lambda c: c["layers"][0]["separation"].update(d=[1]), "layers/0/held_out/d"),
+        (lambda c: c["layers"][0]["separation"].update(n_pairs=2.5), "layers/0/held_out/n_pairs"),
+        (lambda c: c["layers"][0]["separation"]["d_interval"].pop(), "layers/0/held_out/d_interval"),
+        (lambda c: c["interventions"].update({"layer_x": []}), "causality"),
         (lambda c: c["responses"][0]["natural"].update(text=None), "responses/0/natural/text"),
     ],
 )
@@ -167,7 +167,7 @@ def test_what_is_not_of_the_schema_is_named(content, tmp_path, change, place):
         (lambda c: c["pairs"]["scored"].__setitem__(0, "one/none"), "one/none"),
         (lambda c: c["layers"][0].update(layer=5), "layer_0-mlp_out is said to be layer 5, mlp_o"),
         (lambda c: c["provenance"].update(model="\ud800"), "half a surrogate pair"),
-        (lambda c: c["layers"][0]["held_out"].update(d=10**400), "a number of 401 digits"),
+        (lambda c: c["layers"][0]["separation"].update(d=10**400), "a number of 401 digits"),
     ],
 )
 def test_parts_that_contradict_each_other(content, tmp_path, change, message):
