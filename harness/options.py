@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import pytest
 
-from gemma_mlx import SITES, Positions
+from gemma_mlx import VECTOR_SITES, Positions
 from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS, STORE
 from harness.report.tables import COLUMNS, DEFAULT_COLUMNS
 
@@ -57,7 +57,7 @@ OPTIONS = (
     Option(
         "--site",
         "mlp_out",
-        f"where to capture: {', '.join(s for s in SITES if s != 'attn_pattern')}; may be repeated",
+        f"where to capture: {', '.join(VECTOR_SITES)}; may be repeated",
         "SITE",
         "append",
     ),

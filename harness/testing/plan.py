@@ -71,8 +71,8 @@ def make_plan(config: options.Config, *, causal: bool = False, least_pairs: int 
     number = partial(options.number, config)
     sites = tuple(dict.fromkeys(options.read(config, "site")))
     for name in sites:
-        if name not in gemma_mlx.SITES or name == "attn_pattern":
-            known = ", ".join(s for s in gemma_mlx.SITES if s != "attn_pattern")
+        if name not in gemma_mlx.VECTOR_SITES:
+            known = ", ".join(gemma_mlx.VECTOR_SITES)
             raise pytest.UsageError(f"--site {name!r}: choose from {known}")
     positions = tuple(dict.fromkeys(options.read(config, "positions")))
     for name in positions:
