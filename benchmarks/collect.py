@@ -30,17 +30,15 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-import gemma_mlx
-from gemma_mlx import Gemma, Request
-from gemma_mlx.models import activation
-from harness.settings import CollectSettings
-
-# After gemma_mlx, which puts a BLAS under it.
-import mlx.core as mx  # isort: skip
 import numpy as np
 
+import gemma_mlx
+from gemma_mlx import Gemma, Request
 from gemma_mlx.cache import BatchCache
+from gemma_mlx.models import activation
 from gemma_mlx.models.gemma import GemmaModel
+from gemma_mlx.system.backend import mx
+from harness.settings import CollectSettings
 
 TOKENS = 20
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -42,7 +42,6 @@ GEMMA_27B: dict[str, int] = {
     "num_key_value_heads": 16,
     "head_dim": 128,
 }
-ALL_SITES = tuple(site for site in gemma_mlx.SITES if site != "attn_pattern")
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def rows(pairs: tuple[int, ...], layers: int) -> Iterator[Row]:
         yield Row("tokens", str(tokens), pairs[0], replace(base, max_tokens=tokens))
     for kept in (1, layers // 2):
         yield Row("layers", str(kept), pairs[0], replace(base, layers=tuple(range(kept))))
-    for sites in (ALL_SITES[:3], ALL_SITES):
+    for sites in (gemma_mlx.VECTOR_SITES[:3], gemma_mlx.VECTOR_SITES):
         yield Row("sites", str(len(sites)), pairs[0], replace(base, sites=sites))
 
 

@@ -7,10 +7,10 @@ batch starts, so every buffer is allocated once.
 
 from collections.abc import Sequence
 
-import mlx.core as mx
 import numpy as np
 
 from gemma_mlx.config import GemmaConfig
+from gemma_mlx.system.backend import mx
 
 
 class Columns:

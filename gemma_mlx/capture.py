@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-import mlx.core as mx
 import numpy as np
 
 from gemma_mlx.config import GemmaConfig
-from gemma_mlx.sites import site as find_site
+from gemma_mlx.sites import SITES
+from gemma_mlx.system.backend import mx
 
 #: float32 (layers, steps, width); for "attn_pattern" a list over steps of (layers, heads, keys).
 Activations = np.ndarray | list[np.ndarray]
-
-_PATTERN = "attn_pattern"
 
 
 class Recorder:
@@ -32,7 +30,7 @@ class Recorder:
 
     def __call__(self, site: str, layer: int, x: mx.array) -> mx.array:
         if site in self._arrays and layer in self._layers:
-            axis = 2 if site == _PATTERN else 1
+            axis = 1 if SITES[site].is_vector else 2
             kept = x
             if x.shape[axis] > self._tokens:
                 # A view would keep the whole pass's activations in memory, and so would a copy that
@@ -59,7 +57,7 @@ class Recorder:
         last steps[r] tokens where one pass read them all."""
         rows: list[dict[str, Activations]] = [{} for _ in steps]
         for site, arrays in self._arrays.items():
-            if site == _PATTERN:
+            if not SITES[site].is_vector:
                 for number, row in enumerate(rows):
                     row[site] = self._patterns(arrays, number, steps[number], padding[number])
                 continue
@@ -79,7 +77,7 @@ class Recorder:
         """(rows, steps, layers, width) float32 of one site, whose arrays are let go."""
         arrays, self._arrays[site] = self._arrays[site], []
         steps = self._tokens if self._one_pass else len(self._columns)
-        shape = (rows, steps, len(self._layers), find_site(site).features(self._config))
+        shape = (rows, steps, len(self._layers), SITES[site].features(self._config))
         if not arrays:
             return np.zeros(shape, np.float32)
         joined = mx.stack(arrays, axis=2) if self._one_pass else mx.concatenate(arrays, axis=1)

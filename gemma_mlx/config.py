@@ -1,12 +1,12 @@
 """Hugging Face `config.json` of a Gemma 3 (or Gemma 2) text model, as a frozen dataclass."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.system import files
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
@@ -185,10 +185,8 @@ class GemmaConfig:
                 f"{source}: num_attention_heads {heads} is not a multiple of "
                 f"num_key_value_heads {kv_heads}"
             )
-        if (
-            config.get("sliding_window_size", read.values["sliding_window"])
-            != (read.values["sliding_window"])
-        ):
+        window = read.values["sliding_window"]
+        if config.get("sliding_window_size", window) != window:
             raise CheckpointError(f"{source}: sliding_window_size is not sliding_window")
         global_rope, local_rope = _ropes(config, defaults, source)
         return cls(
@@ -223,15 +221,8 @@ class GemmaConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Parse a checkpoint's JSON object; `CheckpointError` names the file and the place."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    """The JSON object in a checkpoint's file; a `CheckpointError` names the file and the place."""
+    content = files.read_json(path, error=CheckpointError)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {_kind(content)}")
     return content

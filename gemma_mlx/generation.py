@@ -5,28 +5,20 @@ that Python builds step t + 1 while MLX still computes step t.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import mlx.core as mx
 import numpy as np
 
 from gemma_mlx.cache import BatchCache
 from gemma_mlx.capture import Activations, Recorder
-from gemma_mlx.config import GemmaConfig
 from gemma_mlx.errors import CheckpointError, RequestError
 from gemma_mlx.loading import Gemma
 from gemma_mlx.models.gemma import Hook, no_hook
-from gemma_mlx.sampling import Sampler, Sampling
-from gemma_mlx.sites import site as find_site
-
-Positions = Literal["generated", "prompt_last", "forced"]
-
-# Memory one batch may take for caches, activations and logits. A constant, not a share of this
-# machine's memory, so that the same request gives the same batches everywhere.
-_BATCH_BYTES = 2 * 1024**3
-_LARGEST_BATCH = 64
+from gemma_mlx.request import Positions, Request, Sampling, plan_batches, prompt_name
+from gemma_mlx.sampling import Sampler
+from gemma_mlx.system.backend import mx
 
 
 @dataclass(frozen=True)
@@ -48,70 +40,6 @@ class Generation:
     text: str
     finish_reason: Literal["stop", "length"]
     activations: dict[str, Activations]
-
-
-@dataclass(frozen=True)
-class Request:
-    """Prompts as token ids and everything that says what to do with them.
-
-    `layers` are ascending, and only those are captured. `names` is what errors call the prompts,
-    which are counted where it is empty.
-    """
-
-    prompts: Sequence[Sequence[int]]
-    layers: tuple[int, ...]
-    max_tokens: int = 20
-    sites: tuple[str, ...] = ("mlp_out",)
-    positions: Positions = "generated"
-    sampling: Sampling = field(default_factory=Sampling)
-    seeds: Sequence[int] = ()
-    continuation: Sequence[Sequence[int]] | None = None
-    names: Sequence[str] = ()
-
-    def check(self, config: GemmaConfig) -> None:
-        """Raise a `RequestError` that names what a model of this config can't serve."""
-        if self.positions not in get_args(Positions):
-            raise RequestError(
-                f"positions must be one of {', '.join(get_args(Positions))}, not {self.positions!r}"
-            )
-        if type(self.max_tokens) is not int or self.max_tokens < 0:
-            raise RequestError(f"max_tokens must be an integer, 0 or more, not {self.max_tokens!r}")
-        for name in self.sites:
-            find_site(name)
-        for layer in self.layers:
-            if not 0 <= layer < config.num_hidden_layers:
-                raise RequestError(
-                    f"layer {layer} is outside the model's 0 to {config.num_hidden_layers - 1}"
-                )
-        if (self.positions == "forced") != (self.continuation is not None):
-            raise RequestError('positions="forced" and a continuation go together')
-        if self.continuation is not None and len(self.continuation) != len(self.prompts):
-            raise RequestError(
-                f"continuation has {len(self.continuation)} entries for {len(self.prompts)} prompts"
-            )
-        for number, prompt in enumerate(self.prompts):
-            called = _called(number, self.names)
-            if not prompt:
-                raise RequestError(f"{called} has no tokens")
-            tokens = [*prompt, *(self.continuation[number] if self.continuation else ())]
-            if min(tokens) < 0 or max(tokens) >= config.vocab_size:
-                raise RequestError(
-                    f"{called} holds a token id outside 0 to {config.vocab_size - 1}"
-                )
-            if self.length(number) > config.max_position_embeddings:
-                raise RequestError(
-                    f"{called} has {len(prompt)} tokens; with what follows it would take "
-                    f"{self.length(number)}, and the model's context is "
-                    f"{config.max_position_embeddings}"
-                )
-
-    def length(self, number: int) -> int:
-        """Columns that prompt `number` takes to its end."""
-        return len(self.prompts[number]) + self.steps(number)
-
-    def steps(self, number: int) -> int:
-        """Tokens that are read after prompt `number`, at most."""
-        return self.max_tokens if self.continuation is None else len(self.continuation[number])
 
 
 def encode_prompts(
@@ -141,51 +69,8 @@ def encode_prompts(
             try:
                 encoded.append(gemma.tokenizer.encode(prompt, chat=chat))
             except RequestError as error:
-                raise RequestError(f"{_called(number, names)}: {error}") from None
+                raise RequestError(f"{prompt_name(number, names)}: {error}") from None
     return encoded
-
-
-def _called(number: int, names: Sequence[str]) -> str:
-    return f"prompt {names[number] if names else number}"
-
-
-def plan_batches(
-    request: Request, config: GemmaConfig, batch_size: int | None = None
-) -> list[tuple[int, ...]]:
-    """Prompt numbers of each batch, prompts of like length together and in order in a batch.
-
-    Depends on the request and the model's shape alone, never on the machine, so that a plan made
-    once holds for every process that works on it.
-    """
-    if batch_size is not None and batch_size < 1:
-        raise RequestError(f"batch_size must be 1 or more, not {batch_size}")
-    order = sorted(range(len(request.prompts)), key=lambda i: (request.length(i), i))
-    batches: list[tuple[int, ...]] = []
-    while order:
-        size = batch_size or _rows_that_fit(request, config, order)
-        batches.append(tuple(sorted(order[-size:])))
-        del order[-size:]
-    return batches[::-1]
-
-
-def _rows_that_fit(request: Request, config: GemmaConfig, order: Sequence[int]) -> int:
-    """Rows of the longest batch that can be made of `order`, prompts from short to long."""
-    columns = request.length(order[-1])
-    steps = max(map(request.steps, order[-_LARGEST_BATCH:]))
-    if request.positions == "prompt_last":
-        steps = 1
-    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * columns
-    widths = [
-        config.num_attention_heads * columns
-        if name == "attn_pattern"
-        else find_site(name).features(config)
-        for name in request.sites
-    ]
-    # Attention scores and the MLP of the one layer that is being computed over the whole prompt.
-    prefill = columns * (config.num_attention_heads * columns + 3 * config.intermediate_size)
-    captured = steps * len(request.layers) * sum(widths)
-    row = 4 * (cache + 3 * captured + prefill + 4 * config.vocab_size)
-    return max(1, min(_LARGEST_BATCH, _BATCH_BYTES // row))
 
 
 def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Generation]:
@@ -195,7 +80,7 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
     prompts = [request.prompts[i] for i in batch]
     tokens, padding = left_pad(prompts)
     width = tokens.shape[1]
-    pattern = "attn_pattern" in request.sites
+    pattern = request.has_patterns
     cache = BatchCache(gemma.config, padding=padding, capacity=width + request.max_tokens)
     seeds = [request.seeds[i] for i in batch] if request.seeds else [0] * len(batch)
     sample = Sampler(request.sampling, prompts, seeds, gemma.config.vocab_size)
@@ -249,8 +134,13 @@ def _replay(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Genera
     recorder = Recorder(gemma.config, request.sites, request.layers, tokens=max(steps))
     if max(steps):
         cache = BatchCache(gemma.config, padding=padding, capacity=width)
-        pattern = "attn_pattern" in request.sites
-        gemma.model(tokens, cache, chain(gemma, recorder), pattern=pattern, last=max(steps))
+        gemma.model(
+            tokens,
+            cache,
+            chain(gemma, recorder),
+            pattern=request.has_patterns,
+            last=max(steps),
+        )
         recorder.end_step(columns=width)
         mx.eval(recorder.pending())
     return [
@@ -261,27 +151,19 @@ def _replay(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Genera
     ]
 
 
-def iter_batches(
-    gemma: Gemma, request: Request, batches: Sequence[Sequence[int]]
-) -> Iterator[tuple[Sequence[int], list[Generation]]]:
-    """Run a plan batch by batch, so that what is done can be stored before the next begins."""
-    for batch in batches:
-        yield batch, run_batch(gemma, request, batch)
-
-
 def generate(
     gemma: Gemma,
     prompts: Sequence[str | Sequence[int]],
     *,
-    max_tokens: int = 20,
-    sites: Sequence[str] = ("mlp_out",),
+    max_tokens: int = Request.max_tokens,
+    sites: Sequence[str] = Request.sites,
     layers: Sequence[int] | None = None,
-    positions: Positions = "generated",
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
+    positions: Positions = Request.positions,
+    temperature: float = Sampling.temperature,
+    top_p: float = Sampling.top_p,
+    top_k: int = Sampling.top_k,
+    min_p: float = Sampling.min_p,
+    repetition_penalty: float = Sampling.repetition_penalty,
     seed: int | Sequence[int] = 0,
     batch_size: int | None = None,
     chat: bool = True,
@@ -328,14 +210,9 @@ def generate(
     )
     request.check(gemma.config)
     results: dict[int, Generation] = {}
-    for batch, generations in iter_batches(
-        gemma, request, plan_batches(request, gemma.config, batch_size)
-    ):
-        results.update(zip(batch, generations, strict=True))
-    return [
-        Generation(prompt, g.token_ids, g.text, g.finish_reason, g.activations)
-        for prompt, g in ((prompts[i], results[i]) for i in range(len(ids)))
-    ]
+    for batch in plan_batches(request, gemma.config, batch_size):
+        results.update(zip(batch, run_batch(gemma, request, batch), strict=True))
+    return [replace(results[number], prompt=prompt) for number, prompt in enumerate(prompts)]
 
 
 def logits(gemma: Gemma, token_ids: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:

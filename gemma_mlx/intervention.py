@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import mlx.core as mx
 import numpy as np
 
 from gemma_mlx.errors import RequestError
 from gemma_mlx.loading import Gemma
 from gemma_mlx.models.gemma import Intervention
-from gemma_mlx.sites import site as find_site
+from gemma_mlx.request import check_layer
+from gemma_mlx.sites import find_site
+from gemma_mlx.system.backend import mx
 
 
 @contextmanager
@@ -69,10 +70,7 @@ def _changed(
 
 def _check(gemma: Gemma, site: str, layer: int) -> int:
     width = find_site(site).features(gemma.config)
-    if not 0 <= layer < gemma.config.num_hidden_layers:
-        raise RequestError(
-            f"layer {layer} is outside the model's 0 to {gemma.config.num_hidden_layers - 1}"
-        )
+    check_layer(layer, gemma.config)
     return width
 
 

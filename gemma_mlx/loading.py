@@ -5,15 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_flatten
-
 from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
 from gemma_mlx.config import GemmaConfig, Quantization
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.models.gemma import GemmaModel, Intervention
 from gemma_mlx.ranks import ALONE, Ranks
+from gemma_mlx.system.backend import mx, nn, tree_flatten
 from gemma_mlx.tokenizer import GemmaTokenizer
 
 #: Dtypes that activations are computed in. float16 is not among them: Gemma's residual stream

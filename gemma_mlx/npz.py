@@ -6,14 +6,13 @@ last tokens, and `prompt_metadata.json` says whose rows they are.
 """
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from gemma_mlx.sites import SITES
-from gemma_mlx.system.files import write_whole
+from gemma_mlx.system.files import write_json, write_whole
 
 METADATA = "prompt_metadata.json"
 
@@ -46,8 +45,7 @@ def write_steps(
         OSError: the folder can't be written.
     """
     steps = [max((len(a[0]) for a in sites.values()), default=0) for sites in batch.values()]
-    facts = json.dumps({"rows": list(batch), "steps": steps}, indent=1, ensure_ascii=False)
-    write_whole(folder / METADATA, f"{facts}\n".encode())
+    write_json(folder / METADATA, {"rows": list(batch), "steps": steps})
     for step in range(max(steps, default=0)):
         write_whole(folder / step_file(step), _packed(batch, layers, step, compress))
     if prefill is not None:

@@ -14,10 +14,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
-from gemma_mlx.errors import UserError
+from gemma_mlx.errors import RanksError
+from gemma_mlx.system.backend import mx
 from gemma_mlx.system.interrupts import unhandled
 
 # What mlx.launch (ring, JACCL, NCCL) and Open MPI give each process they start.
@@ -25,10 +25,6 @@ _LAUNCHED = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")
 # Bytes of each rank that travel at once, so that a large shard needs no buffer of many times its
 # size.
 _PIECE = 8 * 1024**2
-
-
-class RanksError(UserError):
-    """The processes of a launch can't work together: not connected, lost, or of two minds."""
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import mlx.core as mx
 import numpy as np
 
 from gemma_mlx.cache import BatchCache
 from gemma_mlx.errors import RequestError
-from gemma_mlx.generation import Request, chain, left_pad
+from gemma_mlx.generation import chain, left_pad
 from gemma_mlx.loading import Gemma
 from gemma_mlx.models.gemma import Intervention
+from gemma_mlx.request import Request
+from gemma_mlx.system.backend import mx
 
 
 @dataclass(frozen=True)

@@ -3,42 +3,12 @@
 Order, as in transformers: repetition penalty, temperature, top-k, top-p, min-p.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import mlx.core as mx
 import numpy as np
 
-from gemma_mlx.errors import RequestError
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to draw tokens.
-
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 are
-    off. The penalty (Keskar et al. 2019, arXiv:1909.05858) divides positive and multiplies
-    negative logits of every token already in the row, prompt included. `min_p` (Nguyen et al.
-    2024, arXiv:2407.01082) is relative to the most likely token's probability.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, good, wanted in (
-            ("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", type(self.top_k) is int and self.top_k >= 0, "an integer, 0 (off) or more"),
-            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0 (1 is off)"),
-        ):
-            if not good:
-                raise RequestError(f"{name} must be {wanted}, not {getattr(self, name)}")
+from gemma_mlx.request import Sampling
+from gemma_mlx.system.backend import mx
 
 
 class Sampler:

@@ -1,4 +1,4 @@
-"""What can be captured in one layer, and under which key the seed's npz files hold it."""
+"""What can be captured in one layer, and under which key the npz files hold it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,33 +6,45 @@ from typing import Literal
 from gemma_mlx.config import GemmaConfig
 from gemma_mlx.errors import RequestError
 
-Width = Literal["hidden", "intermediate", "keys"]
-
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """A place in a transformer block.
 
-    `width` says how many features it has: the hidden size, the MLP's intermediate size, or one
-    per key for `attn_pattern`, which is (heads, keys) and grows with every step.
+    Attributes:
+        name: what it is called in every call, option and file.
+        description: what is found there.
+        width: how many features a token has there: the config's hidden or intermediate size, or
+            "keys" for one weight per head and key, which are more with every token.
+        npz_suffix: the end of `npz_key`.
     """
 
     name: str
     description: str
-    width: Width
+    width: Literal["hidden", "intermediate", "keys"]
     npz_suffix: str
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether a token has one vector here, of the same width for every token."""
+        return self.width != "keys"
+
     def npz_key(self, layer: int) -> str:
-        """Key of this site in the seed's `activations_step_<N>.npz`."""
+        """Key of this site in the original project's `activations_step_<N>.npz`."""
         return f"model.layers.{layer}.{self.npz_suffix}"
 
     def features(self, config: GemmaConfig) -> int:
-        """Features per token, for the sites that have a fixed number of them."""
-        if self.width == "keys":
+        """Width of a token's vector.
+
+        Raises:
+            RequestError: the site has no vectors.
+        """
+        if not self.is_vector:
             raise RequestError(f"site {self.name!r} has no fixed width: one weight per key")
         return config.hidden_size if self.width == "hidden" else config.intermediate_size
 
 
+#: All sites by name, in the order in which a block computes them.
 SITES: dict[str, Site] = {
     site.name: site
     for site in (
@@ -47,9 +59,17 @@ SITES: dict[str, Site] = {
     )
 }
 
+#: Names of the sites where a token has a vector: those that can be compared between conditions,
+#: intervened on and written to npz files.
+VECTOR_SITES: tuple[str, ...] = tuple(name for name, site in SITES.items() if site.is_vector)
 
-def site(name: str) -> Site:
-    """The site called `name`; a `RequestError` lists the sites there are."""
+
+def find_site(name: str) -> Site:
+    """The site called `name`.
+
+    Raises:
+        RequestError: no such site; the message lists those there are.
+    """
     try:
         return SITES[name]
     except KeyError:

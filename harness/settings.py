@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from gemma_mlx import Positions, Sampling
+from gemma_mlx.request import Positions, Request, Sampling
 from harness.stats.kernels import Scale
 
 
@@ -19,10 +19,10 @@ class CollectSettings:
     model together; it changes activations by rounding only.
     """
 
-    sites: tuple[str, ...] = ("mlp_out",)
+    sites: tuple[str, ...] = Request.sites
     layers: tuple[int, ...] = ()
-    positions: Positions = "generated"
-    max_tokens: int = 20
+    positions: Positions = Request.positions
+    max_tokens: int = Request.max_tokens
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
     batch_size: int | None = None

@@ -29,6 +29,8 @@ def _imported() -> None:
     imports where it is there, crashes when it is imported twice."""
     from transformers import AutoTokenizer  # noqa: F401
 
+    import gemma_mlx.system.backend  # noqa: F401
+
 
 @pytest.fixture
 def pytester(_imported: None, pytester: pytest.Pytester) -> pytest.Pytester:

@@ -103,7 +103,7 @@ def known_flags() -> set[str]:
     others = {"--help", "--lf", "--collect-only", "--junitxml", "--hostfile"}
     measurements = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     measured = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', measurements))
-    programs = [ROOT / "gemma_mlx/__main__.py", *(ROOT / "harness/cli").glob("*.py")]
+    programs = [ROOT / "gemma_mlx/cli.py", *(ROOT / "harness/cli").glob("*.py")]
     text = "".join(path.read_text() for path in programs)
     own = set(re.findall(r'add(?:_argument)?\(\s*"(--[a-z-]+)"', text)) | {"--no-chat-mode"}
     return {option.flag for option in OPTIONS} | others | measured | own

@@ -12,7 +12,7 @@ import math
 from functools import partial
 from typing import cast
 
-import mlx.core as mx
+from gemma_mlx.system.backend import mx
 
 # tanh x ≈ x · P(x²) / Q(x²), highest power first; beyond the bound it is ±1 in float32.
 _BOUND = 7.90531110763549805

@@ -9,14 +9,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import mlx.core as mx
-import mlx.nn as nn
-from mlx.nn.layers.distributed import shard_linear
-
 from gemma_mlx.cache import BatchCache, LayerCache
 from gemma_mlx.config import GemmaConfig, Rope
 from gemma_mlx.models.activation import gated_gelu
 from gemma_mlx.ranks import ALONE, Ranks
+from gemma_mlx.system.backend import mx, nn, shard_linear
 
 #: Called as hook(site name, layer, array); returns the array to go on with. Arrays are
 #: (batch, tokens, width); for "attn_pattern" (batch, heads, tokens, keys).

@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from gemma_mlx.errors import BackendError
+
 _CANDIDATES = ("libopenblas.so.0", "libmkl_rt.so.2", "libmkl_rt.so.3", "libblis.so.4")
 
 
@@ -24,9 +26,9 @@ def _load() -> str | None:
     for name in [chosen] if chosen else [*_CANDIDATES, *in_environment]:
         try:
             ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-        except OSError:
+        except OSError as error:
             if chosen:
-                raise
+                raise BackendError(f"GEMMA_MLX_BLAS={chosen} can't be loaded ({error})") from None
         else:
             return Path(name).name
     return None

@@ -1,11 +1,23 @@
-"""Writing files whole or not at all, and what can name one."""
+"""JSON files, writing files whole or not at all, and what can name one."""
 
+import errno
+import json
 import os
 import re
+import stat
 import unicodedata
 import uuid
 from pathlib import Path
+from typing import Any
 
+from gemma_mlx.errors import UserError
+
+#: Bytes of the largest JSON file that is read.
+LARGEST_JSON = 256 * 1024**2
+# Digits; float() takes no integer that is much longer.
+_LONGEST_INTEGER = 300
+_HALF_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAY_HOLD_ONE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -53,3 +65,93 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON as UTF-8, with an indent of one blank; whole or not at all, as `write_whole`."""
+    write_whole(path, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
+
+
+def read_json(path: Path, *, error: type[UserError] = UserError) -> Any:
+    """The content of a JSON file: UTF-8, with or without a byte order mark.
+
+    Args:
+        error: the class to raise.
+
+    Raises:
+        UserError: no such file; not a regular file (a pipe or device may never end); larger than
+            `LARGEST_JSON`; not readable; or what `parse_json` refuses. The message begins with
+            the path.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if status.st_size > LARGEST_JSON:
+            raise OSError(errno.EFBIG, f"larger than {LARGEST_JSON // 1024**2} MiB")
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except OSError as fault:
+        raise error(f"{path}: cannot be read ({fault.strerror})") from None
+    except UnicodeDecodeError as fault:
+        raise error(f"{path}: not UTF-8 text ({fault.reason} at byte {fault.start})") from None
+    return parse_json(text, str(path), error=error)
+
+
+def parse_json(text: str, source: str, *, error: type[UserError] = UserError) -> Any:
+    """The content of a JSON text.
+
+    Args:
+        source: what the error's message calls the text.
+        error: the class to raise.
+
+    Raises:
+        UserError: not JSON; a key that occurs twice in one object; an integer of more than 300
+            digits; half a surrogate pair, which no file in UTF-8 can hold; or nested too deeply
+            for Python. The message names `source` and the place.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_unrepeated, parse_int=_integer)
+    except json.JSONDecodeError as fault:
+        place = f"line {fault.lineno}, column {fault.colno}"
+        raise error(f"{source}: not valid JSON: {fault.msg} ({place})") from None
+    except RecursionError:
+        raise error(f"{source}: not readable as JSON: nested too deeply") from None
+    except ValueError as fault:
+        raise error(f"{source}: {fault}") from None
+    if _MAY_HOLD_ONE.search(text) and (found := _half_surrogate(content)) is not None:
+        raise error(f"{source}: half a surrogate pair at {found or 'the top'}")
+    return content
+
+
+def _unrepeated(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in items:
+        if key in found:
+            raise ValueError(f"the key {key!r} occurs twice in one object")
+        found[key] = value
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_INTEGER:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _half_surrogate(content: Any) -> str | None:
+    """Where in a JSON value a text holds half a surrogate pair, as `a/0/b`; None if none does."""
+    waiting: list[tuple[str, Any]] = [("", content)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, str) and _HALF_SURROGATE.search(value):
+            return place
+        if isinstance(value, dict):
+            parts = list(value.items())
+        else:
+            parts = list(enumerate(value)) if isinstance(value, list) else []
+        for key, part in parts:
+            inside = f"{place}/{key}" if place else str(key)
+            waiting += [(inside, key), (inside, part)]
+    return None

@@ -1,11 +1,10 @@
 """The approximation of tanh in GELU is no less exact than float32 is."""
 
-import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 
 from gemma_mlx.models.activation import gated_gelu
+from gemma_mlx.system.backend import mx, nn
 
 X = np.concatenate([np.linspace(-12, 12, 20_001), [-1e30, -60.0, 0.0, 1e-20, 60.0, 1e30]]).astype(
     np.float32

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 import gemma_mlx
 from gemma_mlx import SITES, Gemma, Generation, Request, RequestError
 from gemma_mlx.cache import BatchCache
+from gemma_mlx.system.backend import mx
 from tests.support.checkpoints import CONFIG, random_checkpoint, relative_error
 
 TOLERANCE = 1e-4

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 import gemma_mlx
-from gemma_mlx import SITES, Gemma, Generation
+from gemma_mlx import SITES, VECTOR_SITES, Gemma, Generation
 from tests.support import definition as reference
 from tests.support.checkpoints import config, relative_error, save, weights
 
 TOLERANCE = 1e-4
-FIXED = tuple(name for name in SITES if name != "attn_pattern")
 CASES: dict[str, dict[str, Any]] = {
     "window 7": {},
     "window 4": {"sliding_window": 4},
@@ -34,7 +33,7 @@ class Definition:
     def check(self, found: Generation, ids: list[int], first: int, steps: int) -> None:
         """`found` captured `steps` tokens of `ids` from position `first` on."""
         _, sites = reference.forward(self.config, self.weights, ids)
-        for site in FIXED:
+        for site in VECTOR_SITES:
             expected = sites[site][:, first : first + steps]
             assert relative_error(found.activations[site], expected) <= TOLERANCE, site
         patterns = found.activations["attn_pattern"]

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 import gemma_mlx
-from gemma_mlx import SITES, Gemma, Generation, RequestError
+from gemma_mlx import SITES, VECTOR_SITES, Gemma, Generation, RequestError
 from gemma_mlx.intervention import ablate, add, scale
 from tests.support import definition as reference
 from tests.support.checkpoints import CONFIG, config, relative_error, save, weights
 
-FIXED = tuple(name for name in SITES if name != "attn_pattern")
 LAYER = 2
 PROMPTS = [np.random.default_rng(n).integers(3, 131, n).tolist() for n in (4, 13, 8)]
 
@@ -35,17 +34,17 @@ def vector(gemma: Gemma, site: str) -> np.ndarray:
 
 
 def run(gemma: Gemma, **how: Any) -> list[Generation]:
-    return gemma_mlx.generate(gemma, PROMPTS, max_tokens=9, sites=FIXED, **how)
+    return gemma_mlx.generate(gemma, PROMPTS, max_tokens=9, sites=VECTOR_SITES, **how)
 
 
 def assert_identical(found: list[Generation], expected: list[Generation]) -> None:
     for one, two in zip(found, expected, strict=True):
         assert one.token_ids == two.token_ids
-        for site in FIXED:
+        for site in VECTOR_SITES:
             assert np.array_equal(one.activations[site], two.activations[site])
 
 
-@pytest.mark.parametrize("site", FIXED)
+@pytest.mark.parametrize("site", VECTOR_SITES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_with_cache_is_the_definition_with_the_change(
     gemma: Gemma, kind: str, site: str
@@ -66,7 +65,7 @@ def test_a_batch_with_cache_is_the_definition_with_the_change(
         ids = [*prompt, *generation.token_ids]
         logits, sites = reference.forward(CONFIG, tensors, ids, change)
         assert generation.token_ids == logits[len(prompt) - 1 : -1].argmax(-1).tolist()
-        for name in FIXED:
+        for name in VECTOR_SITES:
             # What is captured at the site itself is what the model went on with.
             error = relative_error(generation.activations[name], sites[name][:, len(prompt) :])
             assert error <= 1e-4, name
@@ -98,7 +97,7 @@ def test_other_layers_and_earlier_sites_are_untouched(gemma: Gemma) -> None:
     with add(gemma, "resid_mid", LAYER, vector(gemma, "resid_mid")):
         during = run(gemma, **forced)
     for one, two in zip(during, before, strict=True):
-        for site in FIXED:
+        for site in VECTOR_SITES:
             earlier = LAYER + (site in ("resid_pre", "attn_out"))
             same = one.activations[site][:earlier] == two.activations[site][:earlier]
             assert same.all(), site
@@ -127,9 +126,9 @@ def test_each_row_of_a_batch_may_have_a_vector_of_its_own(gemma: Gemma, kind: st
         together = run(gemma)
     for prompt, vector, found in zip(PROMPTS, vectors, together, strict=True):
         with intervention(gemma, "mlp_out", vector):
-            (alone,) = gemma_mlx.generate(gemma, [prompt], max_tokens=9, sites=FIXED)
+            (alone,) = gemma_mlx.generate(gemma, [prompt], max_tokens=9, sites=VECTOR_SITES)
         assert found.token_ids == alone.token_ids
-        for site in FIXED:
+        for site in VECTOR_SITES:
             assert relative_error(found.activations[site], alone.activations[site]) <= 1e-4
     for rows in (vectors[:1], vectors[:2]):
         with (
@@ -172,7 +171,7 @@ def test_what_cannot_be_done_is_refused_on_entry(
     assert gemma.interventions == []
 
 
-@pytest.mark.parametrize("site", FIXED)
+@pytest.mark.parametrize("site", VECTOR_SITES)
 def test_a_reading_that_began_below_is_changed_like_a_whole_one(gemma: Gemma, site: str) -> None:
     continuations = [[5, 6, 7], [8], [9] * 10]
     reading = gemma_mlx.read_continuations(gemma, PROMPTS, continuations, layer=LAYER)

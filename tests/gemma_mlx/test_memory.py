@@ -4,15 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
 import gemma_mlx
-from gemma_mlx import SITES, Gemma, Request
+from gemma_mlx import SITES, VECTOR_SITES, Gemma, Request
+from gemma_mlx.system.backend import mx
 from tests.support.checkpoints import random_checkpoint
 
-FIXED = tuple(name for name in SITES if name != "attn_pattern")
 LAYERS = 6
 # One site of one layer over a whole prompt is 0.2 MB per row.
 LONG = [[5 + i % 100 for i in range(400)]] * 2
@@ -44,7 +43,7 @@ def test_of_a_long_prompt_only_the_asked_for_positions_are_held(
         )
 
     # Whole prompts at every site and layer would be 18 MB.
-    assert run(FIXED) - run(()) < 2**20
+    assert run(VECTOR_SITES) - run(()) < 2**20
 
 
 def test_of_a_replayed_continuation_only_its_own_tokens_are_held(wide: Gemma) -> None:
@@ -61,7 +60,7 @@ def test_of_a_replayed_continuation_only_its_own_tokens_are_held(wide: Gemma) ->
         )
 
     last = LAYERS - 1
-    assert run(FIXED, tuple(range(LAYERS))) - run(("resid_post",), (last,)) < 2**20
+    assert run(VECTOR_SITES, tuple(range(LAYERS))) - run(("resid_post",), (last,)) < 2**20
 
 
 def test_a_layer_that_is_not_asked_for_costs_nothing(wide: Gemma) -> None:
@@ -82,7 +81,7 @@ def test_the_peak_is_flat_in_the_number_of_prompts(wide: Gemma) -> None:
         request = Request(
             prompts=[[5, 6, 7 + i % 50] for i in range(count)],
             layers=tuple(range(LAYERS)),
-            sites=FIXED,
+            sites=VECTOR_SITES,
             max_tokens=6,
         )
         plan = gemma_mlx.plan_batches(request, wide.config, 8)
@@ -99,7 +98,7 @@ def test_the_peak_is_flat_in_the_number_of_prompts(wide: Gemma) -> None:
 def test_a_row_keeps_nothing_of_its_batch_alive(tmp_path: Path, wide: Gemma) -> None:
     rows = [[5, 6, 7], [8]]
     for found in gemma_mlx.generate(wide, rows, sites=tuple(SITES), max_tokens=3):
-        for site in FIXED:
+        for site in VECTOR_SITES:
             value = found.activations[site]
             assert isinstance(value, np.ndarray)
             assert value.base is None

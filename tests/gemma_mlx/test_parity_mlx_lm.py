@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
 import gemma_mlx
 from gemma_mlx import Gemma
+from gemma_mlx.system.backend import mx
 from tests.support.checkpoints import config as text_config
 from tests.support.checkpoints import random_checkpoint, relative_error, save, weights
 from tests.support.tokenizers import save_tokenizer

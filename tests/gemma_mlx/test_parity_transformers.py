@@ -14,14 +14,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import gemma_mlx
-from gemma_mlx import SITES, Gemma, Generation
+from gemma_mlx import SITES, VECTOR_SITES, Gemma, Generation
 from tests.support.checkpoints import relative_error
 
 torch = pytest.importorskip("torch", reason="parity with transformers needs the extra 'parity'")
 transformers = pytest.importorskip("transformers")
 
 TOLERANCE = 2e-4
-FIXED = [name for name in SITES if name != "attn_pattern"]
 
 BASE: dict[str, Any] = {
     "vocab_size": 131,
@@ -178,7 +177,7 @@ def check_sites(found: Generation, expected: dict[str, np.ndarray], first: int) 
     """`first` is the position of the first captured token."""
     steps = found.activations["mlp_out"].shape[1]
     assert steps
-    for site in FIXED:
+    for site in VECTOR_SITES:
         error = relative_error(found.activations[site], expected[site][:, first : first + steps])
         assert error <= TOLERANCE, site
     for step, pattern in enumerate(found.activations["attn_pattern"]):

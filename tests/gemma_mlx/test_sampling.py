@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
 import gemma_mlx
 from gemma_mlx import Gemma, RequestError, Sampling
 from gemma_mlx.sampling import Sampler
+from gemma_mlx.system.backend import mx
 
 LOGITS = np.array([2.0, 1.9, 1.0, 0.2, 0.1, -0.5, -1.0, -3.0, 2.4, 0.0], np.float32)
 SEEN = [1, 5, 8]

@@ -13,7 +13,7 @@ import pytest
 
 from gemma_mlx import SITES
 from gemma_mlx.cli import main as run_model
-from gemma_mlx.cli import read_prompts
+from gemma_mlx.prompts_file import read_prompts
 from harness.cli import collecting, main
 from harness.data import npz_layout
 from harness.data.activations import AnalysisError
@@ -410,13 +410,13 @@ class TestRunner:
     def test_a_second_interrupt_does_not_lose_the_answers(self, made, here, monkeypatch):
         """While they are being written."""
         module = run_model.__globals__
-        write = module["_write_json"]
+        write = module["write_json"]
 
         def interrupted(path, content):
             signal.raise_signal(signal.SIGINT)
             write(path, content)
 
-        monkeypatch.setitem(module, "_write_json", interrupted)
+        monkeypatch.setitem(module, "write_json", interrupted)
         assert self.run(made, "--prompts", "What is rain?") == 130
         found = json.loads(Path("gemma_output/results.json").read_text(encoding="utf-8"))
         assert len(found) == 1
@@ -424,7 +424,7 @@ class TestRunner:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("[", "not readable as JSON"),
+            ("[", "not valid JSON"),
             ("{}", "expected groups"),
             ('{"a": 3}', "group 'a'"),
             ('{"a": {"b": []}}', "a/b: expected a list"),
@@ -434,12 +434,12 @@ class TestRunner:
             ('{"/a": ["x"]}', "can't be a folder's name"),
             ('{"a": {"b\\u0000": ["x"]}}', r"'b\x00' can't be a folder's name"),
             ('{"a\\u001b[2J": ["x"]}', r"'a\x1b[2J' can't be a folder's name"),
-            ('{"a\\ud800": ["x"]}', r"'a\ud800' can't be a folder's name"),
+            ('{"a\\ud800": ["x"]}', r"half a surrogate pair at a\ud800"),
             ('{"CON": ["x"]}', "'CON' can't be a folder's name"),
             (json.dumps({"x" * 256: ["x"]}), "at most 255 bytes long"),
             ('{"a": ["x"], "b": ["y"], "a": ["z"]}', "'a' occurs twice"),
             ('{"a": ["x"], "A": ["y"]}', "'a/prompt_list' and 'A/prompt_list' would share a f"),
-            ('{"a": ["half \\ud83d"]}', "prompt a: the prompt isn't Unicode text"),
+            ('{"a": ["half \\ud83d"]}', "half a surrogate pair at a/0"),
             (json.dumps({"a": ["x"], "b": ["so " * 2000]}), "prompt b has 60"),
         ],
     )

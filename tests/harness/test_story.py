@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
 import harness
+from gemma_mlx.system.backend import mx
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.layers import Analysis
 from harness.analysis.verdict import overall

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from mlx.utils import tree_flatten
 
 import gemma_mlx
 from gemma_mlx import Gemma
+from gemma_mlx.system.backend import tree_flatten
 
 # Prompts of different lengths, past the sliding window of 7.
 PROMPTS = [[2, 5, 9, 4, 7, 30, 31, 32, 90], [2, 8], [2, 17, 3, 3, 11, 40]]
