@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from gemma_mlx import Positions, Sampling
-from harness.stats.kernels import Scale
+from harness.defaults import ALPHA, LEVEL, MARGIN, REPLICATES, Scale
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,16 @@ class AnalysisSettings:
     """How to estimate; see `harness.stats.separation`."""
 
     scale: Scale = "sd"
-    replicates: int = 10_000
-    level: float = 0.95
+    replicates: int = REPLICATES
+    level: float = LEVEL
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Criteria:
     """What a layer has to meet: d's interval above `d_threshold`, accuracy's interval above
-    chance, family-wise p below `alpha`."""
+    chance, family-wise p below `alpha`; against a saved run, a change of d within ±`margin`."""
 
     d_threshold: float = 0.8
-    alpha: float = 0.05
+    alpha: float = ALPHA
+    margin: float = MARGIN
