@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from gemma_mlx.request import Positions, Request, Sampling
-from harness.stats.kernels import Scale
+from harness.defaults import ALPHA, LEVEL, MARGIN, REPLICATES, Scale
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,19 @@ class AnalysisSettings:
     """How to estimate; see `harness.stats.separation`."""
 
     scale: Scale = "sd"
-    replicates: int = 10_000
-    level: float = 0.95
+    replicates: int = REPLICATES
+    level: float = LEVEL
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Criteria:
     """What a layer has to meet: d's interval above `d_threshold`, accuracy's interval above
-    chance, family-wise p below `alpha`."""
+    chance, family-wise p below `alpha`; against a saved run, a change of d within ±`margin`."""
 
     d_threshold: float = 0.8
-    alpha: float = 0.05
+    alpha: float = ALPHA
+    margin: float = MARGIN
 
 
 #: A figure of a layer that tables can show; what each is stands in `harness.report.tables`.

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.stats import t as student_t
 
 import gemma_mlx
 from gemma_mlx import Gemma, intervention
 from harness.data.activations import AnalysisError, LayerSite, PairActivations
 from harness.data.pairs import Condition, Pair
 from harness.data.store import Response
-from harness.stats.kernels import fold_directions
+from harness.defaults import LEVEL, MIN_PAIRS
+from harness.stats import fold_directions
+from harness.stats.intervals import t_quantile
 
 #: Random directions that the real one is held against.
 RANDOM_DIRECTIONS = 50
@@ -76,7 +77,7 @@ def causal_effects(
     *,
     chat: bool = True,
     n_random: int = RANDOM_DIRECTIONS,
-    level: float = 0.95,
+    level: float = LEVEL,
     seed: int = 0,
     progress: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] = iter,
 ) -> tuple[Effect, Effect]:
@@ -96,9 +97,9 @@ def causal_effects(
         for pair in activations.pairs
         if responses[pair.group("natural")].token_ids != responses[pair.group("artifact")].token_ids
     ]
-    if len(pairs) < 8:
+    if len(pairs) < MIN_PAIRS:
         raise AnalysisError(
-            f"{len(pairs)} pairs have two different answers; 8 are needed to see what an "
+            f"{len(pairs)} pairs have two different answers; {MIN_PAIRS} are needed to see what an "
             "intervention does to the choice between them"
         )
     chosen = activations.select(pairs, [key])
@@ -262,7 +263,7 @@ def _effect(
 ) -> Effect:
     beyond = own - random.mean(axis=0)
     n = len(beyond)
-    half = student_t.ppf((1 + level) / 2, n - 1) * beyond.std(ddof=1) / np.sqrt(n)
+    half = t_quantile(level, n) * beyond.std(ddof=1) / np.sqrt(n)
     sign = 1.0 if kind == "add" else -1.0
     as_large = (sign * random.mean(axis=1) >= sign * own.mean()).sum()
     return Effect(

@@ -9,8 +9,8 @@ from typing import Any
 from gemma_mlx.errors import UserError
 from harness.analysis.layers import Analysis, compare_runs, layer_id
 from harness.data.activations import LayerSite, PairActivations
+from harness.defaults import LEVEL, Scale
 from harness.stats import Comparison, DirectionDrift, direction_drift
-from harness.stats.kernels import Scale
 
 # What has to be equal for two runs to be comparable, and how to say what it is.
 _DECISIVE = {
@@ -100,7 +100,7 @@ class VersionComparison:
 
 
 def compare_versions(
-    a: SavedRun, b: SavedRun, *, margin: float, level: float = 0.95
+    a: SavedRun, b: SavedRun, *, margin: float, level: float = LEVEL
 ) -> VersionComparison:
     """Compare two saved runs of the same pairs, at the layers and sites of `b`."""
     then, now = a.analysis, b.analysis

@@ -17,6 +17,7 @@ from harness.data.activations import (
 )
 from harness.data.pairs import Pair, PromptPairs
 from harness.data.store import Response
+from harness.defaults import LEVEL, MARGIN, Scale
 from harness.settings import AnalysisSettings
 from harness.stats import (
     CategoryTransfer,
@@ -30,7 +31,6 @@ from harness.stats import (
     pair_quality,
     separation,
 )
-from harness.stats.kernels import Scale
 
 if TYPE_CHECKING:
     import pandas
@@ -221,8 +221,8 @@ def compare_runs(
     a: PairActivations,
     b: PairActivations,
     *,
-    margin: float = 0.5,
-    level: float = 0.95,
+    margin: float = MARGIN,
+    level: float = LEVEL,
     scale: Scale = "sd",
 ) -> list[Comparison]:
     """Change of d from `a` to `b` at each (layer, site) of `b`, on the pairs that both have.

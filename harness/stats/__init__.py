@@ -4,10 +4,11 @@ Pure functions over NumPy arrays; nothing here knows of models, files or pytest.
 plain words is in ``docs/statistics.md``, its measured error rates in ``docs/calibration.md``.
 """
 
+from harness.defaults import MIN_PAIRS, Scale
 from harness.stats.arrays import average_duplicates, distinct_pairs, finite_pairs, pair_means
 from harness.stats.compare import Comparison, compare
 from harness.stats.insample import InSampleSeparation, in_sample_separation
-from harness.stats.kernels import Scale, fold_directions
+from harness.stats.kernels import fold_directions
 from harness.stats.power import pairs_needed, pairs_to_decide, smallest_detectable_effect
 from harness.stats.quality import (
     DirectionDrift,
@@ -26,6 +27,7 @@ from harness.stats.separation import Separation, separation
 from harness.stats.text import bag_of_tokens, text_lengths
 
 __all__ = [
+    "MIN_PAIRS",
     "CategoryTransfer",
     "Comparison",
     "DirectionDrift",

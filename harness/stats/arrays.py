@@ -9,12 +9,13 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harness.defaults import MIN_PAIRS
+
 FloatArray = NDArray[np.float64]
 Layers = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 """``(layers, pairs, hidden)``, or one ``(pairs, hidden)`` array per layer, of any widths."""
 
-MIN_PAIRS = 8
-FEW_PAIRS = 20
+FEW_PAIRS = 20  # below it a warning: intervals are less reliable
 
 
 def as_layers(name: str, values: Layers) -> list[NDArray[np.floating]]:

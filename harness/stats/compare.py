@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
+from harness.defaults import LEVEL, MARGIN, Scale
 from harness.stats.arrays import Layers, matched_layers, usable_pairs
 from harness.stats.estimates import hedges_correction, standardized_difference
 from harness.stats.intervals import Expansion, Interval, analytic_interval, expand
-from harness.stats.kernels import Scale, kernels
+from harness.stats.kernels import kernels
 from harness.stats.resample import Flipper
 
 Verdict = Literal["equivalent", "changed", "inconclusive"]
@@ -74,8 +75,8 @@ def compare(
     artifact_b: Layers,
     natural_b: Layers,
     *,
-    margin: float = 0.5,
-    level: float = 0.95,
+    margin: float = MARGIN,
+    level: float = LEVEL,
     scale: Scale = "sd",
     collapse_duplicates: bool = True,
 ) -> list[Comparison]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from harness.stats.arrays import FloatArray
 
@@ -53,9 +51,11 @@ def paired_accuracies(difference: FloatArray) -> FloatArray:
 
 def auroc(scores_artifact: FloatArray, scores_natural: FloatArray) -> float:
     """Probability that some artifact prompt outscores some natural one (Mann–Whitney)."""
-    n = len(scores_artifact)
-    ranks: NDArray[np.float64] = rankdata(np.concatenate([scores_artifact, scores_natural]))
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(scores_natural)))
+    if np.isnan(scores_artifact).any() or np.isnan(scores_natural).any():
+        return np.nan
+    natural = np.sort(scores_natural)
+    lower, upper = (np.searchsorted(natural, scores_artifact, side) for side in ("left", "right"))
+    return float((lower + upper).sum() / 2 / (len(scores_artifact) * len(natural)))
 
 
 def _moments(values: FloatArray) -> tuple[FloatArray, FloatArray]:

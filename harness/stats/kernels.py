@@ -8,15 +8,13 @@ sum of kernel entries, so once the kernels are there no replicate touches the hi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.defaults import Scale
 from harness.stats.arrays import FloatArray
 from harness.stats.linalg import product
-
-Scale = Literal["sd", "raw"]
 
 DEAD_SD = 1e-6  # relative to the median dimension
 CANCELLATION = 1e-3  # a variance from sums keeps 1e-12 relative accuracy above this share

@@ -11,12 +11,12 @@ import math
 
 from scipy.special import ndtri
 
-from harness.stats.arrays import MIN_PAIRS
+from harness.defaults import ALPHA, MIN_PAIRS
 from harness.stats.separation import Separation
 
 
 def smallest_detectable_effect(
-    n_pairs: int, *, layers: float = 1, power: float = 0.8, alpha: float = 0.05
+    n_pairs: int, *, layers: float = 1, power: float = 0.8, alpha: float = ALPHA
 ) -> float:
     """Smallest true held-out d that is found with probability ``power``.
 
@@ -45,7 +45,7 @@ def smallest_detectable_effect(
 
 
 def pairs_needed(
-    effect: float, *, layers: float = 1, power: float = 0.8, alpha: float = 0.05
+    effect: float, *, layers: float = 1, power: float = 0.8, alpha: float = ALPHA
 ) -> int:
     """Fewest pairs with which a true held-out d of ``effect`` is found.
 

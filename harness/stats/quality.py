@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.defaults import LEVEL, Scale
 from harness.stats.arrays import FloatArray, Layers, as_layers, matched_layers, usable_pairs
 from harness.stats.intervals import Interval, analytic_interval, check_level, u_centred
-from harness.stats.kernels import Scale, halves, inverse_variances
+from harness.stats.kernels import halves, inverse_variances
 from harness.stats.resample import SMALL_NORM
 
 
@@ -149,7 +150,7 @@ def direction_drift(
     natural_b: Layers,
     *,
     scale: Scale = "sd",
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> list[DirectionDrift]:
     """How far the direction of separation turned between two versions, layer by layer.
 

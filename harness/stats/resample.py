@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.defaults import ALPHA
 from harness.stats.arrays import FloatArray
 from harness.stats.estimates import (
     paired_statistic,
@@ -162,7 +163,7 @@ def p_value_se(p: float, flips: int, n_pairs: int) -> float:
     return 0.0 if exact else float(np.sqrt(p * (1 - p) / flips))
 
 
-def effective_family(statistics: FloatArray, alpha: float = 0.05) -> float:
+def effective_family(statistics: FloatArray, alpha: float = ALPHA) -> float:
     """Number of independent tests that the family amounts to, between 1 and its size.
 
     How much likelier some member exceeds the family-wise critical value than each one does.

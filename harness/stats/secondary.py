@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.arrays import MIN_PAIRS, Layers, matched_layers, pair_means
+from harness.defaults import LEVEL, MIN_PAIRS, REPLICATES, Scale
+from harness.stats.arrays import Layers, matched_layers, pair_means
 from harness.stats.estimates import (
     hedges_correction,
     pair_accuracies,
@@ -16,7 +17,7 @@ from harness.stats.estimates import (
     standardized_difference,
 )
 from harness.stats.intervals import Interval, analytic_interval, check_level
-from harness.stats.kernels import Kernels, Scale, halves, inverse_variances
+from harness.stats.kernels import Kernels, halves, inverse_variances
 from harness.stats.resample import Flipper, HeldOut, Null, p_value_se, p_values, sign_flips
 
 MIN_CATEGORY = 3
@@ -52,7 +53,7 @@ def leave_one_category_out(
     categories: Sequence[Hashable],
     *,
     scale: Scale = "sd",
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> list[list[CategoryTransfer]]:
     """Score every category along the direction that the other categories give.
 
@@ -161,7 +162,7 @@ def step_curve(
     natural: Sequence[NDArray[np.floating]],
     *,
     scale: Scale = "sd",
-    permutations: int = 10_000,
+    permutations: int = REPLICATES,
     min_share: float = 0.8,
     seed: int = 0,
 ) -> list[StepSeparation]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.defaults import LEVEL, REPLICATES, Scale
 from harness.stats.arrays import FloatArray, Layers, matched_layers, usable_pairs
 from harness.stats.estimates import (
     auroc,
@@ -28,7 +29,7 @@ from harness.stats.intervals import (
     check_level,
     expand,
 )
-from harness.stats.kernels import Scale, kernels
+from harness.stats.kernels import kernels
 from harness.stats.resample import (
     Flipper,
     HeldOut,
@@ -108,9 +109,9 @@ def separation(
     natural: Layers,
     *,
     scale: Scale = "sd",
-    permutations: int = 10_000,
-    bootstrap: int = 10_000,
-    level: float = 0.95,
+    permutations: int = REPLICATES,
+    bootstrap: int = REPLICATES,
+    level: float = LEVEL,
     seed: int = 0,
     collapse_duplicates: bool = True,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,

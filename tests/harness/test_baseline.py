@@ -75,7 +75,7 @@ class TestRoundTrip:
         )
         found = load_baseline(save_baseline("v1", analysis, CRITERIA, tmp_path))
         assert found.results == json.loads(json.dumps(to_json(analysis, CRITERIA)))
-        assert found.results["criteria"] == {"d_threshold": 0.7, "alpha": 0.01}
+        assert found.results["criteria"] == {"d_threshold": 0.7, "alpha": 0.01, "margin": 0.5}
         assert found.results["layers"][0]["separation"]["d_z"] == "inf"
         assert found.results["layers"][0]["separation"]["p_se"] is None
         assert found.provenance["model"] == "ä/model"

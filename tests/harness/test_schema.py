@@ -206,7 +206,9 @@ def test_kinds_without_a_schema():
 
 def test_optional():
     assert from_plain(float | None, None) is None
-    assert from_plain(Criteria | None, {"d_threshold": 1, "alpha": 0.1}) == Criteria(1.0, 0.1)
+    assert from_plain(Criteria | None, {"d_threshold": 1, "alpha": 0.1, "margin": 1}) == Criteria(
+        1.0, 0.1, 1.0
+    )
 
 
 def test_rows_of_a_batch_that_ended_early_hold_nan(tmp_path):

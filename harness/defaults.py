@@ -1,0 +1,24 @@
+"""What the statistics take where nothing is said, and the settings and options with them.
+
+It stands apart so that options can be declared before NumPy is imported.
+"""
+
+from typing import Literal
+
+#: How dimensions are weighed: by the variance over the training pairs' prompts, or all alike.
+Scale = Literal["sd", "raw"]
+
+#: Fewest distinct pairs that anything is estimated from.
+MIN_PAIRS = 8
+
+#: Sign flips and bootstrap replicates.
+REPLICATES = 10_000
+
+#: Nominal coverage of intervals.
+LEVEL = 0.95
+
+#: Family-wise significance level.
+ALPHA = 0.05
+
+#: Largest change of d between two versions that counts as none.
+MARGIN = 0.5
