@@ -178,7 +178,7 @@ def _some_of(choices: Iterable[str]) -> Callable[[Any], Any]:
             try:
                 one(text)
             except ValueError as error:
-                raise ValueError(f"{text!r} is none; {error}" if len(texts) > 1 else str(error)) from None
+                raise ValueError(f"{text!r}: {error}" if len(texts) > 1 else str(error)) from None
         return tuple(dict.fromkeys(texts))
 
     return parse

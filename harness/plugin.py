@@ -254,7 +254,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def _write_results(ours: Session, config: pytest.Config) -> None:
     plan, results = ours.good_plan(), ours.results
-    assert plan is not None and results is not None
+    assert plan is not None
+    assert results is not None
     results.write(plan.report, page=not config.pluginmanager.hasplugin("html"))
     if plan.save_as is not None:
         ours.saved = results.save(plan.save_as)

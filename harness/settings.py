@@ -5,7 +5,6 @@ The pytest plugin reads it in everybody's runs, so nothing heavy is imported.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 from gemma_mlx.request import Positions, Request, Sampling
 from harness.defaults import ALPHA, LEVEL, MARGIN, REPLICATES, Scale
@@ -51,21 +50,20 @@ class Criteria:
     margin: float = MARGIN
 
 
-#: A figure of a layer that tables can show; what each is stands in `harness.report.tables`.
-Column = Literal[
+#: Figures of a layer that tables can show; what each is stands in `harness.report.tables`.
+COLUMNS = (
     "d", "accuracy", "p", "p_layer", "d_error", "p_error", "same_words", "beyond_base",
     "agreement", "d_z", "auroc", "paired_accuracy", "in_sample_d", "in_sample_accuracy",
     "seed_ratio",
-]  # fmt: skip
-COLUMNS: tuple[Column, ...] = get_args(Column)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TableSettings:
     """The terminal's table: its figures, and the one that rows are sorted by ("layer" for none)."""
 
-    columns: tuple[Column, ...] = ("d", "accuracy", "p", "same_words")
-    sort: Column | Literal["layer"] = "layer"
+    columns: tuple[str, ...] = ("d", "accuracy", "p", "same_words")
+    sort: str = "layer"
 
 
 #: Folders in the working directory: activations that are kept, saved runs, the last run's report.

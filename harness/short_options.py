@@ -6,16 +6,13 @@ own. A repository that wants them says so in the conftest.py of its root folder:
     pytest_plugins = ["harness.short_options"]
 """
 
-import argparse
-
 import pytest
 
 from harness.options import OPTIONS
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("artifacts")
-    group.description += "; --artifact-model is also --model, and so on"
+    group = parser.getgroup("artifacts-short", "alignment artifacts, short names")
     for option in OPTIONS:
         if option.short:
-            group.addoption(option.short_flag, help=argparse.SUPPRESS, **option.keywords)
+            group.addoption(option.short_flag, help=f"same as {option.flag}", **option.keywords)

@@ -23,7 +23,10 @@ _DECISIVE = {
     "collection.chat": "use of the chat template",
     "analysis.scale": "scaling of the statistics",
 }
-_CIRCUMSTANCES = ("packages", "python", "device", "machine", "blas", "collection.dtype", "collection.tensor_parallel")
+_CIRCUMSTANCES = (
+    "packages", "python", "device", "machine", "blas", "collection.dtype",
+    "collection.tensor_parallel",
+)  # fmt: skip
 
 
 class BaselineError(UserError):

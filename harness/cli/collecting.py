@@ -87,9 +87,7 @@ def _prepare(parsed: argparse.Namespace) -> int:
 
 def _collect(parsed: argparse.Namespace) -> int:
     ranks = gemma_mlx.find_ranks()
-    experiment = Experiment.from_options(
-        options.CommandLine(parsed), batch_size=parsed.batch_size
-    )
+    experiment = Experiment.from_options(options.CommandLine(parsed), batch_size=parsed.batch_size)
     experiment.check(least_pairs=1)
     npz = parsed.layout == "npz"
     if npz and experiment.positions == "prompt_last":

@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from gemma_mlx.system.terminal import printable
 from harness import options

@@ -23,7 +23,6 @@ _TABLE = (
 )  # fmt: skip
 
 
-
 def summary_html(found: Findings, *, checks: bool = True) -> str:
     """The HTML that stands above the list of checks; every text in it is escaped.
 

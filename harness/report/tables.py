@@ -8,7 +8,6 @@ from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import LayerResult, layer_id
 from harness.analysis.verdict import Outcome, decimal, error, interval, p_value
-from harness import settings
 from harness.data.activations import LayerSite
 from harness.settings import TableSettings
 from harness.stats import Separation
@@ -55,7 +54,7 @@ def _small(value: float) -> str:
 
 
 #: What each column shows.
-COLUMNS: dict[settings.Column, Column] = {
+COLUMNS = {
     "d": Column(
         "d",
         "held-out effect size",
@@ -136,6 +135,7 @@ COLUMNS: dict[settings.Column, Column] = {
     ),
 }
 
+
 def terminal_table(
     found: Findings, shown: TableSettings | None = None
 ) -> list[tuple[str, Outcome]]:
@@ -144,8 +144,8 @@ def terminal_table(
     header, *rows = layer_rows(found, shown)
     left = {0, len(header) - 1} | {i for i, title in enumerate(header) if title == "interval"}
     lines = _aligned([["" if title == "interval" else title for title in header], *rows], left)
-    outcomes: list[Outcome] = ["passed", *(found.outcome(key) for key in _ordered(found, shown.sort))]
-    return list(zip(lines, outcomes, strict=True))
+    judged = [found.outcome(key) for key in _ordered(found, shown.sort)]
+    return list(zip(lines, ["passed", *judged], strict=True))
 
 
 def layer_rows(found: Findings, shown: TableSettings | None = None) -> list[list[str]]:

@@ -88,9 +88,7 @@ def activations(experiment: Experiment) -> RunStore:
 
 
 @pytest.fixture(scope="session")
-def results(
-    artifact_plan: Plan, baseline: SavedRun | None, pytestconfig: pytest.Config
-) -> Results:
+def results(artifact_plan: Plan, baseline: SavedRun | None, pytestconfig: pytest.Config) -> Results:
     """Results for the run's whole family, whatever is selected.
 
     `baseline` is here to be refused, if it can't be compared, before anything is collected.

@@ -56,4 +56,6 @@ def make_plan(given: options.Given, *, causal: bool = False) -> Plan:
     if plan.save_as is not None:
         check_name(plan.save_as)
     compare = options.COMPARE.read(given)
-    return plan if compare is None else replace(plan, baseline=load_baseline(find_baseline(compare)))
+    return (
+        plan if compare is None else replace(plan, baseline=load_baseline(find_baseline(compare)))
+    )

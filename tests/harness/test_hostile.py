@@ -8,11 +8,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from harness.report.outputs import PLOT_NAME
 
 from gemma_mlx.__main__ import main as run_model
 from harness.analysis.comparison import BaselineError
 from harness.cli import main
-from harness.report.outputs import PLOT_NAME
 from harness.results.baseline import DIRECTORY, check_name, save_baseline
 from harness.results.file import FILE_NAME
 from harness.settings import Criteria
