@@ -143,7 +143,7 @@ def load_baseline(path: Path) -> SavedRun:
         if not (np.isfinite(artifact).all() and np.isfinite(natural).all()):
             raise BaselineError(f"{path}: {layer_id(*key)} holds NaN or infinity")
     analysis = replace(found.analysis, activations=PairActivations(pairs, keys, **arms))
-    return _saved(path, replace(found, analysis=analysis))
+    return saved_run(path, replace(found, analysis=analysis))
 
 
 def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:
@@ -154,13 +154,14 @@ def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:
     """
     return compare_versions(
         baseline,
-        _saved(Path("this run"), found),
+        saved_run(Path("this run"), found),
         margin=found.criteria.margin,
         level=found.analysis.settings.level,
     )
 
 
-def _saved(path: Path, found: Findings) -> SavedRun:
+def saved_run(path: Path, found: Findings) -> SavedRun:
+    """What was found, as a run that others are compared with."""
     passed = frozenset(key for key in found if found.outcome(key) == "passed")
     return SavedRun(path, found.analysis, passed)
 

@@ -7,9 +7,9 @@ import pytest
 
 from harness.data.activations import Dropped
 from harness.data.store import StoreError
-from harness.results.file import SCHEMA_VERSION, to_json, write_results
+from harness.results.file import FILE_NAME, SCHEMA_VERSION
 from harness.settings import Criteria
-from tests.support.builders import PAIRS, analysis_of, layer_result, responses
+from tests.support.builders import PAIRS, layer_result, responses, results_of
 
 CRITERIA = Criteria(d_threshold=0.7, alpha=0.01)
 
@@ -24,8 +24,8 @@ def strictly(text: str):
 
 
 def written(path, *results, **changes):
-    write_results(path / "results.json", analysis_of(*results, **changes), CRITERIA)
-    return strictly((path / "results.json").read_text(encoding="utf-8"))
+    results_of(*results, criteria=CRITERIA, **changes).write(path, page=False)
+    return strictly((path / FILE_NAME).read_text(encoding="utf-8"))
 
 
 class TestContent:
@@ -109,19 +109,20 @@ class TestJson:
         assert content["responses"][0]["natural"]["text"] == text
 
     def test_same_results_same_bytes(self, tmp_path):
-        files = [tmp_path / "1.json", tmp_path / "2.json"]
-        for file in files:
-            write_results(file, analysis_of(layer_result()), CRITERIA)
-        assert files[0].read_bytes() == files[1].read_bytes()
+        for name in ("1", "2"):
+            results_of(layer_result()).write(tmp_path / name)
+        one, two = ({f.name: f.read_bytes() for f in (tmp_path / n).iterdir()} for n in ("1", "2"))
+        assert len(one) == 4
+        assert one == two
 
     def test_values_are_plain(self):
-        json.dumps(to_json(analysis_of(layer_result()), CRITERIA), allow_nan=False)
+        json.dumps(results_of(layer_result()).to_json(), allow_nan=False)
 
     def test_folder_is_made(self, tmp_path):
-        write_results(tmp_path / "a" / "b.json", analysis_of(layer_result()), CRITERIA)
-        assert (tmp_path / "a" / "b.json").exists()
+        results_of(layer_result()).write(tmp_path / "a" / "b")
+        assert (tmp_path / "a" / "b" / FILE_NAME).exists()
 
     def test_place_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(StoreError, match="cannot be written"):
-            write_results(tmp_path / "file" / "x.json", analysis_of(layer_result()), CRITERIA)
+            results_of(layer_result()).write(tmp_path / "file")

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import Checkpoint
+from harness.analysis.causality import Effect
+from harness.analysis.comparison import VersionComparison
 from harness.analysis.layers import Analysis, LayerResult, PairResponses
-from harness.data.activations import PairActivations
+from harness.data.activations import LayerSite, PairActivations
 from harness.data.pairs import CONDITIONS, Pair, PromptPairs, parse_pairs
 from harness.data.store import Record, Response, RunStore
-from harness.settings import AnalysisSettings
+from harness.results import Results
+from harness.settings import AnalysisSettings, Criteria
 from harness.stats import InSampleSeparation, Separation
 from tests.support.checkpoints import random_checkpoint
 from tests.support.tokenizers import save_tokenizer
@@ -161,6 +164,18 @@ def responses(pair: Pair, natural: str = "plain", artifact: str = "evasive") -> 
     return PairResponses(
         pair, Response((7,), natural, "length"), Response((8, 9), artifact, "stop")
     )
+
+
+def results_of(
+    *results: LayerResult,
+    criteria: Criteria | None = None,
+    comparison: VersionComparison | None = None,
+    interventions: Mapping[LayerSite, tuple[Effect, Effect]] | None = None,
+    **changes: Any,
+) -> Results:
+    """`analysis_of` these, held against the criteria."""
+    analysis = analysis_of(*results, **changes)
+    return Results(analysis, criteria or Criteria(), comparison, interventions or {})
 
 
 def analysis_of(*results: LayerResult, **changes: Any) -> Analysis:

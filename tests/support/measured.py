@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import Checkpoint
-from harness.analysis.comparison import Version
+from harness.analysis.comparison import SavedRun
 from harness.analysis.layers import Analysis
 from harness.data.activations import LayerSite, PairActivations
 from harness.data.pairs import Pair
-from harness.results.file import to_json
+from harness.results import Results
+from harness.results.baseline import saved_run
 from harness.results.schema import plain
 from harness.settings import AnalysisSettings, CollectSettings, Criteria
 from harness.stats import Comparison
@@ -122,10 +123,10 @@ def version_of(
     *,
     failed: Collection[LayerSite] = (),
     changes: Mapping[str, Any] | None = None,
-) -> Version:
+) -> SavedRun:
     """A saved run in memory; `changes` are to its provenance."""
     analysis = analysis_from(activations, failed=failed, changes=changes)
-    return Version(Path(f"{name}.safetensors"), activations, to_json(analysis, Criteria()))
+    return saved_run(Path(f"{name}.safetensors"), Results(analysis, Criteria()))
 
 
 def change_of(low: float, high: float, **changes: Any) -> Comparison:
