@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import gemma_mlx
-import harness
 from gemma_mlx import Checkpoint
 from harness.data.npz_layout import NpzRun
 from harness.data.pairs import PromptPairs
@@ -21,7 +20,7 @@ from harness.settings import AnalysisSettings, CollectSettings
 ALL_REUSED = "taken from the store"
 _NONE_REUSED = "collected by this run"
 
-_PACKAGES = ("mlx", "numpy", "scipy", "transformers", "safetensors")
+_PACKAGES = ("artifact-harness", "mlx", "numpy", "scipy", "transformers", "safetensors")
 
 
 def provenance(
@@ -84,7 +83,6 @@ def _pairs(pairs: PromptPairs) -> dict[str, Any]:
 
 def _surroundings() -> dict[str, Any]:
     return {
-        "harness": harness.__version__,
         "packages": {name: version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
