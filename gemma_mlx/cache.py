@@ -1,4 +1,4 @@
-"""Key-value caches for left-padded batches: full for global layers, a ring for sliding ones.
+"""Key-value caches for left-padded batches: a global layer keeps all columns, a sliding one a ring.
 
 Columns count from the left edge of the padded batch. Row r has `padding[r]` columns before its
 first token, so column c is position c − padding[r] of that row. Capacities are known before a
@@ -16,8 +16,9 @@ from gemma_mlx.system.backend import mx
 class Columns:
     """The columns that a batch has so far, where in them each row's tokens are, and the masks.
 
-    `padding` is the number of pad columns at the left of each row; `capacity` the number of
-    columns that the batch will ever have.
+    Args:
+        padding: pad columns at the left of each row.
+        capacity: columns that the batch will have in the end.
     """
 
     def __init__(self, padding: Sequence[int], capacity: int):
@@ -30,6 +31,7 @@ class Columns:
         self._masks: dict[int | None, mx.array] = {}
 
     def advance(self, length: int) -> None:
+        """Add `length` columns: first the prompts', then one at a time."""
         if self.count and length != 1:
             raise ValueError("after the prompts, a batch goes on one token at a time")
         if self.count + length > self.capacity:
@@ -39,6 +41,8 @@ class Columns:
         self._masks.clear()
 
     def prefill_mask(self, window: int | None) -> mx.array | str | None:
+        """Which columns each column of the prompts attends to, within `window` tokens: boolean,
+        (columns, columns) or (batch, 1, columns, columns); "causal"; or None for all."""
         length = self.count
         if window is not None and window >= length:
             window = None
@@ -56,7 +60,8 @@ class Columns:
         return self._masks[window]
 
     def step_mask(self, slots: int) -> mx.array | None:
-        """Which slots hold a real token: (batch, 1, 1, filled), or None where all do."""
+        """Which filled slots of a ring of `slots` hold a token and no pad: boolean (batch, 1, 1,
+        filled), or None where all do."""
         column = self.count - 1
         oldest = max(0, self.count - slots)
         if not self._padded or oldest >= self._padding.max():
@@ -72,7 +77,8 @@ class Columns:
 class LayerCache:
     """Keys and values of one layer, (batch, kv heads, columns, head_dim).
 
-    With a `window`, a query attends to the last `window` tokens, itself among them.
+    Args:
+        window: how many tokens a query attends to, itself among them; None for all.
     """
 
     def __init__(self, columns: Columns, window: int | None):
@@ -90,8 +96,12 @@ class LayerCache:
     def update(
         self, keys: mx.array, values: mx.array
     ) -> tuple[mx.array, mx.array, mx.array | str | None]:
-        """Add the new columns; returns the keys and values to attend to and the mask over them
-        (boolean, broadcast over heads; "causal"; or None where every key may be seen)."""
+        """Add the new columns.
+
+        Returns:
+            The keys and values to attend to, and the mask over them: boolean, for all heads;
+            "causal"; or None where every key may be attended to.
+        """
         if self._keys is None or self._values is None:
             if self._columns.capacity > self._columns.count:
                 self._keys, self._values = self._stored(keys), self._stored(values)
@@ -113,11 +123,11 @@ class LayerCache:
         return mx.concatenate([x, empty], axis=2)
 
     def causal(self, length: int) -> mx.array:
-        """The mask that "causal" stands for, spelled out."""
+        """The boolean mask (length, length) that "causal" stands for."""
         return mx.array(np.tril(np.ones((length, length), dtype=bool)))
 
     def order(self, filled: int) -> mx.array | None:
-        """Indices that put the slots into the order of their columns; None where they are."""
+        """Indices that put the slots into the order of their columns; None where they are in it."""
         first = self._columns.count % self._slots
         if self._columns.count <= self._slots or first == 0 or filled != self._slots:
             return None
@@ -125,7 +135,7 @@ class LayerCache:
 
 
 class BatchCache:
-    """The caches of all layers for one batch: first the padded prompts, then single steps."""
+    """The caches of all layers for one batch: `padding` and `capacity` as for `Columns`."""
 
     def __init__(self, config: GemmaConfig, *, padding: Sequence[int], capacity: int):
         # Shared with the layers, which don't know this object: a cycle would keep the buffers of
@@ -139,5 +149,5 @@ class BatchCache:
         ]
 
     def advance(self, length: int) -> None:
-        """Announce `length` new columns, before the layers are updated with them."""
+        """Add `length` columns; to be called before the layers are updated with them."""
         self._columns.advance(length)

@@ -1,4 +1,4 @@
-"""Record activations during forward passes and hand them out row by row as NumPy arrays."""
+"""Record activations during forward passes, and copy them out row by row as NumPy arrays."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,8 @@ from gemma_mlx.config import GemmaConfig
 from gemma_mlx.sites import SITES
 from gemma_mlx.system.backend import mx
 
-#: float32 (layers, steps, width); for "attn_pattern" a list over steps of (layers, heads, keys).
+#: float32 (layers, steps, width); for a site without vectors a list over steps of float32 (layers,
+#: heads, keys).
 Activations = np.ndarray | list[np.ndarray]
 
 
@@ -44,17 +45,21 @@ class Recorder:
         return x
 
     def end_step(self, *, columns: int) -> None:
-        """Note that a forward pass ended with `columns` columns behind it."""
+        """Note that a forward pass ended, after which the batch has `columns` columns."""
         self._columns.append(columns)
 
     def pending(self) -> list[mx.array]:
-        """Arrays that were recorded since the last call, to be evaluated."""
+        """Arrays that were recorded since the last call, for the caller to evaluate."""
         pending, self._pending = self._pending, []
         return pending
 
     def rows(self, steps: Sequence[int], padding: Sequence[int]) -> list[dict[str, Activations]]:
-        """Per row and site what was recorded at its own steps: the first steps[r] passes, or the
-        last steps[r] tokens where one pass read them all."""
+        """Per row and site, what was recorded at the row's own steps; frees what was recorded.
+
+        Args:
+            steps: of each row: its first passes, or its last tokens where one pass read them all.
+            padding: pad columns at the left of each row.
+        """
         rows: list[dict[str, Activations]] = [{} for _ in steps]
         for site, arrays in self._arrays.items():
             if not SITES[site].is_vector:
@@ -74,7 +79,7 @@ class Recorder:
         return len(self._columns) == 1 and self._tokens > 1
 
     def _grid(self, site: str, rows: int) -> np.ndarray:
-        """(rows, steps, layers, width) float32 of one site, whose arrays are let go."""
+        """(rows, steps, layers, width) float32 of one site, whose recorded arrays are freed."""
         arrays, self._arrays[site] = self._arrays[site], []
         steps = self._tokens if self._one_pass else len(self._columns)
         shape = (rows, steps, len(self._layers), SITES[site].features(self._config))
@@ -100,10 +105,10 @@ class Recorder:
 
 
 def _real_keys(weights: mx.array, columns: int, padding: int) -> np.ndarray:
-    """Weights (heads, keys) over the tokens of one row: pads cut off, keys that a sliding window
-    has dropped put back as 0, keys after the query left out."""
+    """Weights (heads, keys) over the tokens of one row up to the query: without pads, and 0 for
+    keys that have left a sliding window."""
     held = _to_numpy(weights)
-    # A step attends to the newest keys that its cache still holds; a whole pass, to all columns.
+    # A step has weights over the keys that its cache still holds; a whole pass, over all columns.
     full = np.zeros((held.shape[0], columns), np.float32)
     if held.shape[1] >= columns:
         full[:] = held[:, :columns]

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are, what is in them, and whether they are whole. No model here."""
+"""Where a checkpoint's files are, and what they say without MLX: config, fingerprint, damage."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder in Hugging Face format. Nothing is read before it is asked for."""
+    """A checkpoint folder in Hugging Face format, of which each file is read when it is needed."""
 
     path: Path
 
@@ -65,7 +65,7 @@ class Checkpoint:
         return None
 
     def weight_files(self) -> list[Path]:
-        """The safetensors files, each shown to be complete by its header.
+        """Paths of the safetensors files, each of the size that its header says.
 
         Raises:
             CheckpointError: no weights, a file named by the index that isn't there, or a file
@@ -122,8 +122,11 @@ def find_checkpoint(
     """The checkpoint in a local folder, or of a Hugging Face repository `owner/name`.
 
     A repository's files come from the hub's local cache or are downloaded into it
-    (`HF_HUB_OFFLINE`, `HF_HOME` and the user's token are honoured); with `config_only` just its
-    config.json.
+    (`HF_HUB_OFFLINE`, `HF_HOME` and the user's token are honoured).
+
+    Args:
+        revision: branch, tag or commit of a repository.
+        config_only: of a repository, download config.json alone.
 
     Raises:
         CheckpointError: no such folder or repository, no access to it, or no network.

@@ -87,7 +87,9 @@ _READ = {
 class Rope:
     """Rotary position embedding of one layer type.
 
-    `base` is θ of Su et al. 2021 (RoFormer); positions are divided by `factor` (linear scaling).
+    Attributes:
+        base: θ of Su et al. 2021 (RoFormer).
+        factor: what positions are divided by (linear scaling).
     """
 
     base: float
@@ -96,8 +98,14 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """MLX affine quantization. `overrides` holds (module path, group size, bits), bits 0 for a
-    module that is kept in full precision."""
+    """MLX's affine quantization.
+
+    Attributes:
+        group_size: weights that share a scale and a bias.
+        bits: per weight.
+        overrides: (module path, group size, bits) of modules that differ; bits 0 for a module in
+            full precision.
+    """
 
     group_size: int
     bits: int
@@ -106,8 +114,8 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True)
 class GemmaConfig:
-    """The text model's shape and constants; widths are numbers of features, `sliding_window`
-    and `max_position_embeddings` are in tokens."""
+    """The text model's shape and constants, under the names of config.json: widths in features,
+    `sliding_window` and `max_position_embeddings` in tokens."""
 
     model_type: str
     vocab_size: int
@@ -138,10 +146,14 @@ class GemmaConfig:
         return self.model_type != "gemma2"
 
     def check_split(self, processes: int) -> None:
-        """Raise a `CheckpointError` unless so many processes can hold the model together."""
+        """Refuse to split the model over a number of processes that doesn't divide it.
+
+        Raises:
+            CheckpointError: naming the count that `processes` doesn't divide.
+        """
         for what, count in (
             ("attention heads", self.num_attention_heads),
-            # One is not split, but kept by every process.
+            # A single one is kept by every process.
             ("key-value heads", 0 if self.num_key_value_heads == 1 else self.num_key_value_heads),
             ("intermediate features", self.intermediate_size),
         ):
@@ -153,7 +165,10 @@ class GemmaConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any], *, source: str = "config.json") -> "GemmaConfig":
-        """Read the contents of a `config.json`, flat or with the text model under `text_config`.
+        """The config that the contents of a `config.json` say, flat or with a `text_config`.
+
+        Args:
+            source: what errors call the file.
 
         Raises:
             CheckpointError: an unsupported architecture, an unknown key, or a value that this
@@ -216,12 +231,20 @@ class GemmaConfig:
 
     @classmethod
     def from_file(cls, path: Path) -> "GemmaConfig":
-        """Read `path`; raises `CheckpointError` as `from_dict` does, and for unreadable JSON."""
+        """The config in the file `path`.
+
+        Raises:
+            CheckpointError: as `from_dict`, and where the file can't be read as JSON.
+        """
         return cls.from_dict(read_json(path), source=str(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a checkpoint's file; a `CheckpointError` names the file and the place."""
+    """The JSON object in a checkpoint's file.
+
+    Raises:
+        CheckpointError: it can't be read or isn't an object; file and place are named.
+    """
     content = files.read_json(path, error=CheckpointError)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {_kind(content)}")
@@ -229,7 +252,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def token_ids(value: Any, place: str) -> tuple[int, ...]:
-    """Token ids from JSON: one, a list of them, or null for none."""
+    """Token ids from JSON: one, a list of them, or null for none.
+
+    Raises:
+        CheckpointError: it is something else; the message begins with `place`.
+    """
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
         raise CheckpointError(f"{place} must be a token id or a list of token ids, not {value!r}")
@@ -291,7 +318,7 @@ def _kind(value: Any) -> str:
 
 def _refuse_unknown(config: Mapping[str, Any], source: str) -> None:
     unknown = sorted(k for k in config if k not in _READ and k not in _INERT)
-    # A null switches the thing off that this implementation doesn't know.
+    # Null means that the model doesn't have what the key stands for.
     unknown = [k for k in unknown if config[k] is not None]
     if unknown:
         raise CheckpointError(
@@ -323,7 +350,7 @@ def _layer_types(
 
 
 def _text_config(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The text model's config out of a multimodal one, with what is said outside `text_config`."""
+    """The text model's config of a multimodal one, with the keys outside `text_config` added."""
     text = config.get("text_config")
     if not isinstance(text, Mapping):
         raise CheckpointError(f"{source}: model_type 'gemma3' needs a text_config object")

@@ -1,4 +1,4 @@
-"""Generate with capture: batches of left-padded prompts, one evaluation per step.
+"""Generate with capture, in batches of left-padded prompts.
 
 Step t is the forward pass whose input is generated token t. The sampled token stays lazy, so
 that Python builds step t + 1 while MLX still computes step t.
@@ -23,13 +23,14 @@ from gemma_mlx.system.backend import mx
 
 @dataclass(frozen=True)
 class Generation:
-    """What one prompt gave.
+    """What the model wrote after one prompt, and its activations.
 
     Attributes:
         prompt: the prompt, as it was given.
-        token_ids: generated tokens without the end token (the continuation, where forced).
-        text: their text.
-        finish_reason: "stop" where the model ended its turn, "length" where it ran out of steps.
+        token_ids: the generated tokens without the end token, or the given continuation.
+        text: their text; empty where the checkpoint has no tokenizer.
+        finish_reason: "stop" where the model ended its turn, "length" where it reached the most
+            tokens or read a continuation.
         activations: per site float32 (layers, steps, width), layers ascending; for
             "attn_pattern" a list over steps of (layers, heads, keys), keys outside a sliding
             window being 0. steps is len(token_ids), or 1 at positions "prompt_last".
@@ -53,11 +54,11 @@ def encode_prompts(
 
     Args:
         chat: put each prompt through the checkpoint's chat template.
-        names: what errors call the prompts; they are counted where it is empty.
+        names: what errors call the prompts; their numbers where it is empty.
 
     Raises:
         CheckpointError: no tokenizer, or no chat template that can be used.
-        RequestError: a prompt that isn't Unicode text, named.
+        RequestError: a prompt that isn't Unicode text; the message names it.
     """
     encoded = []
     for number, prompt in enumerate(prompts):
@@ -74,7 +75,14 @@ def encode_prompts(
 
 
 def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Generation]:
-    """Generate for the prompts numbered in `batch`, together; `.prompt` is the token ids."""
+    """Generate for some prompts of a request as one batch.
+
+    Args:
+        batch: numbers of the prompts.
+
+    Returns:
+        One per number, in the order of `batch`; `.prompt` is the token ids.
+    """
     if request.continuation is not None:
         return _replay(gemma, request, batch)
     prompts = [request.prompts[i] for i in batch]
@@ -124,7 +132,7 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
 
 
 def _replay(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Generation]:
-    """Read given continuations in one pass."""
+    """`run_batch` for continuations that are given: one pass reads them."""
     assert request.continuation is not None
     prompts = [request.prompts[i] for i in batch]
     continuations = [list(request.continuation[i]) for i in batch]
@@ -216,11 +224,15 @@ def generate(
 
 
 def logits(gemma: Gemma, token_ids: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
-    """Logits (batch, length, vocab), float32, of whole rows of token ids (batch, length)."""
+    """Logits (batch, length, vocab), float32, of token ids (batch, length), each row a whole text.
+
+    Raises:
+        RequestError: not integers of that shape, or not the vocabulary's.
+    """
     rows = np.asarray(token_ids)
     if rows.ndim != 2 or not rows.size or not np.issubdtype(rows.dtype, np.integer):
         raise RequestError("token ids must be integers of shape (batch, length)")
-    # MLX reads whatever lies beyond the embedding.
+    # MLX checks no index: it would read memory beyond the embedding.
     if rows.min() < 0 or rows.max() >= gemma.config.vocab_size:
         raise RequestError(f"a token id is outside 0 to {gemma.config.vocab_size - 1}")
     tokens = mx.array(rows.astype(np.int32))
@@ -228,12 +240,12 @@ def logits(gemma: Gemma, token_ids: np.ndarray | Sequence[Sequence[int]]) -> np.
 
 
 def prompt_seed(seed: int, key: int | str) -> int:
-    """The seed of one prompt, from the request's seed and the prompt's number or name."""
+    """Seed of one prompt's random numbers, from the request's seed and its number or name."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "little")
 
 
 def chain(gemma: Gemma, recorder: Recorder | None = None) -> Hook:
-    """Interventions first, so that what is captured is what the model goes on with."""
+    """One hook of the interventions that are on and, after them, `recorder`."""
     hooks: list[Hook] = [*gemma.interventions, *([recorder] if recorder else [])]
     if len(hooks) <= 1:
         return hooks[0] if hooks else no_hook
@@ -247,7 +259,7 @@ def chain(gemma: Gemma, recorder: Recorder | None = None) -> Hook:
 
 
 def left_pad(rows: Sequence[Sequence[int]]) -> tuple[mx.array, list[int]]:
-    """Rows as one array (rows, columns), and how many columns each was padded by."""
+    """Rows of token ids as one int32 array (rows, columns), and the pad columns of each."""
     width = max(len(row) for row in rows)
     padding = [width - len(row) for row in rows]
     grid = np.zeros((len(rows), width), dtype=np.int32)

@@ -1,7 +1,9 @@
 """Change what the model computes at a site, for as long as a `with` block lasts.
 
-An intervention acts on every token, prompt and generated, of every row, before capture sees the
-site. A vector is (width,) for all rows, or (rows, width) for a batch of just these rows.
+An intervention acts on every token, prompt and generated, of every row; capture records what it
+left. A vector is (width,) for all rows, or (rows, width) for a batch of so many rows. A site,
+layer, vector or batch that doesn't fit raises a `RequestError`.
+
 Activation addition: Turner et al. 2023 (arXiv:2308.10248); directional ablation: Arditi et
 al. 2024 (arXiv:2406.11717).
 """
@@ -87,7 +89,8 @@ def _vector(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> mx.array
 
 
 def _of_rows(vector: mx.array, x: mx.array) -> mx.array:
-    """`vector`, seen to fit the rows of `x` where it has some: MLX would broadcast."""
+    """`vector`, if it fits the rows of `x`."""
+    # MLX would broadcast one row to all.
     if vector.ndim == 3 and vector.shape[0] != x.shape[0]:
         raise RequestError(f"{vector.shape[0]} vectors for a batch of {x.shape[0]} rows")
     return vector

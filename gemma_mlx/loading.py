@@ -36,8 +36,15 @@ _UNNEEDED_SUFFIXES = (".rotary_emb.inv_freq",)
 class Gemma:
     """A loaded checkpoint.
 
-    `interventions` are hooks that `gemma_mlx.intervention` puts in and takes out again; every
-    forward pass of `generate` and `logits` goes through them.
+    Attributes:
+        model: the network, with its weights in the compute dtype.
+        tokenizer: None where the checkpoint has none.
+        config: the model's shape and constants.
+        fingerprint: sha256 over everything in the checkpoint that decides what comes out.
+        eos_token_ids: any of them ends a generation.
+        dtype: the compute dtype, "float32" or "bfloat16".
+        interventions: those of `gemma_mlx.intervention` that are on now; every forward pass goes
+            through them.
     """
 
     model: GemmaModel
@@ -50,7 +57,7 @@ class Gemma:
 
 
 def device_name() -> str:
-    """ "cpu" or "gpu": where MLX computes."""
+    """Where MLX computes: "cpu" or "gpu"."""
     return "gpu" if mx.default_device().type == mx.gpu else "cpu"
 
 
@@ -72,7 +79,8 @@ def load(
             parallel). All of them then have to make the same calls.
 
     Raises:
-        CheckpointError: anything missing, damaged, superfluous or unsupported, named.
+        CheckpointError: a file or tensor that is missing, damaged, unknown or unsupported; the
+            message names it.
         RanksError: another process is gone.
     """
     checkpoint = find_checkpoint(path_or_repo, revision=revision)
@@ -82,10 +90,10 @@ def load(
 def load_checkpoint(
     checkpoint: Checkpoint, *, dtype: str | None = None, ranks: Ranks = ALONE
 ) -> Gemma:
-    """`load` for a checkpoint that was found already."""
+    """`load` for a checkpoint of `find_checkpoint`."""
     config = checkpoint.config
     weights = _read_weights(checkpoint)
-    name = dtype or default_dtype(weights.values())
+    name = dtype or _default_dtype(weights.values())
     if name not in COMPUTE_DTYPES:
         raise CheckpointError(
             f"dtype {name!r} is not supported: activations are computed in "
@@ -98,7 +106,7 @@ def load_checkpoint(
     model.load_weights(
         [(key, _cast(value, COMPUTE_DTYPES[name])) for key, value in weights.items()], strict=True
     )
-    # Nothing is read from disk yet. A rank must not hold what isn't its part.
+    # Nothing is read from disk yet. A rank that splits its tensors must not keep them whole.
     del weights
     if ranks.size > 1:
         _shard(model, ranks, checkpoint)
@@ -113,8 +121,8 @@ def load_checkpoint(
     return Gemma(model, tokenizer, config, checkpoint.fingerprint, checkpoint.eos_token_ids, name)
 
 
-def default_dtype(weights: Iterable[mx.array]) -> str:
-    """The compute dtype for weights of these dtypes on MLX's default device."""
+def _default_dtype(weights: Iterable[mx.array]) -> str:
+    """The compute dtype for these weights on MLX's default device."""
     if device_name() == "cpu":
         return "float32"
     floating = {w.dtype for w in weights if mx.issubdtype(w.dtype, mx.floating)}
@@ -154,7 +162,7 @@ def _our_name(key: str) -> str | None:
 
 
 def _drop_tied_head(weights: dict[str, mx.array], checkpoint: Checkpoint) -> None:
-    """A tied head may be written out; it must then be the embedding."""
+    """Remove a tied head that is written out; an error unless it equals the embedding."""
     for part in ("weight", "scales", "biases"):
         head = weights.pop(f"lm_head.{part}", None)
         embedding = weights.get(f"model.embed_tokens.{part}")
@@ -237,7 +245,7 @@ def _check_finite(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> No
         for key, value in parameters
         if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item()
     ]
-    # What one rank finds in its part, the others can't see.
+    # Each rank sees its own part only, and all of them must raise.
     for found in ranks.share(bad):
         if found:
             raise CheckpointError(f"{checkpoint.path}: tensor {found[0]} holds NaN or infinity")

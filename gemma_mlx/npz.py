@@ -1,4 +1,4 @@
-"""The npz layout: one file per generated token, `activations_step_<N>.npz`.
+"""The original project's layout: npz files, one per generated token, `activations_step_<N>.npz`.
 
 Each array is (batch, 1, width) float32 under its site's npz key (`gemma_mlx.SITES`), as scripts
 that loop over steps and call `np.load` expect; `activations_step_prefill.npz` holds the prompts'
@@ -18,7 +18,7 @@ METADATA = "prompt_metadata.json"
 
 
 def step_file(step: int | str) -> str:
-    """Name of the file of a step, or of the "prefill"."""
+    """Name of the file of a step's number, or of the step "prefill"."""
     return f"activations_step_{step}.npz"
 
 
@@ -32,14 +32,15 @@ def write_steps(
 ) -> None:
     """Write the activations of a batch of prompts.
 
-    Rows that ended before others hold NaN from there on, so that no mean takes them for zeros;
-    `prompt_metadata.json` has `{"rows": [name, …], "steps": [count, …]}`.
+    A row that ended before others is NaN from there on, which no mean takes for zeros;
+    `prompt_metadata.json` is `{"rows": [name, …], "steps": [count, …]}`.
 
     Args:
         folder: made if it isn't there; each file is whole or not there.
         batch: per prompt's name and site (layers, steps, width).
         layers: the model's numbers of these layers.
-        prefill: the same for the prompts' last tokens, with one step.
+        prefill: as `batch`, for the prompts' last tokens: one step.
+        compress: whether the npz files are compressed.
 
     Raises:
         OSError: the folder can't be written.

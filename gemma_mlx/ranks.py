@@ -1,6 +1,6 @@
-"""The processes of one launch (`mlx.launch`, MPI): which one this is, and what they say.
+"""The processes of one launch (`mlx.launch`, MPI): which one this is, and how they exchange data.
 
-Every call that talks is collective: each rank has to make it, in the same order.
+Every call that exchanges data has to be made by each rank, in the same order.
 """
 
 import json
@@ -29,9 +29,14 @@ _PIECE = 8 * 1024**2
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process, number `rank` of `size`; by default the only one.
+    """This process among those of its launch; by default the only one.
 
-    `gather` and `share` work between Python's steps, `join` and `part` inside MLX's graph.
+    `gather` and `share` exchange data at once; `join` and `part` become part of MLX's lazy graph.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+        group: what MLX calls them; None for the only one.
     """
 
     rank: int = 0
@@ -41,11 +46,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that speaks for all of them."""
+        """Whether this is the process that writes and prints for all of them."""
         return self.rank == 0
 
     def gather(self, content: bytes) -> list[bytes]:
-        """What each rank brought, by rank.
+        """The `content` of every rank, in the order of their numbers.
 
         Raises:
             RanksError: another rank is gone.
@@ -72,20 +77,20 @@ class Ranks:
         return [bytes(part) for part in found]
 
     def share(self, value: Any) -> list[Any]:
-        """`gather` for what JSON can say."""
+        """`gather` for values that JSON can hold."""
         return [json.loads(content) for content in self.gather(json.dumps(value).encode())]
 
     def join(self, part: mx.array, axis: int) -> mx.array:
-        """What the ranks hold along `axis` together, from each one's part."""
+        """The whole array, of which each rank holds a part along `axis`."""
         found = mx.distributed.all_gather(part.swapaxes(0, axis), group=self.group)
         return found.swapaxes(0, axis)
 
     def part(self, whole: mx.array, axis: int) -> mx.array:
-        """This rank's part of what all of them hold along `axis`."""
+        """This rank's part of a whole array along `axis`; inverse of `join`."""
         return mx.split(whole, self.size, axis=axis)[self.rank]
 
     def _all_gather(self, array: np.ndarray) -> np.ndarray:
-        """(ranks, length) of every rank's (length,)."""
+        """The arrays (length,) of all ranks, as (ranks, length)."""
         try:
             with unhandled():
                 found = np.array(mx.distributed.all_gather(mx.array(array), group=self.group))
@@ -97,12 +102,14 @@ class Ranks:
         return RanksError(f"rank {self.rank}: another process of the launch is gone ({why})")
 
 
-#: A process of its own.
+#: The only process: no launch.
 ALONE = Ranks()
 
 
 def find_ranks() -> Ranks:
-    """The ranks of the launch that this process belongs to; waits until all of them are there.
+    """This process's place in its launch, or `ALONE`; waits until all of the launch are there.
+
+    In a launch, SIGTERM ends this process at once from then on.
 
     Raises:
         RanksError: the launch's settings can't be used, or the others can't be reached.
@@ -121,6 +128,7 @@ def find_ranks() -> Ranks:
             "MLX_HOSTFILE"
         ) from error
     if threading.current_thread() is threading.main_thread():
-        # A launcher ends the others with it when one is lost, wherever they wait for an answer.
+        # The launcher sends it when another rank is lost; while this one waits for an answer in
+        # MLX, no Python handler would run.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return Ranks(group.rank(), group.size(), group)

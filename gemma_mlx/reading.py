@@ -18,8 +18,13 @@ from gemma_mlx.system.backend import mx
 class Reading:
     """One batch of prompts with continuations, read as far as `layer`.
 
-    What the model makes of it from there on is computed at each call, under the interventions of
-    that moment, so that many of them at the same layer cost only the layers above it.
+    The layers from there on are computed at each call, under the interventions that are on then:
+    trying many interventions at one layer costs only the layers above it.
+
+    Attributes:
+        gemma: the model.
+        layer: the first layer that each call computes.
+        continuations: token ids, per row.
     """
 
     gemma: Gemma
@@ -44,7 +49,11 @@ class Reading:
         return [r[-len(c) :] for r, c in zip(log_probs, self.continuations, strict=True)]
 
     def token_log_probs(self) -> list[np.ndarray]:
-        """Per row float32 (steps,): `log_probs` of the continuations' own tokens."""
+        """Log-probabilities, in nats, of the continuations' own tokens: per row float32 (steps,).
+
+        Raises:
+            RequestError: as `log_probs`.
+        """
         logits = self._logits()
         tokens, _ = left_pad(self.continuations)
         own = mx.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
@@ -59,8 +68,8 @@ class Reading:
         cache = BatchCache(self.gemma.config, padding=self._padding, capacity=columns)
         cache.advance(columns)
         model, steps = self.gemma.model, max(map(len, self.continuations))
-        # The last column predicts what comes after; only the continuations' predictions are
-        # turned into logits, which are wide.
+        # The last column predicts what comes after the row. Logits are wide: they are computed of
+        # the columns that predict a continuation only.
         hidden = model.model.norm(
             model.run_blocks(
                 self._stream, cache, chain(self.gemma), first=self.layer, last=steps + 1
@@ -80,8 +89,8 @@ def read_continuations(
 
     Args:
         prompts, continuations: token ids, one of each per row.
-        layer: the residual stream before this layer is computed once and kept, with the
-            interventions that are on now.
+        layer: the layers before this one are computed once, now, under the interventions that
+            are on now.
 
     Raises:
         RequestError: nothing to read in a row, more than the model's context, or no such layer.

@@ -3,14 +3,18 @@
 Importing this loads neither MLX nor NumPy, so that options can take their defaults from here.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from gemma_mlx.config import GemmaConfig
 from gemma_mlx.errors import RequestError
 from gemma_mlx.sites import find_site
+
+if TYPE_CHECKING:  # Importing it takes longer than everything here.
+    from gemma_mlx.config import GemmaConfig
 
 #: Which tokens activations are captured at: every generated one; the prompt's last; or those of a
 #: given continuation, which is read in one pass.

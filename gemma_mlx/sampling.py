@@ -1,6 +1,6 @@
-"""Choosing the next token, each row from random numbers of its own.
+"""Choosing the next token, for each row with random numbers of its own.
 
-Order, as in transformers: repetition penalty, temperature, top-k, top-p, min-p.
+The order is that of transformers: repetition penalty, temperature, top-k, top-p, min-p.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,13 @@ from gemma_mlx.system.backend import mx
 
 
 class Sampler:
-    """Draws one token per row and step for one batch.
+    """Chooses one token per row and step for one batch.
 
-    Row r uses only `seeds[r]`, so what it draws doesn't depend on the rest of the batch.
+    Args:
+        sampling: how.
+        prompts: token ids of each row, which the repetition penalty counts.
+        seeds: of each row's random numbers, so that it doesn't depend on the rest of the batch.
+        vocab: the number of tokens there are.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class Sampler:
         else:
             keys = mx.vmap(lambda key: mx.random.split(key, 2))(self._keys)
             self._keys = keys[:, 0]
-            # From the top down, or a low temperature would make infinities of two tokens.
+            # The largest becomes 0: divided by a low temperature, two could be infinite.
             logits = logits - logits.max(axis=-1, keepdims=True)
             logits = self._truncate(logits / self._how.temperature)
             tokens = mx.vmap(lambda key, row: mx.random.categorical(row, key=key))(
@@ -54,6 +58,7 @@ class Sampler:
         return tokens.astype(mx.int32)
 
     def _truncate(self, logits: mx.array) -> mx.array:
+        """The logits with −∞ for tokens that top-k, top-p or min-p leave out."""
         how = self._how
         low = mx.array(-mx.inf, logits.dtype)
         if 0 < how.top_k < logits.shape[-1]:

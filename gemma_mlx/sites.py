@@ -1,10 +1,14 @@
 """What can be captured in one layer, and under which key the npz files hold it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
 
-from gemma_mlx.config import GemmaConfig
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
 from gemma_mlx.errors import RequestError
+
+if TYPE_CHECKING:  # Importing it takes longer than everything here.
+    from gemma_mlx.config import GemmaConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Prompts to token ids and back, with exactly one BOS and no control token from a prompt's text."""
+"""Prompts to token ids, and generated ids to text.
+
+A prompt's ids have exactly one BOS; control tokens spelled out in its text are encoded as text.
+"""
 
 import os
 from collections.abc import Sequence
@@ -8,12 +11,21 @@ from typing import Any
 from gemma_mlx.errors import CheckpointError, RequestError
 from gemma_mlx.system.interrupts import held
 
-# Stands for the prompt while the chat template is rendered; private use, in no one's prompt.
+# Stands for the prompt while the chat template is rendered; characters of private use.
 _PLACE = "\ue000prompt\ue001"
 
 
 class GemmaTokenizer:
-    """The checkpoint's own tokenizer (`transformers`) behind two calls: `encode` and `decode`."""
+    """The checkpoint's own tokenizer, read by `transformers`.
+
+    Args:
+        path: the checkpoint's folder.
+        bos_token_id: the id that every prompt begins with.
+        vocab_size: rows of the model's embedding.
+
+    Raises:
+        CheckpointError: a tokenizer that can't be read, or has more tokens than the embedding.
+    """
 
     def __init__(self, path: Path, *, bos_token_id: int, vocab_size: int):
         # transformers says on import that it has no PyTorch, which nobody here needs to know.
@@ -26,7 +38,7 @@ class GemmaTokenizer:
                 str(path), trust_remote_code=False, local_files_only=True
             )
         except Exception as error:
-            # transformers raises whatever its parsers raise; the folder's name is what helps.
+            # transformers raises whatever its parsers raise.
             raise CheckpointError(
                 f"{path}: the tokenizer can't be loaded ({_reason(error)})"
             ) from error
@@ -45,6 +57,7 @@ class GemmaTokenizer:
 
     @property
     def chat_template(self) -> str | None:
+        """The Jinja template of a conversation; None where the checkpoint has none."""
         return self._tokenizer.chat_template
 
     def encode(self, prompt: str, *, chat: bool = True) -> list[int]:
@@ -98,7 +111,7 @@ class GemmaTokenizer:
 
     def _render_frame(self) -> tuple[str, str, bool]:
         """What the chat template puts before and after the prompt, and whether it trims it."""
-        if not self._tokenizer.chat_template:
+        if not self.chat_template:
             raise CheckpointError(
                 f"{self._path}: the tokenizer has no chat template; "
                 "for a base model turn the template off (chat=False)"
@@ -124,12 +137,13 @@ class GemmaTokenizer:
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
             )
         except Exception as error:
-            # Templates are programs in the checkpoint; any failure of theirs is the checkpoint's.
+            # A template is a program, which can fail in any way.
             raise CheckpointError(
                 f"{self._path}: the chat template fails ({_reason(error)})"
             ) from error
 
 
 def _reason(error: Exception) -> str:
-    """The beginning of what an error says, which a checkpoint may have written."""
+    """The first line of an error's message, at most 200 characters: the checkpoint may have
+    written it."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,8 +1,9 @@
-"""The Gemma 3 text model (Gemma Team 2025, arXiv:2503.19786) as MLX modules.
+"""The text models Gemma 3 (Gemma Team 2025, arXiv:2503.19786) and Gemma 2 (Gemma Team 2024,
+arXiv:2408.00118) as MLX modules.
 
-Module and parameter names are those of the Hugging Face checkpoints. Every block calls `hook` at
-every site (see `gemma_mlx.sites`); what the hook returns is what the model goes on with, so that
-capture and intervention are the same mechanism.
+Module and parameter names are those of the Hugging Face checkpoints. Every block calls a hook at
+every site of `gemma_mlx.sites` and goes on with what the hook returns: capture returns what it was
+given, an intervention returns something else.
 """
 
 import math
@@ -40,9 +41,13 @@ class Intervention:
 def _hook_whole(
     hook: Hook, site: str, layer: int, part: mx.array, ranks: Ranks, axis: int
 ) -> mx.array:
-    """The hook at a site that the ranks hold in parts: it sees, and may change, the whole.
+    """Call the hook at a site of which each rank holds a part along `axis`.
 
-    MLX is lazy: unless the hook keeps or changes the whole, nothing is sent for it.
+    The hook is given the whole. MLX is lazy: the ranks exchange their parts only if the hook keeps
+    or changes it.
+
+    Returns:
+        This rank's part of what the hook returned.
     """
     if ranks.size == 1:
         return hook(site, layer, part)
@@ -66,6 +71,8 @@ class RMSNorm(nn.Module):
 
 
 class MLP(nn.Module):
+    """Gated feed-forward network: (batch, tokens, hidden) to the same shape."""
+
     def __init__(self, config: GemmaConfig):
         super().__init__()
         hidden, intermediate = config.hidden_size, config.intermediate_size
@@ -87,6 +94,8 @@ class MLP(nn.Module):
 
 
 class Attention(nn.Module):
+    """Causal self-attention, global or over a sliding window, as the layer's cache says."""
+
     def __init__(self, config: GemmaConfig, rope: Rope):
         super().__init__()
         hidden, width, bias = config.hidden_size, config.head_dim, config.attention_bias
@@ -106,7 +115,7 @@ class Attention(nn.Module):
         self.ranks = ALONE
 
     def shard(self, ranks: Ranks) -> None:
-        """Keep this rank's share of the heads; a single key-value head serves every rank whole."""
+        """Keep this rank's share of the heads; a single key-value head is kept by every rank."""
         self.ranks = ranks
         self.heads //= ranks.size
         self.q_proj = shard_linear(self.q_proj, "all-to-sharded", group=ranks.group)
@@ -160,7 +169,7 @@ class Attention(nn.Module):
         layer: int,
         hook: Hook,
     ) -> mx.array:
-        """Attention with its weights in hand: for soft caps and for `attn_pattern`."""
+        """Attention that computes its weights, as soft caps and the site `attn_pattern` need."""
         repeats = self.heads // self.kv_heads
         if repeats > 1:
             k, v = mx.repeat(k, repeats, axis=1), mx.repeat(v, repeats, axis=1)
@@ -172,7 +181,7 @@ class Attention(nn.Module):
         if mask is not None:
             scores = mx.where(mask, scores, mx.array(-math.inf, scores.dtype))
         weights = mx.softmax(scores, axis=-1, precise=True)
-        # The ring of a sliding layer is not in the order of the tokens; the capture is.
+        # A sliding layer's cache is a ring; what is captured is in the order of the tokens.
         order = cache.order(k.shape[2])
         if order is not None:
             weights, v = weights[..., order], v[:, :, order]
@@ -180,6 +189,8 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
+    """One transformer block, with norms before and after attention and MLP."""
+
     def __init__(self, config: GemmaConfig, layer: int):
         super().__init__()
         sliding = config.layer_types[layer] == "sliding_attention"
@@ -194,7 +205,10 @@ class Block(nn.Module):
     def __call__(
         self, x: mx.array, cache: LayerCache, layer: int, hook: Hook, pattern: bool, last: int
     ) -> mx.array:
-        """All columns go into keys and values, the `last` ones through the rest of the block."""
+        """The residual stream after the block, (batch, last, hidden), from that before it.
+
+        Keys and values are computed of all columns of `x`, the rest only of the `last` ones.
+        """
         x = hook("resid_pre", layer, x)
         attended = self.self_attn(self.input_layernorm(x), cache, layer, hook, pattern, last)
         attended = hook("attn_out", layer, attended)
@@ -206,7 +220,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, blocks and final norm; `model` in the checkpoints' key names."""
+    """Embedding, blocks and final norm, which checkpoints keep under the key `model`."""
 
     def __init__(self, config: GemmaConfig):
         super().__init__()
@@ -216,11 +230,9 @@ class Decoder(nn.Module):
 
 
 class GemmaModel(nn.Module):
-    """Gemma 3 (or Gemma 2) for causal language modelling over text tokens.
+    """A Gemma 2 or Gemma 3 text model, as `config` says.
 
-    Calling it with token ids (batch, tokens), int32, gives the final-normed hidden states
-    (batch, tokens, hidden) in the weights' dtype; `logits` turns hidden states into float32
-    logits (…, vocab). Without a cache the rows are taken as whole, unpadded sequences.
+    Arrays are in the dtype of the weights, except token ids (int32) and logits (float32).
     """
 
     def __init__(self, config: GemmaConfig):
@@ -235,7 +247,8 @@ class GemmaModel(nn.Module):
         arXiv:1909.08053); embedding, norms and head stay whole on each.
 
         Raises:
-            CheckpointError: the model can't be split into so many parts.
+            CheckpointError: heads or features can't be split into so many parts.
+            ValueError: the groups of a quantization can't.
         """
         self.config.check_split(ranks.size)
         for block in self.model.layers:
@@ -251,9 +264,15 @@ class GemmaModel(nn.Module):
         pattern: bool = False,
         last: int | None = None,
     ) -> mx.array:
-        """Hidden states of the `last` columns, by default of all; the last block computes no
-        others. `pattern=True` takes the explicit attention, which calls the hook at
-        `attn_pattern`."""
+        """Hidden states after the final norm, (batch, last, hidden).
+
+        Args:
+            tokens: ids (batch, columns).
+            cache: of the batch that `tokens` belong to; without one, each row is a whole sequence
+                without padding.
+            pattern: compute attention weights and call the hook at `attn_pattern`.
+            last: the columns at the end to compute, by default all.
+        """
         batch, length = tokens.shape
         if cache is None:
             cache = BatchCache(self.config, padding=[0] * batch, capacity=length)
@@ -278,8 +297,13 @@ class GemmaModel(nn.Module):
         pattern: bool = False,
         last: int | None = None,
     ) -> mx.array:
-        """The residual stream before block `until`, by default after all blocks, given that
-        before block `first`; the last block of the model gives only the `last` columns."""
+        """The residual stream before block `until`, or after all blocks, from that before `first`.
+
+        Args:
+            x: (batch, columns, hidden); `cache` has been told of these columns.
+            hook, pattern: as for a call.
+            last: columns at the end that the model's last block computes, by default all.
+        """
         length, final = x.shape[1], len(self.model.layers) - 1
         for layer in range(first, final + 1 if until is None else until):
             kept = (last or length) if layer == final else length
@@ -288,6 +312,7 @@ class GemmaModel(nn.Module):
         return x
 
     def logits(self, hidden: mx.array) -> mx.array:
+        """Float32 logits (…, vocab) from hidden states (…, hidden) after the final norm."""
         if self.config.tie_word_embeddings:
             logits = self.model.embed_tokens.as_linear(hidden)
         else:

@@ -1,1 +1,1 @@
-"""Files, terminal, interrupts, BLAS: nothing of Gemma."""
+"""Files, terminal, interrupts, MLX and its BLAS: nothing of Gemma."""

@@ -22,7 +22,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def name_fault(name: str, *, longest: int = 255) -> str | None:
-    """What keeps a text of someone else's from naming a file or folder; None if nothing does.
+    """Why a text that somebody else wrote can't be the name of a file or folder; None if it can.
 
     Args:
         longest: bytes it may have.
@@ -44,7 +44,7 @@ def name_fault(name: str, *, longest: int = 255) -> str | None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash.
+    """Write a file so that it is there whole or not at all, also after a crash; makes its folder.
 
     Raises:
         OSError: the disk is full, the directory can't be written, …; nothing is left behind.

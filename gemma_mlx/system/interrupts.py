@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: they end the work with a KeyboardInterrupt, and none is lost.
 
-Python drops whatever is raised in a finalizer or in a weak reference's callback, so that a Ctrl-C
-that happens to be handled in one goes by with no more than "Exception ignored in". A timer raises
-it again until the work has ended.
+Python drops what is raised in a finalizer or in a weak reference's callback, and prints "Exception
+ignored in": a Ctrl-C that is handled there would do nothing. A timer raises it again until the
+work has ended.
 """
 
 import signal
@@ -28,7 +28,7 @@ def interruptible() -> Iterator[None]:
         nonlocal armed
         if not ended:
             armed = True
-            # Others may have had it since.
+            # Other code may have set its own handler since.
             signal.signal(signal.SIGALRM, interrupt)
             signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
         raise KeyboardInterrupt
@@ -44,9 +44,9 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Keep signals back until the end of it.
+    """Within it SIGINT and SIGTERM do nothing; the first of them takes effect when it is left.
 
-    For what an exception must not be raised in: PyTorch aborts the process where its import is
+    For work that an exception must not interrupt: PyTorch aborts the process where its import is
     interrupted, and transformers imports it where it is installed.
     """
     noted: list[int] = []
@@ -58,14 +58,17 @@ def held() -> Iterator[None]:
 
 @contextmanager
 def unhandled() -> Iterator[None]:
-    """Leave signals to the system, for what waits outside Python, where no handler is run."""
+    """Within it SIGINT and SIGTERM end the process at once, as they do without Python.
+
+    For calls that wait outside Python, where no handler runs.
+    """
     with _handled(signal.SIG_DFL):
         yield
 
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
-    """The signals' handler, where this is the main thread: no other may set one."""
+    """Set the signals' handler, in the main thread: Python lets no other set one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Text from files and models, made harmless for a terminal."""
+"""Text from files and models, without what a terminal takes as a command."""
 
 import unicodedata
 
@@ -7,10 +7,11 @@ _KEPT = "\u200c\u200d"
 
 
 def printable(text: object, *, keep: str = "") -> str:
-    """Text that a terminal shows and doesn't obey.
+    """Text in which control characters, line and paragraph separators, and characters that change
+    the direction of writing are written as escapes, as in `\\x1b`.
 
-    Control characters, line and paragraph separators, and those that turn the direction of
-    writing round become their escapes, as in `\\x1b`; those in `keep` stay.
+    Args:
+        keep: characters that stay as they are.
     """
     return "".join(
         c
