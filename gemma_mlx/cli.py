@@ -13,7 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 import gemma_mlx
-from gemma_mlx import CheckpointError, Gemma, Generation, RequestError
+from gemma_mlx import Gemma, Generation, RequestError
+from gemma_mlx.errors import UserError
 from gemma_mlx.npz import write_steps
 from gemma_mlx.system.files import name_fault, write_whole
 from gemma_mlx.system.interrupts import EXIT_CODE, held, interruptible
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("give --prompts or --prompts-file")
         with interruptible():
             return _run(options)
-    except (CheckpointError, RequestError) as error:
+    except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:

@@ -43,7 +43,7 @@ def write_steps(
         prefill: the same for the prompts' last tokens, with one step.
 
     Raises:
-        OSError: the folder can't be written.
+        UserError: the folder can't be written; the message names the file.
     """
     steps = [max((len(a[0]) for a in sites.values()), default=0) for sites in batch.values()]
     facts = json.dumps({"rows": list(batch), "steps": steps}, indent=1, ensure_ascii=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gemma_mlx.system.files import write_whole
 from harness import experiment as run
 from harness import options
 from harness.analysis.layers import Analysis
@@ -14,7 +15,6 @@ from harness.analysis.layers import analyze as analyze_collected
 from harness.data.activations import MOST_LAYERS, AnalysisError
 from harness.data.npz_layout import KEY_TEMPLATE, SUBCATEGORY, NpzRun, read_npz
 from harness.data.pairs import load_pairs
-from harness.data.store import write_atomically
 from harness.report import page as report
 from harness.report import tables
 from harness.report.outputs import REPORT_NAME, write_outputs, write_plot
@@ -164,7 +164,7 @@ def _analyze(parsed: argparse.Namespace) -> int:
     folder = Path(options.read(config, "report"))
     write_outputs(folder, analysis, wanted)
     page = report.page_html(analysis, wanted)
-    write_atomically(folder / REPORT_NAME, page.encode())
+    write_whole(folder / REPORT_NAME, page.encode())
     print(f"report, plot and results: {folder}/")
     return 0
 
@@ -210,7 +210,7 @@ def _report(parsed: argparse.Namespace) -> int:
     except (ValueError, OverflowError) as error:
         # Of its schema, and still of figures that no run gives.
         raise ResultsError(f"{parsed.results}: can't be drawn ({error})") from error
-    write_atomically(folder / REPORT_NAME, page.encode())
+    write_whole(folder / REPORT_NAME, page.encode())
     print(f"report and plot: {folder}/")
     return 0
 

@@ -5,9 +5,9 @@ import json
 import sys
 from pathlib import Path
 
+from gemma_mlx.system.files import write_whole
 from gemma_mlx.system.terminal import printable
 from harness.analysis.comparison import Version, VersionComparison, compare_versions
-from harness.data.store import write_atomically
 from harness.report import depth as compare_models
 from harness.report import page as report
 from harness.report import plots, tables
@@ -84,9 +84,9 @@ def _compare(options: argparse.Namespace) -> int:
     }
     for name, figure in figures.items():
         for kind in ("png", "svg"):
-            write_atomically(options.report / f"{name}.{kind}", plots.to_bytes(figure, kind))
+            write_whole(options.report / f"{name}.{kind}", plots.to_bytes(figure, kind))
     content = json.dumps([plain(found) for found in compared], indent=1, allow_nan=False)
-    write_atomically(options.report / "comparison.json", f"{content}\n".encode())
+    write_whole(options.report / "comparison.json", f"{content}\n".encode())
     print(f"figures and comparison.json: {options.report}/")
     verdicts = {c.comparison.verdict for found in compared for c in found.layers.values()}
     return 0 if verdicts <= {"equivalent"} else 1

@@ -21,10 +21,10 @@ import numpy as np
 
 from gemma_mlx import SITES
 from gemma_mlx.npz import METADATA, step_file, write_steps
-from gemma_mlx.system.files import name_fault
+from gemma_mlx.system.files import name_fault, write_whole
 from harness.data.activations import AnalysisError
 from harness.data.pairs import PromptPairs
-from harness.data.store import Response, RunStore, StoreError, layer_row, write_atomically
+from harness.data.store import Response, RunStore, StoreError, layer_row
 
 SUBCATEGORY = "prompt_list"
 KEY_TEMPLATE = "model.layers.{layer}.mlp.output"
@@ -101,7 +101,7 @@ def write_npz(
     `prefill` is the same collection at the prompts' last tokens.
 
     Raises:
-        StoreError: the directory can't be written, or holds something else already.
+        UserError: the directory can't be written, or holds something else already.
     """
     prompts = pairs.prompts()
     facts = {
@@ -115,7 +115,7 @@ def write_npz(
     }
     _claim(output, run.key)
     content = f"{json.dumps(facts, indent=1, ensure_ascii=False)}\n".encode()
-    write_atomically(output / RESPONSES, content)
+    write_whole(output / RESPONSES, content)
     stacked, last = (
         None if r is None else {s: [r.tokens(s, layer) for layer in layers] for s in sites}
         for r in (run, prefill)
@@ -123,16 +123,13 @@ def write_npz(
     assert stacked is not None
     for group in prompts:
         folder = output / group / SUBCATEGORY / "batch_1"
-        try:
-            write_steps(
-                folder,
-                {group: _of(stacked, group)},
-                layers,
-                prefill=None if last is None else {group: _of(last, group)},
-                compress=compress,
-            )
-        except OSError as error:
-            raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
+        write_steps(
+            folder,
+            {group: _of(stacked, group)},
+            layers,
+            prefill=None if last is None else {group: _of(last, group)},
+            compress=compress,
+        )
 
 
 def _claim(output: Path, key: str) -> None:
@@ -145,7 +142,7 @@ def _claim(output: Path, key: str) -> None:
         raise StoreError(f"{output}: cannot be read ({error.strerror})") from error
     if not free and not ours:
         raise StoreError(f"{output}: holds another collection; name another directory")
-    write_atomically(claim, content)
+    write_whole(claim, content)
 
 
 def _of(tokens: Mapping[str, Sequence[Mapping[str, np.ndarray]]], group: str) -> dict[str, Any]:

@@ -241,7 +241,7 @@ class RunStore:
         return [shards[number] for number in range(len(batches))]
 
     def _write(self, name: str, content: bytes) -> None:
-        write_atomically(self.path / name, content)
+        write_whole(self.path / name, content, error=StoreError)
 
 
 def layer_row(layer: int, captured: Sequence[int], source: Path) -> int:
@@ -254,18 +254,6 @@ def layer_row(layer: int, captured: Sequence[int], source: Path) -> int:
         there = ", ".join(map(str, captured))
         raise StoreError(f"{source}: layer {layer} wasn't captured; there are layers {there}")
     return captured.index(layer)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash.
-
-    Raises:
-        StoreError: the disk is full, the directory can't be written, …; nothing is left behind.
-    """
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise _io_error(path, error) from error
 
 
 def _is_held_by(handle: TextIO, job: str) -> bool:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from gemma_mlx.system.files import write_whole
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.layers import Analysis
 from harness.data.activations import LayerSite
-from harness.data.store import write_atomically
 from harness.report import plots
 from harness.results import file as results
 from harness.settings import Criteria
@@ -26,7 +26,7 @@ def write_outputs(
     """Write results and plot (PNG and SVG), each whole or not at all.
 
     Raises:
-        harness.data.store.StoreError: the folder can't be written.
+        gemma_mlx.errors.UserError: the folder can't be written.
     """
     results.write_results(folder / results.FILE_NAME, analysis, criteria, comparison, causal)
     write_plot(folder, analysis, criteria)
@@ -36,4 +36,4 @@ def write_plot(folder: Path, analysis: Analysis, criteria: Criteria) -> None:
     """Write the plot, as PNG and SVG."""
     figure = plots.separation_figure(analysis, criteria)
     for kind in ("png", "svg"):
-        write_atomically(folder / f"{PLOT_NAME}.{kind}", plots.to_bytes(figure, kind))
+        write_whole(folder / f"{PLOT_NAME}.{kind}", plots.to_bytes(figure, kind))

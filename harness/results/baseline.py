@@ -13,11 +13,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from gemma_mlx.system.files import write_whole
 from harness.analysis.comparison import BaselineError, Version, VersionComparison, compare_versions
 from harness.analysis.layers import Analysis, layer_id
 from harness.data.activations import MOST_LAYERS, PairActivations
 from harness.data.pairs import Pair
-from harness.data.store import write_atomically
 from harness.results.file import check, loads, to_json
 from harness.settings import Criteria
 
@@ -36,7 +36,7 @@ def save_baseline(
 
     Raises:
         BaselineError: a name that isn't letters, digits, dots, dashes and underscores.
-        harness.data.store.StoreError: the directory can't be written.
+        gemma_mlx.errors.UserError: the directory can't be written.
     """
     check_name(name)
     tensors = {
@@ -57,7 +57,7 @@ def save_baseline(
     content = save(tensors, {"baseline": json.dumps(header, sort_keys=True, allow_nan=False)})
     number = 1 + max((found for found, _, _ in _listed(directory)), default=0)
     path = directory / f"{number:04d}_{name}.safetensors"
-    write_atomically(path, content)
+    write_whole(path, content)
     return path
 
 

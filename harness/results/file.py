@@ -9,6 +9,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from gemma_mlx.errors import UserError
+from gemma_mlx.system.files import write_whole
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.controls import TextBaseline
@@ -16,7 +17,7 @@ from harness.analysis.layers import Analysis, LayerResult, PairResponses, layer_
 from harness.analysis.verdict import CRITERIA, Outcome, Verdict, overall
 from harness.data.activations import Dropped, LayerSite, PairActivations
 from harness.data.pairs import Pair
-from harness.data.store import Response, write_atomically
+from harness.data.store import Response
 from harness.results.schema import from_plain, plain, record, schema_of
 from harness.settings import AnalysisSettings, Criteria
 
@@ -196,7 +197,7 @@ def write_results(
     content = to_json(analysis, criteria, comparison, causal)
     check(content, str(path))
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, (text + "\n").encode())
+    write_whole(path, (text + "\n").encode())
 
 
 def read_results(path: Path) -> Results:

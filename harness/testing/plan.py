@@ -8,25 +8,17 @@ from typing import get_args
 import pytest
 
 import gemma_mlx
-from gemma_mlx import CheckpointError, Positions, RanksError, RequestError
+from gemma_mlx import Positions
+from gemma_mlx.errors import UserError
 from harness import options
-from harness.analysis.comparison import BaselineError, Version
-from harness.data.activations import AnalysisError, LayerSite
+from harness.analysis.comparison import Version
+from harness.data.activations import LayerSite
 from harness.data.pairs import PairsError, PromptPairs, load_pairs
-from harness.data.store import StoreError
 from harness.results.baseline import check_name, find_baseline, load_baseline
 from harness.settings import AnalysisSettings, CollectSettings, Criteria
 
 #: Input that can't be used; the message is for the person who gave it.
-EXPECTED_ERRORS = (
-    AnalysisError,
-    BaselineError,
-    CheckpointError,
-    PairsError,
-    RanksError,
-    RequestError,
-    StoreError,
-)
+EXPECTED_ERRORS = (UserError,)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from gemma_mlx.errors import UserError
 from harness.data.activations import Dropped
-from harness.data.store import StoreError
 from harness.results.file import SCHEMA_VERSION, to_json, write_results
 from harness.settings import Criteria
 from tests.support.builders import PAIRS, analysis_of, layer_result, responses
@@ -123,5 +123,5 @@ class TestJson:
 
     def test_place_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(StoreError, match="cannot be written"):
+        with pytest.raises(UserError, match="cannot be written"):
             write_results(tmp_path / "file" / "x.json", analysis_of(layer_result()), CRITERIA)
