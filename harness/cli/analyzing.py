@@ -13,7 +13,8 @@ from harness import options
 from harness.analysis.layers import Analysis
 from harness.analysis.layers import analyze as analyze_collected
 from harness.data.activations import MOST_LAYERS, AnalysisError
-from harness.data.npz_layout import KEY_TEMPLATE, SUBCATEGORY, NpzRun, read_npz
+from harness.data.npz_layout import KEY_TEMPLATE, SUBCATEGORY
+from harness.data.npz_run import NpzRun, read_npz
 from harness.data.pairs import load_pairs
 from harness.report import page as report
 from harness.report import tables

@@ -19,7 +19,7 @@ MOST_LAYERS = 10_000
 
 class Run(Protocol):
     """What a model gave for every prompt: a complete `harness.data.store.RunStore`, or a
-    `harness.data.npz_layout.NpzRun`."""
+    `harness.data.npz_run.NpzRun`."""
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
         """Activations (steps, width), float32, by group, at one site of the model's layer number
