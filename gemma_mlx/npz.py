@@ -43,7 +43,7 @@ def write_steps(
         compress: whether the npz files are compressed.
 
     Raises:
-        OSError: the folder can't be written.
+        UserError: the folder can't be written; the message names the file.
     """
     steps = [max((len(a[0]) for a in sites.values()), default=0) for sites in batch.values()]
     write_json(folder / METADATA, {"rows": list(batch), "steps": steps})

@@ -45,13 +45,14 @@ def collect(
     """The run of these pairs through this model: from the store, or collected into it now.
 
     The model is loaded only if something is missing. An interrupted collection goes on with the
-    batches that it still lacks, and several processes may call this at once: one collects, the
-    others wait and read. With positions "forced", both prompts of a pair are followed by the
-    answer that the natural one got, which is collected first.
+    batches that it still lacks; damaged ones are deleted, with a warning, and collected again.
+    Several processes may call this at once: one collects, the others wait and read. With positions
+    "forced", both prompts of a pair are followed by the answer that the natural one got, which is
+    collected first.
 
     Args:
         root: the store's directory; each run has its own directory in it.
-        again: collect anew even what the store has.
+        again: delete what the store has of this run, and collect it anew.
         progress: show a progress bar over prompts on a terminal.
         ranks: the processes that collect together; all of them call this, and the first one has
             the whole run afterwards.
@@ -92,7 +93,7 @@ def _identity(
     settings: CollectSettings,
     continuation: Mapping[str, Sequence[int]] | None,
 ) -> dict[str, Any]:
-    """Everything that decides what a collection gives."""
+    """Everything that decides what a run holds, as JSON values."""
     return {
         "model": checkpoint.fingerprint,
         "prompts": dict(sorted(prompts.items())),
@@ -106,7 +107,7 @@ def _identity(
 
 
 def _check_agreement(asked: Mapping[str, Any], ranks: Ranks) -> None:
-    """Whether all ranks were asked for the same."""
+    """Raise a `RanksError` unless all ranks were asked for the same."""
     facts = {
         name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
         for name, value in asked.items()
@@ -153,7 +154,7 @@ def _fill(
     together: bool,
     progress: bool,
 ) -> float:
-    """Bring what the first rank lacks; returns the share of the prompts that was there.
+    """Collect what the first rank lacks; returns the share of the prompts that it had.
 
     Args:
         together: the ranks hold the model together, so that each batch is everyone's.
@@ -192,7 +193,11 @@ def _without_bar(progress: bool, ranks: Ranks) -> bool | None:
 
 def _deal(lacking: Sequence[Sequence[int]]) -> list[list[int]]:
     """Batches that each rank brings, so that the first will lack none: those it has already, then
-    its share of those that nobody has. `lacking`: batches that aren't there, by rank."""
+    its share of those that nobody has.
+
+    Args:
+        lacking: batches that aren't there, by rank.
+    """
     nobody = set(lacking[0]).intersection(*lacking)
     dealt: list[list[int]] = [[] for _ in lacking]
     for batch in sorted(set(lacking[0]) - nobody):
@@ -219,6 +224,7 @@ def _hand_over(run: RunStore, batch: int | None, ranks: Ranks) -> None:
 
 
 def _natural_answers(run: RunStore, pairs: PromptPairs) -> dict[str, Sequence[int]]:
+    """Token ids of the natural prompt's answer, for both groups of each pair."""
     answers = run.responses()
     return {
         pair.group(condition): answers[pair.group("natural")].token_ids

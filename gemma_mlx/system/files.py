@@ -43,12 +43,25 @@ def name_fault(name: str, *, longest: int = 255) -> str | None:
     return None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash; makes its folder.
+def write_whole(path: Path, content: bytes, *, error: type[UserError] = UserError) -> None:
+    """Write a file so that it is there whole or not at all, also after a crash.
+
+    Folders on the way to it are made.
+
+    Args:
+        error: the class to raise.
 
     Raises:
-        OSError: the disk is full, the directory can't be written, …; nothing is left behind.
+        UserError: the disk is full, the folder can't be written, …; the message begins with the
+            path, what was there before is left as it was, and nothing else is left behind.
     """
+    try:
+        _write_whole(path, content)
+    except OSError as fault:
+        raise error(f"{path}: cannot be written ({fault.strerror or fault})") from fault
+
+
+def _write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from harness import analysis, options
 from harness.data.activations import AnalysisError
-from harness.data.npz_layout import KEY_TEMPLATE, SUBCATEGORY, NpzRun, read_npz
+from harness.data.npz_layout import KEY_TEMPLATE, SUBCATEGORY
+from harness.data.npz_run import NpzRun, read_npz
 from harness.data.pairs import load_pairs
 from harness.experiment import Experiment
 from harness.report import sentences, tables

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import gemma_mlx
 from gemma_mlx import RequestError
+from gemma_mlx.system.files import write_whole
 from harness import options
 from harness.data import npz_layout
 from harness.data.pairs import load_pairs
-from harness.data.store import write_atomically
 from harness.experiment import Experiment
 from harness.results.provenance import origin
 
@@ -80,7 +80,7 @@ def _prepare(parsed: argparse.Namespace) -> int:
     pairs = load_pairs(options.PAIRS.read(options.CommandLine(parsed)))
     prompts = {group: {npz_layout.SUBCATEGORY: [p]} for group, p in pairs.prompts().items()}
     content = json.dumps(prompts, indent=2, ensure_ascii=False)
-    write_atomically(parsed.output, f"{content}\n".encode())
+    write_whole(parsed.output, f"{content}\n".encode())
     print(f"{len(prompts)} prompts: {parsed.output}")
     return 0
 

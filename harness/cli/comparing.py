@@ -4,10 +4,10 @@ import argparse
 import json
 import sys
 
+from gemma_mlx.system.files import write_whole
 from gemma_mlx.system.terminal import printable
 from harness import options
 from harness.analysis.comparison import SavedRun, VersionComparison, compare_versions
-from harness.data.store import write_atomically
 from harness.report import depth, plots, sentences, tables
 from harness.results.baseline import find_baseline, load_baseline
 from harness.results.schema import plain
@@ -63,9 +63,9 @@ def _compare(parsed: argparse.Namespace) -> int:
     }
     for name, figure in figures.items():
         for kind in ("png", "svg"):
-            write_atomically(folder / f"{name}.{kind}", plots.to_bytes(figure, kind))
+            write_whole(folder / f"{name}.{kind}", plots.to_bytes(figure, kind))
     content = json.dumps([plain(found) for found in compared], indent=1, allow_nan=False)
-    write_atomically(folder / "comparison.json", f"{content}\n".encode())
+    write_whole(folder / "comparison.json", f"{content}\n".encode())
     print(f"figures and comparison.json: {folder}/")
     verdicts = {c.comparison.verdict for found in compared for c in found.layers.values()}
     return 0 if verdicts <= {"equivalent"} else 1

@@ -19,7 +19,7 @@ MOST_LAYERS = 10_000
 
 class Run(Protocol):
     """What a model gave for every prompt: a complete `harness.data.store.RunStore`, or a
-    `harness.data.npz_layout.NpzRun`."""
+    `harness.data.npz_run.NpzRun`."""
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
         """Activations (steps, width), float32, by group, at one site of the model's layer number
@@ -47,9 +47,12 @@ class Dropped:
 
 @dataclass(frozen=True)
 class PairActivations:
-    """Token means of both arms at every (layer, site) of `keys`.
+    """Token means of both arms.
 
-    `artifact` and `natural` hold one float64 array (pairs, width) per key; row i is `pairs[i]`.
+    Attributes:
+        pairs: row i of every array is `pairs[i]`.
+        keys: the (layer, site) of each array.
+        artifact, natural: one float64 array (pairs, width) per key.
     """
 
     pairs: tuple[Pair, ...]
@@ -58,7 +61,11 @@ class PairActivations:
     natural: tuple[np.ndarray, ...]
 
     def select(self, pairs: Sequence[Pair], keys: Sequence[LayerSite]) -> "PairActivations":
-        """These pairs and keys alone, in this order; all of them must be there."""
+        """These pairs and keys alone, in this order.
+
+        Raises:
+            KeyError, ValueError: one of them isn't there.
+        """
         row = {pair: number for number, pair in enumerate(self.pairs)}
         rows = [row[pair] for pair in pairs]
         columns = [self.keys.index(key) for key in keys]
@@ -70,7 +77,11 @@ class PairActivations:
         )
 
     def matched(self, other: "PairActivations") -> tuple["PairActivations", "PairActivations"]:
-        """Both at the other's keys, which must be there, on the pairs that both have."""
+        """This and the other, both at the other's keys and on the pairs that both have.
+
+        Raises:
+            ValueError: a key of the other isn't here.
+        """
         here = set(self.pairs)
         common = [pair for pair in other.pairs if pair in here]
         return self.select(common, other.keys), other.select(common, other.keys)
@@ -104,10 +115,10 @@ def unequal_lengths(run: Run, pairs: Sequence[Pair], site: str, layer: int) -> t
 def read_activations(
     run: Run, pairs: PromptPairs, layers: Sequence[int], sites: Sequence[str]
 ) -> tuple[PairActivations, tuple[Dropped, ...]]:
-    """Average each pair over the tokens that both of its arms have.
+    """Average each pair over the tokens that both of its arms have; returns what was dropped, too.
 
     Pairs without tokens in an arm, and pairs with NaN or infinity anywhere, are dropped; pairs
-    of the same two prompts are averaged into one.
+    of the same two prompts are averaged into one, which stands where the first of them did.
 
     Args:
         run: a complete run that captured `sites` at `layers`, and perhaps others.
@@ -170,5 +181,5 @@ def _with_tokens(
 
 
 def _folded(pair: Pair) -> tuple[str, str]:
-    """Pairs with equal labels are the same observation twice."""
+    """A label: pairs with equal ones are the same observation twice."""
     return " ".join(pair.natural.split()).casefold(), " ".join(pair.artifact.split()).casefold()

@@ -37,15 +37,19 @@ class Pair:
         return self.natural if condition == "natural" else self.artifact
 
     def group(self, condition: Condition) -> str:
-        """The seed's name for one prompt, e.g. `natural_technical_dangerous_tech_1`."""
+        """The original project's name for one prompt, e.g. `natural_technical_dangerous_tech_1`."""
         return f"{condition}_{self.category}_{self.id}"
 
 
 @dataclass(frozen=True)
 class PromptPairs:
-    """The pairs of one file, sorted by category and id, so that no result depends on its order.
+    """The pairs of one file.
 
-    `categories` maps each category to its description; `source` is where the file was read.
+    Attributes:
+        pairs: sorted by category and id, so that no result depends on the file's order.
+        categories: each category's description.
+        metadata: as the file has it.
+        source: what errors call the file.
     """
 
     pairs: tuple[Pair, ...]
@@ -90,7 +94,11 @@ def load_pairs(path: str | os.PathLike[str]) -> PromptPairs:
 
 
 def parse_pairs(text: str, *, source: str) -> PromptPairs:
-    """`load_pairs` for text that was read already; `source` is its name in errors."""
+    """`load_pairs` for text that was read already.
+
+    Args:
+        source: what errors call the text.
+    """
     try:
         data = json.loads(text, object_pairs_hook=_unrepeated)
     except _RepeatedKeyError as error:
@@ -174,13 +182,14 @@ def _pair(entry: Any, category: str, source: str, place: str) -> Pair:
 
 
 def _check_name(name: str, source: str, place: str) -> None:
-    """Ids and categories become names of files and directories."""
+    """Raise unless `name`, an id or a category, can name files and directories."""
     fault = name_fault(name, longest=_LONGEST_NAME)
     if fault is not None:
         raise PairsError(f"{source}: {place}: {fault}")
 
 
 def _check_distinct(pairs: list[Pair], source: str) -> None:
+    """Raise where two pairs' names are the same, or the same to some file system."""
     groups: dict[str, Pair] = {}
     for pair in pairs:
         key = unicodedata.normalize("NFKC", pair.group("natural")).casefold()

@@ -2,8 +2,8 @@
 
 A shard's name carries the sha256 of its bytes, so that the directory listing alone says what is
 done and what it should hold. Shards are written under a temporary name, synced and renamed; a
-crash leaves whole shards and at most one temporary file, which the next run sweeps away.
-Shards are checked once, by `missing`, before anything is read from them.
+crash leaves whole shards and at most one temporary file, which the next run deletes. Shards are
+checked once, by `missing`, before anything is read from them.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ _SHARD = re.compile(r"batch_(\d{5})\.([0-9a-f]{64})\.safetensors")
 
 
 class StoreError(UserError):
-    """A store that can't be read or written; the message names the path."""
+    """A store that can't be read or written, or lacks what is asked of it; the path is named."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,13 @@ class Record:
 
 @dataclass(frozen=True)
 class RunStore:
-    """One run: `key` names it, `settings` says what it is (all of it hashed into the key).
+    """One run on disk.
 
-    The store itself looks only at the settings' "layers": the numbers of the captured ones, none
-    for all. `reused` is the share of the run that was there before it was asked for.
+    Attributes:
+        root: the store's directory, which has one for each run.
+        settings: what the run is, as JSON values; all of it is hashed into the key. The store
+            itself looks only at "layers": the numbers of the captured ones, none for all.
+        reused: the share of the run's prompts that was there before it was asked for.
     """
 
     root: Path
@@ -70,19 +73,27 @@ class RunStore:
 
     @property
     def key(self) -> str:
+        """sha256 over the settings and the format."""
         content = json.dumps({"format": FORMAT, **self.settings}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def path(self) -> Path:
+        """The run's own directory."""
         return self.root / self.key[:24]
 
     @contextmanager
     def locked(self, waiting: str, *, job: str = "") -> Iterator[None]:
-        """Hold the run's lock; another holder is waited for, and `waiting` said aloud.
+        """Hold the run's lock, and wait for whoever else does.
 
-        Processes that name the same `job` hold it together. The kernel drops the lock of a process
-        that dies, so none can be left behind.
+        The kernel drops the lock of a process that dies, so none can be left behind.
+
+        Args:
+            waiting: the text of a warning, given where the wait is longer than 2 seconds.
+            job: processes that name the same one hold the lock together.
+
+        Raises:
+            StoreError: the directory can't be written, or has no locks.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -106,7 +117,11 @@ class RunStore:
             yield
 
     def plan(self) -> list[list[str]] | None:
-        """Groups of each batch, as fixed when the run began; None before that."""
+        """Groups of each batch, as fixed when the run began; None before that.
+
+        Raises:
+            StoreError: the manifest is damaged, of another format, or another run's.
+        """
         file = self.path / _MANIFEST
         if not file.exists():
             return None
@@ -130,7 +145,7 @@ class RunStore:
         return batches
 
     def begin(self, batches: Sequence[Sequence[str]]) -> None:
-        """Fix the plan; called once, under the lock, before the first shard."""
+        """Write the plan; called once, under the lock, before the first shard."""
         listed = [list(batch) for batch in batches]
         manifest = {
             "format": FORMAT,
@@ -153,7 +168,14 @@ class RunStore:
         return found
 
     def missing(self) -> list[int]:
-        """Batches without a sound shard. A damaged shard is put aside and said aloud."""
+        """Numbers of the batches without a sound shard; called after `begin`, under the lock.
+
+        A shard whose content isn't what its name or the plan says is deleted, with a warning that
+        names it.
+
+        Raises:
+            StoreError: the manifest can't be used, or a damaged shard can't be deleted.
+        """
         batches = self.plan()
         assert batches is not None, "begin() comes first"
         shards = self.shards()
@@ -167,17 +189,21 @@ class RunStore:
         return missing
 
     def sweep(self) -> None:
-        """Remove what an interrupted write left; called under the lock."""
+        """Delete what an interrupted write left; called under the lock."""
         for file in self.path.glob("*.tmp"):
             _remove(file)
 
     def clear(self) -> None:
-        """Remove every shard, so that all is collected again; called under the lock."""
+        """Delete every shard, so that all is collected again; called under the lock."""
         for shard in self.shards().values():
             _remove(shard)
 
     def write(self, number: int, records: Mapping[str, Record]) -> None:
-        """Store one batch."""
+        """Write the shard of batch `number`, with the records of its groups.
+
+        Raises:
+            StoreError: it can't be written; nothing is left of it.
+        """
         tensors: dict[str, np.ndarray] = {}
         facts: dict[str, Any] = {}
         for group, record in records.items():
@@ -190,7 +216,11 @@ class RunStore:
         self._write(f"batch_{number:05d}.{digest}.safetensors", content)
 
     def receive(self, name: str, content: bytes) -> None:
-        """Store a shard that another process wrote."""
+        """Write a shard that another process made, under the name it had there.
+
+        Raises:
+            StoreError: the content isn't what the name says, or can't be written.
+        """
         match = _SHARD.fullmatch(name)
         if match is None or hashlib.sha256(content).hexdigest() != match[2]:
             raise StoreError(f"{self.path / name}: damaged on its way here")
@@ -241,7 +271,7 @@ class RunStore:
         return [shards[number] for number in range(len(batches))]
 
     def _write(self, name: str, content: bytes) -> None:
-        write_atomically(self.path / name, content)
+        write_whole(self.path / name, content, error=StoreError)
 
 
 def layer_row(layer: int, captured: Sequence[int], source: Path) -> int:
@@ -254,18 +284,6 @@ def layer_row(layer: int, captured: Sequence[int], source: Path) -> int:
         there = ", ".join(map(str, captured))
         raise StoreError(f"{source}: layer {layer} wasn't captured; there are layers {there}")
     return captured.index(layer)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash.
-
-    Raises:
-        StoreError: the disk is full, the directory can't be written, …; nothing is left behind.
-    """
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise _io_error(path, error) from error
 
 
 def _is_held_by(handle: TextIO, job: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from gemma_mlx.system.files import write_whole
 from harness.analysis.comparison import (
     BaselineError,
     SavedRun,
@@ -24,7 +25,6 @@ from harness.analysis.findings import Findings
 from harness.analysis.layers import layer_id
 from harness.data.activations import MOST_LAYERS, PairActivations
 from harness.data.pairs import Pair
-from harness.data.store import write_atomically
 from harness.results.file import from_json, loads, to_json
 from harness.settings import BASELINES
 
@@ -41,7 +41,7 @@ def save_baseline(name: str, found: Findings, directory: Path = BASELINES) -> Pa
     Raises:
         BaselineError: a name that isn't letters, digits, dots, dashes and underscores, or results
             without activations.
-        harness.data.store.StoreError: the directory can't be written.
+        gemma_mlx.errors.UserError: the directory can't be written.
     """
     check_name(name)
     held = found.analysis.activations
@@ -65,7 +65,7 @@ def save_baseline(name: str, found: Findings, directory: Path = BASELINES) -> Pa
     content = save(tensors, {"baseline": json.dumps(header, sort_keys=True, allow_nan=False)})
     number = 1 + max((number for number, _, _ in _listed(directory)), default=0)
     path = directory / f"{number:04d}_{name}.safetensors"
-    write_atomically(path, content)
+    write_whole(path, content)
     return path
 
 

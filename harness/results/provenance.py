@@ -11,7 +11,7 @@ from typing import Any
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
-from harness.data.npz_layout import NpzRun
+from harness.data.npz_run import NpzRun
 from harness.data.pairs import PromptPairs
 from harness.data.store import RunStore
 from harness.settings import AnalysisSettings, CollectSettings

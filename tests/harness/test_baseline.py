@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from gemma_mlx.errors import UserError
 from harness.analysis.layers import layer_id
 from harness.data.activations import PairActivations
 from harness.data.pairs import Pair
-from harness.data.store import StoreError
 from harness.results import baseline
 from harness.results.baseline import (
     BaselineError,
@@ -405,7 +405,7 @@ class TestAtomic:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
-        with pytest.raises(StoreError, match="No space left"):
+        with pytest.raises(UserError, match="No space left"):
             save_baseline("v1", ANALYSIS, CRITERIA, tmp_path)
         assert contents(tmp_path) == before
 
@@ -420,7 +420,7 @@ class TestAtomic:
 
     def test_folder_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(StoreError, match="cannot be written"):
+        with pytest.raises(UserError, match="cannot be written"):
             save_baseline("v1", ANALYSIS, CRITERIA, tmp_path / "file")
 
 

@@ -1,23 +1,17 @@
 """The steps of a run on the command line, and the npz layout between them."""
 
-import io
 import json
 import re
 import signal
-import tracemalloc
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gemma_mlx import SITES
 from gemma_mlx.cli import main as run_model
 from gemma_mlx.prompts_file import read_prompts
 from harness.cli import collecting, main
-from harness.data import npz_layout
-from harness.data.activations import AnalysisError
-from harness.data.npz_layout import read_npz
+from harness.data.npz_run import read_npz
 from harness.data.pairs import load_pairs
 from harness.results import file as results_module
 from harness.results.file import FILE_NAME, read_results
@@ -187,104 +181,6 @@ class TestMissing:
         found = results()
         assert [layer["layer"] for layer in found["layers"]] == [1, 3]
         assert found["layers"][0]["in_sample"]["n_vectors"] == 2 * 20
-
-    @pytest.mark.parametrize(
-        ("content", "message"),
-        [
-            (b"", "damaged"),
-            (b"PK\x03\x04 and no more", "damaged"),
-            (
-                {"other": np.zeros((1, 1, 64), np.float32)},
-                r"npz: no array 'model.layers.0.mlp.output' \(there: other",
-            ),
-            (
-                {"model.layers.%d.mlp.output": np.zeros((1, 64), np.float32)},
-                r"is float32 \(1, 64\)",
-            ),
-            ({"model.layers.%d.mlp.output": np.zeros((1, 1, 8), np.float32)}, "width 8"),
-            ({"model.layers.%d.mlp.output": np.zeros((1, 1, 64), int)}, "expected floats"),
-            ({"model.layers.%d.mlp.output": np.array([[[None] * 64]])}, "damaged"),
-        ],
-    )
-    def test_damage_is_named(self, here, content, message):
-        file = collecting.OUTPUT / self.STEP.format(2)
-        if isinstance(content, bytes):
-            file.write_bytes(content)
-        else:
-            ((name, array),) = content.items()
-            names = [name % i for i in range(6)] if "%" in name else [name]
-            np.savez(file, **dict.fromkeys(names, array))
-        with pytest.raises(AnalysisError, match=message) as raised:
-            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
-        assert str(file) in str(raised.value)
-
-    @pytest.mark.parametrize(
-        ("shape", "data", "message"),
-        [
-            ((1, 1, 1 << 40), b"", "claims shape"),
-            ((1 << 20, 1, 1 << 20), b"\0" * 64, "claims shape"),
-            ((1, 1, 1 << 18), b"\0" * (1 << 20), "bytes, more than 65536"),
-        ],
-        ids=["wide", "long", "zeros that pack well"],
-    )
-    def test_a_bomb_is_not_unpacked(self, here, monkeypatch, shape, data, message):
-        """Small files that would be larger than the machine's memory."""
-        monkeypatch.setattr(npz_layout, "_LARGEST_ARRAY", 1 << 16)
-        file = collecting.OUTPUT / self.STEP.format(0)
-        header = io.BytesIO()
-        facts = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(header, facts)
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb:
-            bomb.writestr("model.layers.0.mlp.output.npy", header.getvalue() + data)
-        assert file.stat().st_size < 1 << 14
-        tracemalloc.start()
-        try:
-            with pytest.raises(AnalysisError, match=message) as raised:
-                read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
-            assert tracemalloc.get_traced_memory()[1] < 1 << 20
-        finally:
-            tracemalloc.stop()
-        assert str(file) in str(raised.value)
-
-    def test_an_array_that_is_no_npz(self, here):
-        """`np.load` would take it, and make room for what it claims."""
-        file = collecting.OUTPUT / self.STEP.format(0)
-        np.lib.format.write_array_header_1_0(
-            file.open("wb"), {"descr": "<f4", "fortran_order": False, "shape": (1 << 40,)}
-        )
-        with pytest.raises(AnalysisError, match="damaged, or not an npz file"):
-            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
-
-    def test_the_text_is_that_of_the_steps_that_were_read(self, here):
-        read = read_npz(collecting.OUTPUT, load_pairs("pairs.json"), steps=2)
-        assert {len(answer.token_ids) for answer in read.responses().values()} == {2}
-
-    def test_a_row_is_not_taken_for_another_prompts(self, here):
-        """Metadata that names other prompts says nothing about this one."""
-        folder = (collecting.OUTPUT / self.STEP).parent
-        written(folder / "prompt_metadata.json", {"rows": ["someone", "else"]})
-        for file in folder.glob("*.npz"):
-            keys = [SITES["mlp_out"].npz_key(layer) for layer in range(6)]
-            np.savez(file, **dict.fromkeys(keys, np.zeros((2, 1, 64), np.float32)))
-        with pytest.raises(AnalysisError, match="names other prompts, and not natural_one_q00"):
-            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
-
-    def test_batches_need_to_say_whose_rows_they_are(self, here):
-        folder = (collecting.OUTPUT / self.STEP).parent
-        (folder / "prompt_metadata.json").unlink()
-        for file in folder.iterdir():
-            keys = [SITES["mlp_out"].npz_key(layer) for layer in range(6)]
-            np.savez(file, **dict.fromkeys(keys, np.zeros((2, 1, 64), np.float32)))
-        with pytest.raises(AnalysisError, match="holds 2 prompts; prompt_metadata"):
-            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
-
-    @pytest.mark.parametrize(
-        "facts", [{"rows": "natural_one_q00"}, {"rows": [1]}, {"rows": ["a"], "steps": [1, 2]}]
-    )
-    def test_bad_metadata(self, here, facts):
-        written((collecting.OUTPUT / self.STEP).parent / "prompt_metadata.json", facts)
-        with pytest.raises(AnalysisError, match=r"prompt_metadata\.json: expected"):
-            read_npz(collecting.OUTPUT, load_pairs("pairs.json"))
 
 
 class TestRefused:

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from gemma_mlx.errors import UserError
 from harness.data.activations import Dropped
-from harness.data.store import StoreError
 from harness.results.file import FILE_NAME, SCHEMA_VERSION
 from harness.settings import Criteria
 from tests.support.builders import PAIRS, layer_result, responses, results_of
@@ -124,5 +124,5 @@ class TestJson:
 
     def test_place_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(StoreError, match="cannot be written"):
+        with pytest.raises(UserError, match="cannot be written"):
             results_of(layer_result()).write(tmp_path / "file")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from harness.data import store
-from harness.data.store import Record, Response, RunStore, StoreError, write_atomically
+from harness.data.store import Record, Response, RunStore, StoreError
 
 SETTINGS = {"model": "m", "prompts": {f"g{i}": f"prompt {i}" for i in range(6)}, "layers": [0, 3]}
 BATCHES = [["g4", "g0"], ["g1", "g5"], ["g3", "g2"]]
@@ -165,36 +165,6 @@ def fail_with(error):
 
 class TestFaults:
     NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
-
-    @pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.open"])
-    @pytest.mark.parametrize("old", [None, b"old"])
-    def test_failed_write_leaves_the_old_file(self, tmp_path, monkeypatch, where, old):
-        path = tmp_path / "file"
-        if old is not None:
-            path.write_bytes(old)
-        with monkeypatch.context() as patch:
-            patch.setattr(where, fail_with(self.NO_SPACE))
-            with pytest.raises(StoreError, match="No space left") as caught:
-                write_atomically(path, b"new")
-        assert str(path) in str(caught.value)
-        assert (path.read_bytes() if path.exists() else None) == old
-        assert [file.name for file in tmp_path.iterdir()] == (["file"] if old else [])
-
-    @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), MemoryError()])
-    def test_interrupted_write_leaves_nothing(self, tmp_path, monkeypatch, error):
-        monkeypatch.setattr(os, "fsync", fail_with(error))
-        with pytest.raises(type(error)):
-            write_atomically(tmp_path / "file", b"new")
-        assert list(tmp_path.iterdir()) == []
-
-    def test_directories_are_made(self, tmp_path):
-        write_atomically(tmp_path / "a" / "b" / "file", b"new")
-        assert (tmp_path / "a" / "b" / "file").read_bytes() == b"new"
-
-    def test_directory_that_cannot_be_made(self, tmp_path):
-        (tmp_path / "file").touch()
-        with pytest.raises(StoreError, match="cannot be written"):
-            write_atomically(tmp_path / "file" / "below", b"new")
 
     def test_shard_that_cannot_be_written(self, run, monkeypatch):
         before = contents(run)
