@@ -16,11 +16,10 @@ from harness.analysis.verdict import (
     CLOSE,
     CRITERIA,
     Outcome,
-    decimal,
-    interval,
     overall,
     uses_direction,
 )
+from harness.analysis.words import decimal, interval
 from harness.data.activations import LayerSite
 from harness.report import panels, plots
 from harness.report.tables import COLUMNS, Column

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from harness.analysis.comparison import LayerComparison
 from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import CHANCE, decimal, overall
+from harness.analysis.verdict import CHANCE, overall
+from harness.analysis.words import decimal
 from harness.settings import Criteria
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import Outcome, decimal, error, interval, overall, p_value
+from harness.analysis.verdict import Outcome, overall
+from harness.analysis.words import decimal, error, interval, p_value
 from harness.settings import Criteria
 from harness.stats import Separation
 

@@ -11,14 +11,12 @@ from harness.analysis.verdict import (
     CheckFailedError,
     above_chance,
     companion_separates,
-    decimal,
     effect_size,
-    interval,
     overall,
-    p_value,
     shuffled_labels,
     significant,
 )
+from harness.analysis.words import decimal, interval, p_value
 from harness.settings import Criteria
 from harness.stats import separation
 from tests.support.arrays import pairs
