@@ -50,13 +50,14 @@ class LayerResult:
 
     Attributes:
         separation: the held-out figures that the criteria are about.
-        in_sample: what scoring the training vectors gives, for comparison.
+        in_sample: the original project's figures, scored on the very vectors that the direction
+            was learnt from; for comparison.
         companions: the same estimate at other positions, by their name ("forced": the same
             words after both prompts; "prompt_last": nothing written yet).
         transfer: each category along the direction of the others.
-        steps: token by token.
-        quality: agreement of the pairs, dominance of single dimensions.
-        beyond_base: change of d from the base model, where one was given.
+        steps: the separation token by token.
+        quality: how well the pairs agree on a direction, and whether single dimensions rule it.
+        beyond_base: change of d from the base model's; None where none was given.
     """
 
     layer: int
@@ -71,7 +72,7 @@ class LayerResult:
 
     @property
     def id(self) -> str:
-        """As in the checks' names, e.g. `layer_6-mlp_out`."""
+        """As the checks, reports and files call it; see `layer_id`."""
         return layer_id(self.layer, self.site)
 
 
@@ -125,6 +126,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
 
 
 def layer_id(layer: int, site: str) -> str:
+    """A layer and site in one word, e.g. `layer_6-mlp_out`."""
     return f"layer_{layer}-{site}"
 
 

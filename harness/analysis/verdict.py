@@ -20,8 +20,8 @@ NULL_BIAS = 0.03
 # Monte Carlo errors from a threshold within which another seed could decide otherwise.
 CLOSE = 3
 _SEED_MATTERS = (
-    f"Within {CLOSE} Monte Carlo errors of the threshold: another --stats-seed could give another "
-    "verdict; more --replicates settle it"
+    f"Within {CLOSE} Monte Carlo errors of the threshold: another seed of the resampling could "
+    "give another verdict; more replicates settle it"
 )
 
 

@@ -140,7 +140,7 @@ def ends(low, high, se):
 class TestMonteCarloError:
     """Verdicts that another seed could turn."""
 
-    SAID = "another --stats-seed could give another verdict; more --replicates settle it"
+    SAID = "another seed of the resampling could give another verdict; more replicates settle it"
 
     @pytest.mark.parametrize(
         ("verdict", "margin"),
