@@ -1,6 +1,7 @@
-"""Does the model use the direction? Opt in with -m causal; best with one layer: --layers 6.
+"""Does the model use the direction?
 
-A measurement with both answers given: no text is generated with anything removed.
+Run with -m causal, best at one layer: --artifact-layers 6. Both answers are given, and what is
+measured is which of them the model prefers: nothing is generated with anything removed.
 """
 
 import pytest

@@ -1,10 +1,12 @@
 """From a collected run to one `LayerResult` per layer and site."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from harness.analysis.controls import TextBaseline, category_transfer, step_curves, text_baselines
+from harness.analysis.words import decimal
 from harness.data.activations import (
     AnalysisError,
     Dropped,
@@ -32,9 +34,6 @@ from harness.stats import (
     separation,
 )
 
-if TYPE_CHECKING:
-    import pandas
-
 
 @dataclass(frozen=True)
 class PairResponses:
@@ -51,13 +50,14 @@ class LayerResult:
 
     Attributes:
         separation: the held-out figures that the criteria are about.
-        in_sample: what scoring the training vectors gives, for comparison.
+        in_sample: the original project's figures, scored on the very vectors that the direction
+            was learnt from; for comparison.
         companions: the same estimate at other positions, by their name ("forced": the same
             words after both prompts; "prompt_last": nothing written yet).
         transfer: each category along the direction of the others.
-        steps: token by token.
-        quality: agreement of the pairs, dominance of single dimensions.
-        beyond_base: change of d from the base model, where one was given.
+        steps: the separation token by token.
+        quality: how well the pairs agree on a direction, and whether single dimensions rule it.
+        beyond_base: change of d from the base model's; None where none was given.
     """
 
     layer: int
@@ -72,20 +72,29 @@ class LayerResult:
 
     @property
     def id(self) -> str:
-        """As in the checks' names, e.g. `layer_6-mlp_out`."""
+        """As the checks, reports and files call it; see `layer_id`."""
         return layer_id(self.layer, self.site)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Analysis(Mapping[LayerSite, LayerResult]):
     """Results by (layer, site), and what they were computed from.
 
-    `scored` are the pairs behind `separation.scores_*`, in that order; `responses` covers every
-    pair of the run; `merged` counts the pairs that were taken for repetitions; `cut` are those
-    whose longer response counts only as far as the shorter one goes; `dropped_beside` are those
-    that only the runs beside it (other positions, the base model) lack, the reason naming the run;
-    `text` is what words and lengths alone give; `provenance` says which model, pairs, settings and
-    machine.
+    Attributes:
+        results: the mapping itself.
+        activations: the token means that were compared; none where the analysis was read from a
+            results file.
+        scored: the pairs behind `separation.scores_*`, in that order.
+        responses: what was written for every pair of the run.
+        dropped: pairs that were left out, and why.
+        merged: how many pairs were averaged into another one with the same two prompts, or had
+            the same activations as another one.
+        settings: how it was estimated.
+        cut: pairs whose longer response counts only as far as the shorter one goes.
+        dropped_beside: pairs that only the runs beside this one (other positions, the base model)
+            lack; the reason names the run.
+        text: what words and lengths alone give.
+        provenance: model, pairs, settings, versions and machine.
     """
 
     results: Mapping[LayerSite, LayerResult]
@@ -109,24 +118,15 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     def __len__(self) -> int:
         return len(self.results)
 
-    def to_dataframe(self) -> "pandas.DataFrame":
-        """One row per layer and site, one column per figure; needs pandas."""
-        import pandas
-
-        rows = [
-            {
-                "layer": result.layer,
-                "site": result.site,
-                **asdict(result.separation),
-                **{f"in_sample_{k}": v for k, v in asdict(result.in_sample).items()},
-                **{f"d_{name}": other.d for name, other in result.companions.items()},
-            }
-            for result in self.values()
-        ]
-        return pandas.DataFrame(rows)
+    def __repr__(self) -> str:
+        found = [r.separation.d for r in self.values() if not math.isnan(r.separation.d)]
+        span = f", d {decimal(min(found))} to {decimal(max(found))}" if found else ""
+        many = "layer and site" if len(self) == 1 else "layers and sites"
+        return f"Analysis({len(self)} {many}, {len(self.scored)} pairs{span})"
 
 
 def layer_id(layer: int, site: str) -> str:
+    """A layer and site in one word, e.g. `layer_6-mlp_out`."""
     return f"layer_{layer}-{site}"
 
 

@@ -1,7 +1,7 @@
 """The criteria of the checks, and what to say about a layer that meets or misses one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,6 +9,7 @@ from harness.analysis.causality import Effect
 from harness.analysis.comparison import LayerComparison
 from harness.analysis.controls import TextBaseline
 from harness.analysis.layers import LayerResult
+from harness.analysis.words import decimal, error, interval, p_value
 from harness.settings import Criteria
 from harness.stats import Separation, pairs_to_decide
 
@@ -19,8 +20,8 @@ NULL_BIAS = 0.03
 # Monte Carlo errors from a threshold within which another seed could decide otherwise.
 CLOSE = 3
 _SEED_MATTERS = (
-    f"Within {CLOSE} Monte Carlo errors of the threshold: another --stats-seed could give another "
-    "verdict; more --replicates settle it"
+    f"Within {CLOSE} Monte Carlo errors of the threshold: another seed of the resampling could "
+    "give another verdict; more replicates settle it"
 )
 
 
@@ -30,10 +31,13 @@ class CheckFailedError(AssertionError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of one criterion for one layer, and why, with its numbers.
+    """The outcome of one criterion for one layer, and why.
 
-    `margin` is the distance from the nearest threshold in Monte Carlo errors; infinite where
-    nothing was drawn at random, or its error isn't known.
+    Attributes:
+        outcome: "passed", "failed", or "inconclusive" where neither was shown.
+        explanation: layer, estimate, interval, criterion and number of pairs, in words.
+        margin: distance from the nearest threshold in Monte Carlo errors; infinite where
+            nothing was drawn at random, or its error isn't known.
     """
 
     outcome: Outcome
@@ -51,6 +55,54 @@ class Verdict:
             raise CheckFailedError(self.explanation)
 
 
+@dataclass(frozen=True)
+class _Claim:
+    """That an interval lies above a threshold and, where there is one, a p-value below alpha.
+
+    Attributes:
+        found: what was measured, in words.
+        ending: how the sentence goes on, by outcome.
+        interval_se, p_se: Monte Carlo standard errors of each end of the interval and of p.
+    """
+
+    found: str
+    interval: tuple[float, float]
+    ending: Mapping[Outcome, str]
+    threshold: float = 0.0
+    interval_se: float = 0.0
+    p: float = 0.0
+    alpha: float = 1.0
+    p_se: float = 0.0
+
+    @property
+    def outcome(self) -> Outcome:
+        low, high = self.interval
+        if low > self.threshold:
+            return "passed" if self.p < self.alpha else "inconclusive"
+        return "inconclusive" if high > self.threshold else "failed"
+
+    @property
+    def margin(self) -> float:
+        """Monte Carlo errors from the nearest figures with which the outcome would be another."""
+        low, high = (_errors(end - self.threshold, self.interval_se) for end in self.interval)
+        significance = _errors(self.p - self.alpha, self.p_se)
+        above = self.interval[0] > self.threshold
+        if self.p < self.alpha:
+            return min(low, significance) if above else min(low, high)
+        if above:
+            return significance
+        # To pass, both would have to turn.
+        return min(high, max(low, significance)) if self.outcome == "inconclusive" else high
+
+    def judge(self, result: LayerResult) -> Verdict:
+        outcome = self.outcome
+        return _verdict(result, outcome, self.found + self.ending.get(outcome, ""), self.margin)
+
+
+def _unless_passed(ending: str) -> dict[Outcome, str]:
+    return {"inconclusive": ending, "failed": ending}
+
+
 def effect_size(result: LayerResult, criteria: Criteria) -> Verdict:
     """Passed if the whole interval of d lies above the threshold."""
     s, threshold = result.separation, criteria.d_threshold
@@ -58,41 +110,36 @@ def effect_size(result: LayerResult, criteria: Criteria) -> Verdict:
         return _verdict(
             result, "failed", "d is not defined: both conditions have the same activations"
         )
-    found = _d_found(s)
-    outcome = _against(s.d_interval, threshold)
-    margin = _ends_margin(s, threshold)
-    if outcome == "passed":
-        return _verdict(result, outcome, f"{found} lies above {threshold:g}", margin)
-    if outcome == "inconclusive":
-        needed = pairs_to_decide(s, threshold)
-        more = "" if math.isinf(needed) else f"; about {needed:.0f} pairs would decide it"
-        return _verdict(
-            result, outcome, f"{found} straddles the threshold {threshold:g}{more}", margin
-        )
-    return _verdict(
-        result,
-        outcome,
-        f"{found} lies below the threshold {threshold:g}: on held-out pairs this layer does not "
-        f"separate the two conditions that far. {_next(result)}",
-        margin,
-    )
+    needed = pairs_to_decide(s, threshold)
+    more = "" if math.isinf(needed) else f"; about {needed:.0f} pairs would decide it"
+    return _Claim(
+        _d_found(s),
+        s.d_interval,
+        {
+            "passed": f" lies above {threshold:g}",
+            "inconclusive": f" straddles the threshold {threshold:g}{more}",
+            "failed": f" lies below the threshold {threshold:g}: on held-out pairs this layer "
+            f"does not separate the two conditions that far. {_next(result)}",
+        },
+        threshold,
+        s.d_interval_se,
+    ).judge(result)
 
 
 def above_chance(result: LayerResult, criteria: Criteria) -> Verdict:
     """Passed if the whole interval of the accuracy lies above one half."""
     s = result.separation
-    found = f"accuracy = {s.accuracy:.2f} {interval(s.accuracy_interval)}"
-    outcome = _against(s.accuracy_interval, CHANCE)
-    if outcome == "passed":
-        return _verdict(result, outcome, f"{found} lies above chance")
-    if outcome == "inconclusive":
-        return _verdict(
-            result,
-            outcome,
-            f"{found} includes chance, {CHANCE}: a linear boundary can't be told from a coin. "
-            f"{_next(result)}",
-        )
-    return _verdict(result, outcome, f"{found} lies below chance. {_next(result)}")
+    return _Claim(
+        f"accuracy = {s.accuracy:.2f} {interval(s.accuracy_interval)}",
+        s.accuracy_interval,
+        {
+            "passed": " lies above chance",
+            "inconclusive": f" includes chance, {CHANCE}: a linear boundary can't be told from a "
+            f"coin. {_next(result)}",
+            "failed": f" lies below chance. {_next(result)}",
+        },
+        CHANCE,
+    ).judge(result)
 
 
 def significant(result: LayerResult, criteria: Criteria) -> Verdict:
@@ -102,7 +149,7 @@ def significant(result: LayerResult, criteria: Criteria) -> Verdict:
         f"family-wise p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)} "
         f"(this layer alone {p_value(s.p_value)}{error(s.p_se)})"
     )
-    margin = _margin(s.p_adjusted - criteria.alpha, s.p_adjusted_se)
+    margin = _errors(s.p_adjusted - criteria.alpha, s.p_adjusted_se)
     if s.p_adjusted < criteria.alpha:
         return _verdict(result, "passed", f"{found} is below {criteria.alpha:g}", margin)
     return _verdict(
@@ -119,7 +166,7 @@ def shuffled_labels(result: LayerResult) -> Verdict:
     s = result.separation
     bound = NULL_BIAS + 4 * s.null_mean_se
     found = f"with shuffled labels d averages {s.null_mean:.3f} ± {s.null_mean_se:.3f}"
-    margin = _margin(abs(s.null_mean) - bound, s.null_mean_se)
+    margin = _errors(abs(s.null_mean) - bound, s.null_mean_se)
     if abs(s.null_mean) <= bound:
         return _verdict(result, "passed", found, margin)
     return _verdict(
@@ -141,47 +188,33 @@ def crosses_categories(result: LayerResult) -> Verdict:
         result.transfer,
         key=lambda transfer: -math.inf if math.isnan(transfer.d) else transfer.d_interval[0],
     )
-    found = (
+    return _Claim(
         f"weakest category {worst.category}: d = {decimal(worst.d)} {interval(worst.d_interval)} "
-        f"on its {worst.n_pairs} pairs, along the direction of the other categories"
-    )
-    outcome = _against(worst.d_interval, 0.0)
-    if outcome == "passed":
-        return _verdict(result, outcome, found)
-    return _verdict(
-        result,
-        outcome,
-        f"{found}; its interval is not above 0, so the direction is not shown to be one for all "
-        "categories. Look next at the category × layer map in the report",
-    )
+        f"on its {worst.n_pairs} pairs, along the direction of the other categories",
+        worst.d_interval,
+        _unless_passed(
+            "; its interval is not above 0, so the direction is not shown to be one for all "
+            "categories. Look next at the category × layer map in the report"
+        ),
+    ).judge(result)
 
 
 def companion_separates(result: LayerResult, position: str, criteria: Criteria) -> Verdict:
     """Passed if d at other positions has its interval above 0 and family-wise p below alpha."""
     s = result.companions[position]
-    found = (
+    return _Claim(
         f"at positions {position!r} {_d_found(s)}, family-wise "
-        f"p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)}"
-    )
-    outcome = _against(s.d_interval, 0.0)
-    significance = _margin(s.p_adjusted - criteria.alpha, s.p_adjusted_se)
-    lower, upper = (_margin(end, s.d_interval_se) for end in s.d_interval)
-    # What could turn this outcome into another one.
-    if outcome == "passed":
-        margin = min(lower, significance) if s.p_adjusted < criteria.alpha else significance
-    elif outcome == "inconclusive" and s.p_adjusted >= criteria.alpha:
-        margin = min(upper, max(lower, significance))
-    else:
-        margin = min(lower, upper)
-    if outcome == "passed" and s.p_adjusted < criteria.alpha:
-        return _verdict(result, "passed", found, margin)
-    return _verdict(
-        result,
-        "failed" if outcome == "failed" else "inconclusive",
-        f"{found}: with the words held constant nothing is shown to separate here, while d is "
-        f"{decimal(result.separation.d)} where the words may differ",
-        margin,
-    )
+        f"p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)}",
+        s.d_interval,
+        _unless_passed(
+            ": with the words held constant nothing is shown to separate here, while d is "
+            f"{decimal(result.separation.d)} where the words may differ"
+        ),
+        interval_se=s.d_interval_se,
+        p=s.p_adjusted,
+        alpha=criteria.alpha,
+        p_se=s.p_adjusted_se,
+    ).judge(result)
 
 
 def beyond_text(result: LayerResult, name: str, texts: Sequence[TextBaseline]) -> Verdict:
@@ -190,29 +223,29 @@ def beyond_text(result: LayerResult, name: str, texts: Sequence[TextBaseline]) -
     if text is None:
         return _verdict(result, "passed", f"{name} is the same in both conditions of every pair")
     change = text.beyond[result.layer, result.site]
-    found = (
+    return _Claim(
         f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
-        f"beyond what {text.description} gives (d = {decimal(change.d_a)})"
-    )
-    outcome = _against(change.interval, 0.0)
-    if outcome == "passed":
-        return _verdict(result, outcome, found)
-    return _verdict(result, outcome, f"{found}: the text alone may explain the separation")
+        f"beyond what {text.description} gives (d = {decimal(change.d_a)})",
+        change.interval,
+        _unless_passed(": the text alone may explain the separation"),
+    ).judge(result)
 
 
 def beyond_base(result: LayerResult) -> Verdict:
-    """Passed if d is larger than the base model's, with the whole interval of the change."""
+    """Passed if d is larger than the base model's, with the whole interval of the change.
+
+    Raises:
+        ValueError: the analysis was made without a base model.
+    """
     change = result.beyond_base
     if change is None:
         raise ValueError("the analysis was made without a base model")
-    found = (
+    return _Claim(
         f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
-        f"beyond the base model's {decimal(change.d_a)}"
-    )
-    outcome = _against(change.interval, 0.0)
-    if outcome == "passed":
-        return _verdict(result, outcome, found)
-    return _verdict(result, outcome, f"{found}: training is not shown to have added to it")
+        f"beyond the base model's {decimal(change.d_a)}",
+        change.interval,
+        _unless_passed(": training is not shown to have added to it"),
+    ).judge(result)
 
 
 def uses_direction(result: LayerResult, effect: Effect, criteria: Criteria) -> Verdict:
@@ -221,20 +254,16 @@ def uses_direction(result: LayerResult, effect: Effect, criteria: Criteria) -> V
     pairs, and by its rank among them below alpha. The interval alone says little where all pairs
     have like answers: any one direction then moves all of them the same way."""
     low, high = effect.shift_interval
-    found = (
+    return _Claim(
         f"{_INTERVENTIONS[effect.kind]} changes log P(artifact answer) − log P(natural answer) by "
         f"{effect.own_shift:+.3f} nats per token, {effect.shift:+.3f} [{low:+.3f}, {high:+.3f}] "
-        f"beyond {effect.n_random} random directions (rank p = {p_value(effect.p_value)})"
-    )
-    sign = 1 if effect.kind == "add" else -1
-    outcome = _against((min(sign * low, sign * high), max(sign * low, sign * high)), 0.0)
-    if outcome == "passed" and effect.p_value < criteria.alpha:
-        return _verdict(result, outcome, found)
-    return _verdict(
-        result,
-        "failed" if outcome == "failed" else "inconclusive",
-        f"{found}: the model is not shown to use this direction here",
-    )
+        f"beyond {effect.n_random} random directions (rank p = {p_value(effect.p_value)})",
+        # The direction says more of the artifact answer where it is added, less where ablated.
+        (low, high) if effect.kind == "add" else (-high, -low),
+        _unless_passed(": the model is not shown to use this direction here"),
+        p=effect.p_value,
+        alpha=criteria.alpha,
+    ).judge(result)
 
 
 _INTERVENTIONS = {
@@ -269,28 +298,14 @@ def unchanged(compared: LayerComparison) -> Verdict:
 CRITERIA = {"d": effect_size, "accuracy": above_chance, "p": significant}
 
 
-def overall(result: LayerResult, criteria: Criteria) -> Outcome:
-    """The worst outcome over all criteria."""
-    outcomes = [judge(result, criteria).outcome for judge in CRITERIA.values()]
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """ "failed" before "inconclusive" before "passed"; at least one must be given."""
     return max(outcomes, key=("passed", "inconclusive", "failed").index)
 
 
-def interval(bounds: tuple[float, float]) -> str:
-    return f"[{decimal(bounds[0])}, {decimal(bounds[1])}]"
-
-
-def decimal(value: float) -> str:
-    """Two decimals, and no "-0.00"."""
-    return "0.00" if abs(value) < 0.005 else f"{value:.2f}"
-
-
-def p_value(p: float) -> str:
-    return f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
-
-
-def error(se: float) -> str:
-    """A Monte Carlo error behind its figure; nothing where there is none or it isn't known."""
-    return f" ± {se:.1g}" if se > 0 else ""
+def overall(result: LayerResult, criteria: Criteria) -> Outcome:
+    """The worst outcome over all criteria."""
+    return worst(judge(result, criteria).outcome for judge in CRITERIA.values())
 
 
 def _d_found(s: Separation) -> str:
@@ -298,19 +313,9 @@ def _d_found(s: Separation) -> str:
     return f"d = {decimal(s.d)} {interval(s.d_interval)}{ends}"
 
 
-def _margin(distance: float, se: float) -> float:
+def _errors(distance: float, se: float) -> float:
+    """A distance in Monte Carlo errors; infinite where there is no error."""
     return abs(distance) / se if se > 0 else math.inf
-
-
-def _ends_margin(s: Separation, threshold: float) -> float:
-    """Of the nearer end of d's interval: either can decide between two outcomes."""
-    return min(_margin(end - threshold, s.d_interval_se) for end in s.d_interval)
-
-
-def _against(bounds: tuple[float, float], threshold: float) -> Outcome:
-    if bounds[0] > threshold:
-        return "passed"
-    return "inconclusive" if bounds[1] > threshold else "failed"
 
 
 def _verdict(
@@ -323,8 +328,7 @@ def _verdict(
 
 def _next(result: LayerResult) -> str:
     """What a person would look at next."""
-    seed = result.in_sample
     return (
         "Look next at the responses in the report: do the two conditions read differently at "
-        f"all? (In-sample d = {decimal(seed.d)} here, which noise alone can give.)"
+        f"all? (In-sample d = {decimal(result.in_sample.d)} here, which noise alone can give.)"
     )

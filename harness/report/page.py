@@ -13,7 +13,8 @@ from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import PairResponses, layer_id
-from harness.analysis.verdict import Outcome, decimal, interval, uses_direction
+from harness.analysis.verdict import Outcome, uses_direction
+from harness.analysis.words import decimal, interval
 from harness.report import panels, plots, sentences
 from harness.report.tables import COLUMNS, Column
 

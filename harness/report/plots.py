@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from harness.analysis.comparison import LayerComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import CHANCE, decimal
+from harness.analysis.verdict import CHANCE
+from harness.analysis.words import decimal
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -7,7 +7,8 @@ import numpy as np
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import layer_id
-from harness.analysis.verdict import CLOSE, decimal, interval
+from harness.analysis.verdict import CLOSE
+from harness.analysis.words import decimal, interval
 from harness.stats import smallest_detectable_effect
 
 # Layers that a sentence names before it says "…".

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import LayerResult, layer_id
-from harness.analysis.verdict import Outcome, decimal, error, interval, p_value
+from harness.analysis.verdict import Outcome
+from harness.analysis.words import decimal, error, interval, p_value
 from harness.data.activations import LayerSite
 from harness.settings import TableSettings
 from harness.stats import Separation

@@ -1,7 +1,7 @@
 """How far apart matched prompts lie in activation space, with error rates that hold.
 
 Pure functions over NumPy arrays; nothing here knows of models, files or pytest. The method in
-plain words is in ``docs/statistics.md``, its measured error rates in ``docs/calibration.md``.
+plain words is in `docs/statistics.md`, its measured error rates in `docs/calibration.md`.
 """
 
 from harness.defaults import MIN_PAIRS, Scale

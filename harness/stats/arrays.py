@@ -13,13 +13,13 @@ from harness.defaults import MIN_PAIRS
 
 FloatArray = NDArray[np.float64]
 Layers = NDArray[np.floating] | Sequence[NDArray[np.floating]]
-"""``(layers, pairs, hidden)``, or one ``(pairs, hidden)`` array per layer, of any widths."""
+"""`(layers, pairs, hidden)`, or one `(pairs, hidden)` array per layer, of any widths."""
 
 FEW_PAIRS = 20  # below it a warning: intervals are less reliable
 
 
 def as_layers(name: str, values: Layers) -> list[NDArray[np.floating]]:
-    """Check one condition's activations and split them into ``(pairs, hidden)`` layers."""
+    """Check one condition's activations and split them into `(pairs, hidden)` layers."""
     wanted = f"{name} must be (layers, pairs, hidden), or a sequence of (pairs, hidden) arrays"
     if isinstance(values, np.ndarray) and values.ndim != 3:
         hint = "; for one layer pass it as array[None]" if values.ndim == 2 else ""
@@ -85,21 +85,15 @@ def usable_pairs(*conditions: Layers, collapse_duplicates: bool) -> NDArray[np.i
 def finite_pairs(*conditions: Layers, max_dropped: float = 0.1) -> NDArray[np.bool_]:
     """Pairs that are finite in every layer of every condition and version.
 
-    Parameters
-    ----------
-    *conditions
-        Activations as :func:`separation` takes them: both arms, of one version or of both.
-    max_dropped
-        Largest share of pairs that may be dropped.
+    Args:
+        *conditions: activations as `separation` takes them: both arms, of one version or of both.
+        max_dropped: largest share of pairs that may be dropped.
 
-    Returns
-    -------
-    Boolean mask of shape ``(pairs,)``: index every layer's pair axis with it.
+    Returns:
+        Boolean mask of shape `(pairs,)`: index every layer's pair axis with it.
 
-    Raises
-    ------
-    ValueError
-        More than ``max_dropped`` of the pairs are not finite, or shapes do not match.
+    Raises:
+        ValueError: more than `max_dropped` of the pairs are not finite, or shapes do not match.
     """
     layers = [layer for values in conditions for layer in as_layers("each condition", values)]
     if len({len(layer) for layer in layers}) != 1:
@@ -121,9 +115,8 @@ def distinct_pairs(*conditions: Layers) -> NDArray[np.intp]:
     (both arms; for a comparison, both versions). A pair counted twice is not two observations,
     and its copy would be scored along a direction that knows it.
 
-    Returns
-    -------
-    Increasing integer array: the pairs to keep.
+    Returns:
+        Increasing integer array: the pairs to keep.
     """
     layers = [layer for values in conditions for layer in as_layers("each condition", values)]
     first: dict[bytes, int] = {}
@@ -138,17 +131,13 @@ def distinct_pairs(*conditions: Layers) -> NDArray[np.intp]:
 def average_duplicates(values: ArrayLike, labels: Sequence[Hashable]) -> FloatArray:
     """Average the pairs that share a label, for prompts repeated under several ids.
 
-    Parameters
-    ----------
-    values
-        ``(..., pairs, hidden)`` activations.
-    labels
-        One hashable per pair; pairs with equal labels (the same two prompts after folding
-        whitespace and case, say) become one, at the place of the first.
+    Args:
+        values: `(..., pairs, hidden)` activations.
+        labels: one hashable per pair; pairs with equal labels (the same two prompts after folding
+            whitespace and case, say) become one, at the place of the first.
 
-    Returns
-    -------
-    float64 array ``(..., distinct, hidden)``.
+    Returns:
+        float64 array `(..., distinct, hidden)`.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim < 2 or array.shape[-2] != len(labels):
@@ -170,20 +159,16 @@ def pair_means(
     A drift with position would otherwise pass for an effect wherever lengths differ, so the
     longer response is cut to the length of the shorter.
 
-    Parameters
-    ----------
-    artifact, natural
-        One ``(..., tokens, hidden)`` array per pair, for example ``(layers, tokens, hidden)``;
-        the number of tokens may differ between pairs and between arms.
+    Args:
+        artifact, natural: one array `(..., tokens, hidden)` per pair, for example
+            `(layers, tokens, hidden)`; the number of tokens may differ between pairs and between
+            arms.
 
-    Returns
-    -------
-    Two float64 arrays ``(..., pairs, hidden)``.
+    Returns:
+        Two float64 arrays `(..., pairs, hidden)`.
 
-    Raises
-    ------
-    ValueError
-        The arms have different numbers of pairs, or a pair has no token in common.
+    Raises:
+        ValueError: the arms have different numbers of pairs, or a pair has no token in common.
     """
     if len(artifact) != len(natural):
         raise ValueError(

@@ -25,26 +25,19 @@ Verdict = Literal["equivalent", "changed", "inconclusive"]
 class Comparison:
     """Change of one layer's d from A to B.
 
-    Attributes
-    ----------
-    difference, interval, se
-        d_B − d_A, its interval at ``level`` and standard error.
-    equivalence_interval
-        Interval at 2·level − 1 (90% for 95%), which two one-sided tests compare to the margin.
-    p_value, p_adjusted
-        Two-sided, of no difference; and adjusted over the layers of the call (Holm 1979).
-    verdict
-        ``"equivalent"`` if the equivalence interval lies inside ±margin, else ``"changed"`` if
-        the interval excludes zero, else ``"inconclusive"``.
-    detectable
-        Whether the interval excludes zero, whatever the verdict: a change can be real and yet
-        within the margin.
-    d_a, d_b
-        The two separations.
-    margin
-        Largest change that counts as none.
-    n_pairs
-        Distinct pairs used.
+    Attributes:
+        difference, interval, se: d_B − d_A, its interval at `level` and standard error.
+        equivalence_interval: interval at 2·level − 1 (90% for 95%), which two one-sided tests
+            compare to the margin.
+        p_value, p_adjusted: two-sided, of no difference; and adjusted over the layers of the call
+            (Holm 1979).
+        verdict: `"equivalent"` if the equivalence interval lies inside ±margin, else `"changed"` if
+            the interval excludes zero, else `"inconclusive"`.
+        detectable: whether the interval excludes zero, whatever the verdict: a change can be real
+            and yet within the margin.
+        d_a, d_b: the two separations.
+        margin: largest change that counts as none.
+        n_pairs: distinct pairs used.
     """
 
     difference: float
@@ -85,24 +78,18 @@ def compare(
     Pairing removes what the pairs themselves contribute: the variance is that of the difference
     of the two expansions. Equivalence is judged by two one-sided tests (Schuirmann 1987).
 
-    Parameters
-    ----------
-    artifact_a, natural_a, artifact_b, natural_b
-        As :func:`separation` takes them. Row i is the same pair in all four; A and B may differ
-        in width. If one side has a single layer (a baseline made of text) it is compared with
-        every layer of the other.
-    margin
-        Largest |change of d| that counts as none.
-    level
-        Nominal coverage of ``interval``.
-    scale, collapse_duplicates
-        As in :func:`separation`; duplicates are decided on both versions together.
+    Args:
+        artifact_a, natural_a, artifact_b, natural_b: as `separation` takes them. Row i is the same
+            pair in all four; A and B may differ in width. If one side has a single layer (a
+            baseline made of text) it is compared with every layer of the other.
+        margin: largest |change of d| that counts as none.
+        level: nominal coverage of `interval`.
+        scale, collapse_duplicates: as in `separation`; duplicates are decided on both versions
+            together.
 
-    Raises
-    ------
-    ValueError
-        Shapes, numbers of pairs or of layers do not match; non-finite values; fewer than 8
-        distinct pairs; ``margin`` not positive; ``level`` not between 0.5 and 1.
+    Raises:
+        ValueError: shapes, numbers of pairs or of layers do not match; non-finite values; fewer
+            than 8 distinct pairs; `margin` not positive; `level` not between 0.5 and 1.
     """
     if not 0.5 < level < 1:
         raise ValueError(f"level must lie between 0.5 and 1, for example 0.95, not {level}")
@@ -169,7 +156,7 @@ def _measure(
     pairs: NDArray[np.intp],
     scale: Scale,
 ) -> Iterator[tuple[float, Expansion]]:
-    """d_s of each layer of one version, and its expansion; a single layer's ``depth`` times.
+    """d_s of each layer of one version, and its expansion; a single layer's `depth` times.
 
     One at a time: an expansion is as large as the pairs' number squared.
     """

@@ -1,7 +1,8 @@
-"""The usual figures, which score the very vectors that the direction was learnt from.
+"""In-sample figures, as the original project computes them.
 
-They pool prompts × tokens as if all were independent and are large on pure noise. They are here
-to stand beside the held-out figures, never instead of them.
+They score the very vectors that the direction was learnt from, with prompts × tokens pooled as if
+all were independent, and are large on pure noise. They are here to stand beside the held-out
+figures, never instead of them.
 """
 
 from __future__ import annotations
@@ -19,17 +20,13 @@ from harness.stats.arrays import FloatArray
 class InSampleSeparation:
     """Pooled in-sample figures of one layer.
 
-    Attributes
-    ----------
-    d
-        Cohen's d of all token vectors along the difference of their two means.
-    accuracy
-        Share of the same vectors on their own side of the midpoint.
-    seed_ratio
-        ‖mean difference‖ over the root of the mean per-dimension standard deviation. Not an
-        effect size: it grows by 10 if the activations are multiplied by 100.
-    n_vectors
-        Token vectors pooled, both arms together.
+    Attributes:
+        d: Cohen's d of all token vectors along the difference of their two means.
+        accuracy: share of the same vectors on their own side of the midpoint.
+        seed_ratio: the original project's figure, ‖mean difference‖ over the root of the mean
+            per-dimension standard deviation. Not an effect size: it grows by 10 if the
+            activations are multiplied by 100.
+        n_vectors: token vectors pooled, both arms together.
     """
 
     d: float
@@ -44,16 +41,13 @@ TokenArrays = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 def in_sample_separation(artifact: TokenArrays, natural: TokenArrays) -> InSampleSeparation:
     """Pool all tokens, learn the direction and score on the same vectors.
 
-    Parameters
-    ----------
-    artifact, natural
-        One layer's activations: ``(pairs, tokens, hidden)``, or per pair ``(tokens_i, hidden)``
-        arrays. The arms need not have equal numbers of tokens.
+    Args:
+        artifact, natural: one layer's activations: `(pairs, tokens, hidden)`, or per pair
+            `(tokens_i, hidden)` arrays. The arms need not have equal numbers of tokens.
 
-    Raises
-    ------
-    ValueError
-        Wrong shapes, differing widths, fewer than two vectors in an arm, NaN or infinity.
+    Raises:
+        ValueError: wrong shapes, differing widths, fewer than two vectors in an arm, NaN or
+            infinity.
     """
     a, b = _pooled("artifact", artifact), _pooled("natural", natural)
     if a.shape[1] != b.shape[1]:
@@ -77,7 +71,7 @@ def in_sample_separation(artifact: TokenArrays, natural: TokenArrays) -> InSampl
 
 
 def _pooled(name: str, values: TokenArrays) -> FloatArray:
-    """All token vectors of one arm, ``(vectors, hidden)`` float64."""
+    """All token vectors of one arm, `(vectors, hidden)` float64."""
     wanted = f"{name} must be (pairs, tokens, hidden), or one (tokens, hidden) array per pair"
     prompts = [np.asarray(prompt) for prompt in values]
     for pair, prompt in enumerate(prompts):

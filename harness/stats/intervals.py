@@ -26,12 +26,9 @@ Interval = tuple[float, float]
 class Expansion:
     """d_s* − d_s = ε·linear + εᵀ quadratic ε for standard normal ε.
 
-    Attributes
-    ----------
-    linear
-        ``(n,)`` jackknife influence of each pair with the scores held fixed.
-    quadratic
-        ``(n, n)`` symmetric, zero diagonal: the directions' own dependence on the pairs.
+    Attributes:
+        linear: `(n,)` jackknife influence of each pair with the scores held fixed.
+        quadratic: `(n, n)` symmetric, zero diagonal: the directions' own dependence on the pairs.
     """
 
     linear: FloatArray
@@ -54,7 +51,7 @@ class Expansion:
         return Expansion(self.linear - other.linear, self.quadratic - other.quadratic)
 
     def bootstrap(self, multipliers: FloatArray) -> FloatArray:
-        """Replicates of d_s* − d_s, one for each row of ``multipliers`` ``(replicates, n)``."""
+        """Replicates of d_s* − d_s, one for each row of `multipliers` `(replicates, n)`."""
         # A d that isn't defined, or infinite, has replicates that aren't defined.
         with np.errstate(invalid="ignore"):
             sums = product(multipliers, np.column_stack([self.quadratic, self.linear]))
@@ -63,7 +60,7 @@ class Expansion:
 
 
 def expand(held: HeldOut, gram: FloatArray) -> Expansion:
-    """Expansion of d_s around the data's own scores (one replicate: ``(n,)`` arrays)."""
+    """Expansion of d_s around the data's own scores (one replicate: `(n,)` arrays)."""
     n = len(held.difference)
     without = np.empty(n)
     for start in range(0, n, CHUNK):
@@ -93,7 +90,7 @@ def u_centred(gram: FloatArray) -> FloatArray:
 
 
 def check_level(level: float) -> None:
-    """Raise ``ValueError`` unless ``level`` is a coverage strictly between 0 and 1."""
+    """Raise `ValueError` unless `level` is a coverage strictly between 0 and 1."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, for example 0.95, not {level}")
 
@@ -112,16 +109,16 @@ def analytic_interval(estimate: float, se: float, n_pairs: int, level: float) ->
 def bootstrap_interval(
     estimate: float, deviations: FloatArray, n_pairs: int, level: float
 ) -> Interval:
-    """estimate ± the quantile of \\|deviations\\|, widened from the normal to Student's t."""
+    """estimate ± the quantile of |deviations|, widened from the normal to Student's t."""
     reach = float(_widening(n_pairs, level) * np.quantile(np.abs(deviations), level))
     return estimate - reach, estimate + reach
 
 
 def bootstrap_interval_se(deviations: FloatArray, n_pairs: int, level: float) -> float:
-    """Monte Carlo standard error of either end of :func:`bootstrap_interval`.
+    """Monte Carlo standard error of either end of `bootstrap_interval`.
 
     Of B deviations the quantile has standard error √(level(1 − level)/B)/f, f being the density of
-    \\|deviations\\| there (Serfling 1980, 2.3.3). 1/f is read off the sample: how much the quantile
+    |deviations| there (Serfling 1980, 2.3.3). 1/f is read off the sample: how much the quantile
     changes per step of probability, from two errors below to two above (Woodruff 1952).
     """
     step = np.sqrt(level * (1 - level) / len(deviations))
@@ -141,14 +138,10 @@ def accuracy_interval(accuracies: FloatArray, inflation: float, level: float) ->
     Stays within [0, 1] and keeps a width at accuracy 1. The multiplier bootstrap of a mean is
     Gaussian with a variance known in closed form, so nothing is simulated here.
 
-    Parameters
-    ----------
-    accuracies
-        ``(n,)``, each pair's share of prompts on their own side.
-    inflation
-        :attr:`Expansion.inflation` of the same scores.
-    level
-        Nominal coverage.
+    Args:
+        accuracies: `(n,)`, each pair's share of prompts on their own side.
+        inflation: `Expansion.inflation` of the same scores.
+        level: nominal coverage.
     """
     n = len(accuracies)
     if not np.isfinite(inflation):

@@ -27,15 +27,11 @@ class Kernels:
     Rows are scored pairs, columns are the pairs a direction is learnt from. A pair never scores
     itself, so its own entries are zero.
 
-    Attributes
-    ----------
-    difference
-        ``(n, n)``: Σ_h δ_ih δ_jh / s²_{−i,h}, zero diagonal.
-    midpoint
-        ``(n, n)``: Σ_h m_ih δ_jh / s²_{−i,h}, zero diagonal; m is a pair's mean relative to
-        the mean over all pairs.
-    gram
-        ``(n, n)``: Σ_h δ_ih δ_jh / s²_h, with the variance over all prompts.
+    Attributes:
+        difference: `(n, n)`: Σ_h δ_ih δ_jh / s²_{−i,h}, zero diagonal.
+        midpoint: `(n, n)`: Σ_h m_ih δ_jh / s²_{−i,h}, zero diagonal; m is a pair's mean relative to
+            the mean over all pairs.
+        gram: `(n, n)`: Σ_h δ_ih δ_jh / s²_h, with the variance over all prompts.
     """
 
     difference: FloatArray
@@ -49,7 +45,7 @@ class Kernels:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Inverse variances, ``(n, hidden)`` without each pair and ``(hidden,)`` with all."""
+    """Inverse variances, `(n, hidden)` without each pair and `(hidden,)` with all."""
 
     fold: FloatArray
     overall: FloatArray
@@ -58,7 +54,7 @@ class Weights:
 def halves(
     artifact: NDArray[np.floating], natural: NDArray[np.floating]
 ) -> tuple[FloatArray, FloatArray]:
-    """Pair differences δ, and pair means relative to the median prompt; ``(n, hidden)`` each."""
+    """Pair differences δ, and pair means relative to the median prompt; `(n, hidden)` each."""
     a = np.asarray(artifact, dtype=np.float64)
     b = np.asarray(natural, dtype=np.float64)
     # Unlike the mean, the median makes constant dimensions exact zeros, and one huge value in a
@@ -72,7 +68,7 @@ def inverse_variances(delta: FloatArray, middle: FloatArray, scale: Scale = "sd"
 
     The variance is that of the prompts of both arms (ddof 1), labels ignored, so that swapping
     the labels of a pair changes no weight. Dimensions whose standard deviation is at most 1e-6
-    of the median dimension's get weight zero. ``scale="raw"`` weighs all dimensions alike.
+    of the median dimension's get weight zero. `scale="raw"` weighs all dimensions alike.
     """
     if scale == "raw":
         return Weights(np.ones_like(delta), np.ones(delta.shape[1]))
@@ -97,17 +93,12 @@ def kernels(
 ) -> Kernels:
     """The three kernels of one layer.
 
-    Parameters
-    ----------
-    artifact, natural
-        ``(pairs, hidden)`` activations, any float dtype; row i of both is pair i.
-    scale
-        ``"sd"`` divides each dimension by its training variance; ``"raw"`` does not.
+    Args:
+        artifact, natural: `(pairs, hidden)` activations, any float dtype; row i of both is pair i.
+        scale: `"sd"` divides each dimension by its training variance; `"raw"` does not.
 
-    Raises
-    ------
-    ValueError
-        Unknown ``scale``.
+    Raises:
+        ValueError: unknown `scale`.
     """
     delta, middle = halves(artifact, natural)
     weights = inverse_variances(delta, middle, scale)
@@ -123,16 +114,12 @@ def fold_directions(
 ) -> FloatArray:
     """The direction each pair is scored along, learnt from all the others.
 
-    Parameters
-    ----------
-    artifact, natural
-        ``(pairs, hidden)`` activations of one layer.
-    scale
-        As in :func:`separation`. With ``"raw"`` it is the others' summed difference.
+    Args:
+        artifact, natural: `(pairs, hidden)` activations of one layer.
+        scale: as in `separation`. With `"raw"` it is the others' summed difference.
 
-    Returns
-    -------
-    float64 ``(pairs, hidden)``: row i is w_i = Σ_{j≠i} δ_j / s²_{−i}, not normalised.
+    Returns:
+        float64 `(pairs, hidden)`: row i is w_i = Σ_{j≠i} δ_j / s²_{−i}, not normalised.
     """
     delta, middle = halves(artifact, natural)
     return (delta.sum(axis=0) - delta) * inverse_variances(delta, middle, scale).fold

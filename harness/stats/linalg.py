@@ -11,7 +11,7 @@ MIN_ROWS = 8
 
 
 def product(a: FloatArray, b: FloatArray) -> FloatArray:
-    """``a @ b`` in tiles of rows too small for BLAS to spread over threads.
+    """`a @ b` in tiles of rows too small for BLAS to spread over threads.
 
     The products here take microseconds. On a busy machine, or in a container that may use fewer
     cores than it sees, BLAS threads waiting for each other take up to fifty times as long.

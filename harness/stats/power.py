@@ -1,7 +1,7 @@
 """Planning: what n pairs can show, and how many pairs a question needs.
 
 A mean of n held-out differences has standard error about 2/√n in units of d near the null (twice
-the naive variance, see ``intervals``), so the smallest effect that a one-sided sign-flip test
+the naive variance, see `intervals`), so the smallest effect that a one-sided sign-flip test
 finds with the wanted power is 2(z_{1−α/m} + z_power)/√n for m independent layers.
 """
 
@@ -18,26 +18,19 @@ from harness.stats.separation import Separation
 def smallest_detectable_effect(
     n_pairs: int, *, layers: float = 1, power: float = 0.8, alpha: float = ALPHA
 ) -> float:
-    """Smallest true held-out d that is found with probability ``power``.
+    """Smallest true held-out d that is found with probability `power`.
 
-    Parameters
-    ----------
-    n_pairs
-        Number of pairs, at least 8.
-    layers
-        Effective number of independent layers in the family (:attr:`Separation.effective_layers`
-        of an earlier run; the plain number of layers is the cautious choice).
-    power, alpha
-        Wanted power, and family-wise level of the test.
+    Args:
+        n_pairs: number of pairs, at least 8.
+        layers: effective number of independent layers in the family (`Separation.effective_layers`
+            of an earlier run; the plain number of layers is the cautious choice).
+        power, alpha: wanted power, and family-wise level of the test.
 
-    Returns
-    -------
-    d, in standard deviations of the scores.
+    Returns:
+        d, in standard deviations of the scores.
 
-    Raises
-    ------
-    ValueError
-        An argument out of range.
+    Raises:
+        ValueError: an argument out of range.
     """
     if n_pairs < MIN_PAIRS:
         raise ValueError(f"n_pairs must be at least {MIN_PAIRS}, not {n_pairs}")
@@ -47,9 +40,9 @@ def smallest_detectable_effect(
 def pairs_needed(
     effect: float, *, layers: float = 1, power: float = 0.8, alpha: float = ALPHA
 ) -> int:
-    """Fewest pairs with which a true held-out d of ``effect`` is found.
+    """Fewest pairs with which a true held-out d of `effect` is found.
 
-    The inverse of :func:`smallest_detectable_effect`, with the same parameters; ``effect`` must
+    The inverse of `smallest_detectable_effect`, with the same parameters; `effect` must
     be positive.
     """
     if not effect > 0:
@@ -58,15 +51,14 @@ def pairs_needed(
 
 
 def pairs_to_decide(result: Separation, threshold: float) -> float:
-    """Pairs with which the interval of d would clear ``threshold``, if d stayed where it is.
+    """Pairs with which the interval of d would clear `threshold`, if d stayed where it is.
 
     Intervals shrink as 1/√n. Infinite where d is not defined or equals the threshold,
     as far as one can tell.
 
-    Returns
-    -------
-    A whole number of pairs as float; more than ``result.n_pairs`` wherever the interval
-    straddles the threshold now.
+    Returns:
+        A whole number of pairs as float; more than `result.n_pairs` wherever the interval straddles
+        the threshold now.
     """
     low, high = result.d_interval
     gap = abs(result.d - threshold)

@@ -18,18 +18,14 @@ from harness.stats.resample import SMALL_NORM
 class PairQuality:
     """How well one layer's pairs agree on a direction.
 
-    Attributes
-    ----------
-    cosines
-        Of each pair's difference with the direction of all the others, in the scaled space;
-        zero where either vanishes.
-    mean_cosine
-        Their mean.
-    disagreeing
-        Pairs whose cosine is negative, worst first.
-    top_dimensions, top_share
-        The dimensions that hold most of Σ‖δ‖² in raw units, largest first, and their share of
-        it: near 1 where a few massive activations rule the raw geometry.
+    Attributes:
+        cosines: of each pair's difference with the direction of all the others, in the scaled
+            space; zero where either vanishes.
+        mean_cosine: their mean.
+        disagreeing: pairs whose cosine is negative, worst first.
+        top_dimensions, top_share: the dimensions that hold most of Σ‖δ‖² in raw units, largest
+            first, and their share of it: near 1 where a few massive activations rule the raw
+            geometry.
     """
 
     cosines: tuple[float, ...]
@@ -44,17 +40,12 @@ def pair_quality(
 ) -> list[PairQuality]:
     """Agreement of the pairs with each other, and dominance of single dimensions.
 
-    Parameters
-    ----------
-    artifact, natural, scale
-        As in :func:`separation`.
-    top
-        Number of dimensions in ``top_dimensions``.
+    Args:
+        artifact, natural, scale: as in `separation`.
+        top: number of dimensions in `top_dimensions`.
 
-    Raises
-    ------
-    ValueError
-        Shapes do not match, non-finite values, or ``top`` below 1.
+    Raises:
+        ValueError: shapes do not match, non-finite values, or `top` below 1.
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, not {top}")
@@ -84,22 +75,19 @@ def _quality(
 
 
 def debiased_cka(x: Layers, y: Layers) -> FloatArray:
-    """Debiased linear CKA between all layers of ``x`` and all layers of ``y``.
+    """Debiased linear CKA between all layers of `x` and all layers of `y`.
 
     Similarity of two representations of the same prompts up to rotation and scale; expected to
     be 0 between unrelated ones, 1 between equal ones, and not inflated where there are fewer
     prompts than dimensions (Kornblith et al. 2019, with the unbiased HSIC of Song et al. 2012).
 
-    Parameters
-    ----------
-    x, y
-        ``(layers, prompts, hidden)``, or sequences of ``(prompts, hidden_l)``; widths and depths
-        may differ, prompts must be the same, at least 4. For both arms, concatenate them along
-        the prompts.
+    Args:
+        x, y: `(layers, prompts, hidden)`, or sequences of `(prompts, hidden_l)`; widths and depths
+            may differ, prompts must be the same, at least 4. For both arms, concatenate them along
+            the prompts.
 
-    Returns
-    -------
-    float64 ``(layers of x, layers of y)``; NaN where a representation does not vary.
+    Returns:
+        float64 `(layers of x, layers of y)`; NaN where a representation does not vary.
     """
     forms = [
         np.stack([_prompt_gram(layer).ravel() for layer in as_layers(name, values)])
@@ -125,16 +113,12 @@ def _prompt_gram(layer: NDArray[np.floating]) -> FloatArray:
 class DirectionDrift:
     """Cosine between two versions' directions, corrected for the noise in both.
 
-    Attributes
-    ----------
-    cosine
-        Σ_{i≠j} δ^A_i·δ^B_j over the root of the same sums within A and within B: unlike the
-        plain cosine of two noisy means it does not shrink with the hidden size. It may exceed 1,
-        and is NaN where a version has no direction to speak of.
-    interval, se
-        Jackknife over pairs.
-    n_pairs
-        Distinct pairs used.
+    Attributes:
+        cosine: Σ_{i≠j} δ^A_i·δ^B_j over the root of the same sums within A and within B: unlike the
+            plain cosine of two noisy means it does not shrink with the hidden size. It may exceed
+            1, and is NaN where a version has no direction to speak of.
+        interval, se: jackknife over pairs.
+        n_pairs: distinct pairs used.
     """
 
     cosine: float
@@ -154,20 +138,14 @@ def direction_drift(
 ) -> list[DirectionDrift]:
     """How far the direction of separation turned between two versions, layer by layer.
 
-    Parameters
-    ----------
-    artifact_a, natural_a, artifact_b, natural_b
-        As in :func:`compare`, with equal depths and widths.
-    scale
-        ``"sd"`` measures angles with each dimension divided by its standard deviation over both
-        versions; ``"raw"`` in raw units.
-    level
-        Nominal coverage of the interval.
+    Args:
+        artifact_a, natural_a, artifact_b, natural_b: as in `compare`, with equal depths and widths.
+        scale: `"sd"` measures angles with each dimension divided by its standard deviation over
+            both versions; `"raw"` in raw units.
+        level: nominal coverage of the interval.
 
-    Raises
-    ------
-    ValueError
-        Shapes do not match, non-finite values, or fewer than 8 distinct pairs.
+    Raises:
+        ValueError: shapes do not match, non-finite values, or fewer than 8 distinct pairs.
     """
     check_level(level)
     a, b = matched_layers(artifact_a, natural_a, "_a"), matched_layers(artifact_b, natural_b, "_b")
@@ -201,7 +179,7 @@ def _drift(
 
 
 def _leave_outs(products: FloatArray) -> FloatArray:
-    """Mean off-diagonal product: with all pairs, then without each in turn; ``(n + 1,)``."""
+    """Mean off-diagonal product: with all pairs, then without each in turn; `(n + 1,)`."""
     n = len(products)
     off = products - np.diag(np.diagonal(products))
     total = off.sum()

@@ -32,16 +32,13 @@ Signs = NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Held-out scores of one layer; arrays ``(..., scored pairs)``, leading axes replicates.
+    """Held-out scores of one layer; arrays `(..., scored pairs)`, leading axes replicates.
 
-    Attributes
-    ----------
-    difference
-        D_i = w_i·(artifact_i − natural_i), in units of the unit direction's global scale.
-    midpoint
-        R_i = w_i·m_i, the pair's mean relative to the mean over all pairs.
-    norm
-        N_i, the squared norm of w_i in the global scale.
+    Attributes:
+        difference: D_i = w_i·(artifact_i − natural_i), in units of the unit direction's global
+            scale.
+        midpoint: R_i = w_i·m_i, the pair's mean relative to the mean over all pairs.
+        norm: N_i, the squared norm of w_i in the global scale.
     """
 
     difference: FloatArray
@@ -56,7 +53,7 @@ class HeldOut:
 
 
 class Null(NamedTuple):
-    """Statistics under sign flips, ``(flips,)`` each: d_z, d_s, and the mean difference and the
+    """Statistics under sign flips, `(flips,)` each: d_z, d_s, and the mean difference and the
     pooled standard deviation of scores along directions that are not cut to unit length."""
 
     d_z: FloatArray
@@ -66,10 +63,10 @@ class Null(NamedTuple):
 
 
 def sign_flips(n_pairs: int, count: int, rng: np.random.Generator) -> Signs:
-    """Patterns of flips, ``(count, n_pairs)`` of ±1 as int8; row 0 is the identity.
+    """Patterns of flips, `(count, n_pairs)` of ±1 as int8; row 0 is the identity.
 
     A pattern and its opposite give the same statistic. If all 2^(n−1) different ones are no
-    more than ``count`` they are enumerated, and the test is exact.
+    more than `count` they are enumerated, and the test is exact.
     """
     if 2 ** (n_pairs - 1) <= count:
         index = np.arange(2 ** (n_pairs - 1))[:, None]
@@ -87,13 +84,10 @@ class Flipper:
     BLAS, its threads) cannot change a bit of the result; the rounding is no larger than that of
     an ordinary sum.
 
-    Parameters
-    ----------
-    layer
-        Kernels of the layer.
-    rows
-        Pairs that are scored, by default all: ``layer.difference`` and ``layer.midpoint`` have
-        one row for each.
+    Args:
+        layer: kernels of the layer.
+        rows: pairs that are scored, by default all: `layer.difference` and `layer.midpoint` have
+            one row for each.
     """
 
     def __init__(self, layer: Kernels, rows: NDArray[np.intp] | None = None) -> None:
@@ -105,7 +99,7 @@ class Flipper:
         self._floor = SMALL_NORM * own.sum()
 
     def held_out(self, signs: Signs) -> HeldOut:
-        """Scores for each row of ``signs`` ``(flips, n)``; arrays ``(flips, scored pairs)``."""
+        """Scores for each row of `signs` `(flips, n)`; arrays `(flips, scored pairs)`."""
         flips = signs.astype(np.float64)
         k = len(self.rows)
         sums = product(flips, self.kernel_rows.T)
@@ -116,13 +110,13 @@ class Flipper:
         return HeldOut(flips[:, self.rows] * difference / root, midpoint / root, norm)
 
     def observed(self) -> HeldOut:
-        """Scores of the data as they are; arrays ``(scored pairs,)``."""
+        """Scores of the data as they are; arrays `(scored pairs,)`."""
         identity = np.ones((1, self.kernel_rows.shape[1]), dtype=np.int8)
         once = self.held_out(identity)
         return HeldOut(once.difference[0], once.midpoint[0], once.norm[0])
 
     def null(self, signs: Signs, *, chunk: int = CHUNK) -> Null:
-        """Statistics for each row of ``signs``, in chunks that fit a cache."""
+        """Statistics for each row of `signs`, in chunks that fit a cache."""
         d_z, d_s, drift, spread = (np.empty(len(signs)) for _ in range(4))
         for start in range(0, len(signs), chunk):
             part = slice(start, start + chunk)
@@ -139,15 +133,13 @@ class Flipper:
 def p_values(statistics: FloatArray) -> tuple[FloatArray, FloatArray]:
     """One-sided p per member of a family, and family-wise by single-step maxT.
 
-    Parameters
-    ----------
-    statistics
-        ``(family, flips)``; column 0 is the data's own, and the flips are the same throughout.
+    Args:
+        statistics: `(family, flips)`; column 0 is the data's own, and the flips are the same
+            throughout.
 
-    Returns
-    -------
-    p and adjusted p, ``(family,)`` each: the share of flips whose statistic, or whose largest
-    statistic in the family, is no smaller than the data's.
+    Returns:
+        p and adjusted p, `(family,)` each: the share of flips whose statistic, or whose largest
+        statistic in the family, is no smaller than the data's.
     """
     observed = statistics[:, :1] - TIE
     largest = statistics.max(axis=0)

@@ -27,17 +27,13 @@ MIN_CATEGORY = 3
 class CategoryTransfer:
     """One category scored along a direction learnt on all the others.
 
-    Attributes
-    ----------
-    category
-        The category that was left out.
-    d, accuracy
-        Hedges' d and accuracy of its pairs.
-    d_interval
-        Interval of d for fresh pairs of this category along the same direction: the direction
-        has not seen them, so a jackknife (Efron & Stein 1981) with t quantiles is enough.
-    n_pairs
-        Its number of pairs.
+    Attributes:
+        category: the category that was left out.
+        d, accuracy: Hedges' d and accuracy of its pairs.
+        d_interval: interval of d for fresh pairs of this category along the same direction: the
+            direction has not seen them, so a jackknife (Efron & Stein 1981) with t quantiles is
+            enough.
+        n_pairs: its number of pairs.
     """
 
     category: Hashable
@@ -57,24 +53,17 @@ def leave_one_category_out(
 ) -> list[list[CategoryTransfer]]:
     """Score every category along the direction that the other categories give.
 
-    Parameters
-    ----------
-    artifact, natural, scale
-        As in :func:`separation`.
-    categories
-        Category of each pair.
-    level
-        Nominal coverage of the intervals.
+    Args:
+        artifact, natural, scale: as in `separation`.
+        categories: category of each pair.
+        level: nominal coverage of the intervals.
 
-    Returns
-    -------
-    For each layer, one :class:`CategoryTransfer` per category, in order of first appearance.
-    Categories with fewer than 3 pairs, or with fewer than 8 pairs outside them, are left out.
+    Returns:
+        For each layer, one `CategoryTransfer` per category, in order of first appearance.
+        Categories with fewer than 3 pairs, or with fewer than 8 pairs outside them, are left out.
 
-    Raises
-    ------
-    ValueError
-        Shapes do not match, non-finite values, or not one category per pair.
+    Raises:
+        ValueError: shapes do not match, non-finite values, or not one category per pair.
     """
     check_level(level)
     layers = matched_layers(artifact, natural)
@@ -129,20 +118,13 @@ def _transfer(
 class StepSeparation:
     """Separation at one generated token, along the directions of the whole response.
 
-    Attributes
-    ----------
-    step
-        Index of the token, from 0.
-    d, d_z, accuracy
-        As in :class:`Separation`, over the pairs that have this token in both arms.
-    p_value, p_adjusted
-        One-sided sign-flip p, and family-wise over the steps (maxT).
-    null_quantile_95
-        95% quantile of d under the flips.
-    n_pairs
-        Pairs that have this token in both arms.
-    p_se, p_adjusted_se
-        Monte Carlo standard errors of the two p-values, as in :class:`Separation`.
+    Attributes:
+        step: index of the token, from 0.
+        d, d_z, accuracy: as in `Separation`, over the pairs that have this token in both arms.
+        p_value, p_adjusted: one-sided sign-flip p, and family-wise over the steps (maxT).
+        null_quantile_95: 95% quantile of d under the flips.
+        n_pairs: pairs that have this token in both arms.
+        p_se, p_adjusted_se: Monte Carlo standard errors of the two p-values, as in `Separation`.
     """
 
     step: int
@@ -169,22 +151,17 @@ def step_curve(
     """Separation of one layer token by token.
 
     Each pair's step-t vectors are scored along the direction that the other pairs' averages
-    give, and under every flip the directions are refitted, as in :func:`separation`.
+    give, and under every flip the directions are refitted, as in `separation`.
 
-    Parameters
-    ----------
-    artifact, natural
-        Per pair, one ``(tokens_i, hidden)`` array; the arms' numbers of tokens may differ.
-    scale, permutations, seed
-        As in :func:`separation`; at least one flip.
-    min_share
-        Steps that fewer than this share of the pairs have in both arms are left out.
+    Args:
+        artifact, natural: per pair, one `(tokens_i, hidden)` array; the arms' numbers of tokens may
+            differ.
+        scale, permutations, seed: as in `separation`; at least one flip.
+        min_share: steps that fewer than this share of the pairs have in both arms are left out.
 
-    Raises
-    ------
-    ValueError
-        Shapes do not match, a pair without tokens, non-finite values, fewer than 8 pairs,
-        ``permutations`` or ``min_share`` out of range.
+    Raises:
+        ValueError: shapes do not match, a pair without tokens, non-finite values, fewer than 8
+            pairs, `permutations` or `min_share` out of range.
     """
     means = pair_means(artifact, natural)
     n = len(means[0])

@@ -46,37 +46,32 @@ from harness.stats.resample import (
 class Separation:
     """Separation of the two arms in one layer, measured on held-out pairs.
 
-    Attributes
-    ----------
-    d, d_interval, d_se
-        Hedges' d of the held-out scores (standard deviations), its interval and standard error.
-        The interval is for d on fresh pairs of this population along the directions fitted here.
-    analytic_interval
-        The same interval from the closed form; equal to ``d_interval`` without a bootstrap.
-    d_s, d_z
-        d without the small-sample correction; mean over standard deviation of the paired
-        differences, which is the test statistic.
-    accuracy, accuracy_interval
-        Share of prompts on their own side of the training midpoint, and its interval.
-    paired_accuracy, auroc
-        Share of pairs in the right order; probability that any artifact prompt outscores any
-        natural one (descriptive, no interval).
-    p_value, p_adjusted, p_se
-        One-sided sign-flip p of this layer; family-wise over all layers of the call (maxT);
-        Monte Carlo standard error of ``p_value``, zero if all flips were enumerated.
-    null_mean, null_mean_se, null_quantile_95
-        Of d under shuffled labels: mean, taken before d is divided by its spread (which depends
-        on the flip), its Monte Carlo standard error, and the 95% quantile.
-    effective_layers
-        Number of independent layers that would need the same family-wise correction.
-    n_pairs, pairs
-        Distinct pairs used, and their indices in the input.
-    scores_artifact, scores_natural
-        Held-out scores of those pairs, zero at the training midpoint.
-    p_adjusted_se, d_interval_se
-        Monte Carlo standard errors of ``p_adjusted`` and of either end of ``d_interval``: what
-        another seed would change. Zero where nothing was drawn at random; NaN in results that
-        were saved before they were estimated.
+    Attributes:
+        d, d_interval, d_se: Hedges' d of the held-out scores (standard deviations), its interval
+            and standard error. The interval is for d on fresh pairs of this population along the
+            directions fitted here.
+        analytic_interval: the same interval from the closed form; equal to `d_interval` without a
+            bootstrap.
+        d_s, d_z: d without the small-sample correction; mean over standard deviation of the paired
+            differences, which is the test statistic.
+        accuracy, accuracy_interval: share of prompts on their own side of the training midpoint,
+            and its interval.
+        paired_accuracy, auroc: share of pairs in the right order; probability that any artifact
+            prompt outscores any natural one (descriptive, no interval).
+        p_value, p_adjusted, p_se: one-sided sign-flip p of this layer; family-wise over all layers
+            of the call (maxT); Monte Carlo standard error of `p_value`, zero if all flips were
+            enumerated.
+        null_mean, null_mean_se, null_quantile_95: of d under shuffled labels: mean, taken before d
+            is divided by its spread (which depends on the flip), its Monte Carlo standard error,
+            and the 95% quantile.
+        effective_layers: number of independent layers that would need the same family-wise
+            correction.
+        n_pairs, pairs: distinct pairs used, and their indices in the input.
+        scores_artifact, scores_natural: held-out scores of those pairs, zero at the training
+            midpoint.
+        p_adjusted_se, d_interval_se: Monte Carlo standard errors of `p_adjusted` and of either end
+            of `d_interval`: what another seed would change. Zero where nothing was drawn at random;
+            NaN in results that were saved before they were estimated.
     """
 
     d: float
@@ -119,41 +114,30 @@ def separation(
     """Measure the separation of matched pairs in every layer.
 
     Each pair is scored along a direction learnt from all the *other* pairs, so that nothing is
-    found in noise. The method and its measured error rates are in ``docs/statistics.md`` and
-    ``docs/calibration.md``.
+    found in noise. The method and its measured error rates are in `docs/statistics.md` and
+    `docs/calibration.md`.
 
-    Parameters
-    ----------
-    artifact, natural
-        Activations averaged to one vector per prompt: ``(layers, pairs, hidden)`` arrays, or
-        sequences of ``(pairs, hidden_l)`` arrays where widths differ (layers and sites of one
-        run). Any real dtype; the work is done in float64. Row i of both is pair i.
-    scale
-        ``"sd"`` divides each dimension by its training variance; ``"raw"`` does not.
-    permutations
-        Sign flips, the identity included; where 2^(n−1) is no more, all are enumerated. 0 leaves
-        every p-value and null figure NaN.
-    bootstrap
-        Multiplier replicates for ``d_interval``; 0 gives the analytic interval.
-    level
-        Nominal coverage of the intervals.
-    seed
-        The same seed gives the same results to the last bit.
-    collapse_duplicates
-        Count pairs that are identical in both arms in every layer once. Turn it off only where
-        equal values are no sign of equal prompts (a single feature such as length).
-    progress
-        Wraps the iteration over layers, for example ``tqdm``.
+    Args:
+        artifact, natural: activations averaged to one vector per prompt: `(layers, pairs, hidden)`
+            arrays, or sequences of `(pairs, hidden_l)` arrays where widths differ (layers and sites
+            of one run). Any real dtype; the work is done in float64. Row i of both is pair i.
+        scale: `"sd"` divides each dimension by its training variance; `"raw"` does not.
+        permutations: sign flips, the identity included; where 2^(n−1) is no more, all are
+            enumerated. 0 leaves every p-value and null figure NaN.
+        bootstrap: multiplier replicates for `d_interval`; 0 gives the analytic interval.
+        level: nominal coverage of the intervals.
+        seed: the same seed gives the same results to the last bit.
+        collapse_duplicates: count pairs that are identical in both arms in every layer once. Turn
+            it off only where equal values are no sign of equal prompts (a single feature such as
+            length).
+        progress: wraps the iteration over layers, for example `tqdm`.
 
-    Returns
-    -------
-    One :class:`Separation` per layer, in order.
+    Returns:
+        One `Separation` per layer, in order.
 
-    Raises
-    ------
-    ValueError
-        Wrong shapes or settings, NaN or infinity (drop with :func:`finite_pairs`), or fewer
-        than 8 distinct pairs. 8 to 19 pairs give a ``UserWarning``.
+    Raises:
+        ValueError: wrong shapes or settings, NaN or infinity (drop with `finite_pairs`), or fewer
+            than 8 distinct pairs. 8 to 19 pairs give a `UserWarning`.
     """
     _check_settings(permutations, bootstrap, level)
     layers = matched_layers(artifact, natural)
@@ -212,7 +196,7 @@ def _flipped(
 def _estimates(
     held: HeldOut, expansion: Expansion, multipliers: FloatArray, level: float
 ) -> dict[str, Any]:
-    """The fields of :class:`Separation` that take no flips.
+    """The fields of `Separation` that take no flips.
 
     The expansion, as large as the pairs' number squared, need not outlive its layer.
     """

@@ -1,6 +1,6 @@
 """Features of the text alone: what separates the arms without looking at the model.
 
-Each function gives one layer of features for :func:`separation` and :func:`compare`, so that a
+Each function gives one layer of features for `separation` and `compare`, so that a
 model's d stands beside the d that the words or their number give by themselves.
 """
 
@@ -21,20 +21,15 @@ def bag_of_tokens(artifact: Texts, natural: Texts) -> tuple[FloatArray, FloatArr
     Rows sum to one. The expected share of a token does not depend on how long the text is, as
     counts and unit-length vectors would, so length does not leak in.
 
-    Parameters
-    ----------
-    artifact, natural
-        Per pair, the tokens of the prompt or of the response (ids or words).
+    Args:
+        artifact, natural: per pair, the tokens of the prompt or of the response (ids or words).
 
-    Returns
-    -------
-    Two float64 arrays ``(1, pairs, vocabulary)``; the vocabulary is every token of either arm,
-    in order of first appearance. An empty text is a row of zeros.
+    Returns:
+        Two float64 arrays `(1, pairs, vocabulary)`; the vocabulary is every token of either arm, in
+        order of first appearance. An empty text is a row of zeros.
 
-    Raises
-    ------
-    ValueError
-        The arms have different numbers of texts, or no text has any token.
+    Raises:
+        ValueError: the arms have different numbers of texts, or no text has any token.
     """
     _check_texts(artifact, natural)
     vocabulary: dict[Hashable, int] = {}
@@ -49,21 +44,16 @@ def bag_of_tokens(artifact: Texts, natural: Texts) -> tuple[FloatArray, FloatArr
 def text_lengths(artifact: Texts, natural: Texts) -> tuple[FloatArray, FloatArray]:
     """Number of tokens of every text, as a single feature.
 
-    Equal lengths do not mean equal pairs: pass ``collapse_duplicates=False`` on.
+    Equal lengths do not mean equal pairs: pass `collapse_duplicates=False` on.
 
-    Parameters
-    ----------
-    artifact, natural
-        Per pair, the tokens of the prompt or of the response.
+    Args:
+        artifact, natural: per pair, the tokens of the prompt or of the response.
 
-    Returns
-    -------
-    Two float64 arrays ``(1, pairs, 1)``, in tokens.
+    Returns:
+        Two float64 arrays `(1, pairs, 1)`, in tokens.
 
-    Raises
-    ------
-    ValueError
-        The arms have different numbers of texts.
+    Raises:
+        ValueError: the arms have different numbers of texts.
     """
     _check_texts(artifact, natural)
     a, b = (

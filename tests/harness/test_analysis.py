@@ -12,8 +12,10 @@ from harness.data.pairs import parse_pairs
 from harness.settings import AnalysisSettings
 from harness.stats import in_sample_separation, separation
 from tests.support.builders import (
+    analysis_of,
     document,
     entry,
+    layer_result,
     noise,
     parsed,
     planted,
@@ -184,6 +186,15 @@ class TestPlace:
     def test_ids(self, tmp_path):
         found = analysed(tmp_path, noise(13), layers=(3, 12))
         assert [result.id for result in found.values()] == ["layer_3-mlp_out", "layer_12-mlp_out"]
+
+
+class TestShort:
+    def test_repr(self):
+        found = analysis_of(layer_result(0, d=0.02), layer_result(1, d=4.1), layer_result(2, d=1.0))
+        assert repr(found) == "Analysis(3 layers and sites, 8 pairs, d 0.02 to 4.10)"
+
+    def test_repr_of_what_is_not_defined(self):
+        assert repr(analysis_of(layer_result(d=np.nan))) == "Analysis(1 layer and site, 8 pairs)"
 
 
 class TestOrder:

@@ -11,14 +11,12 @@ from harness.analysis.verdict import (
     CheckFailedError,
     above_chance,
     companion_separates,
-    decimal,
     effect_size,
-    interval,
     overall,
-    p_value,
     shuffled_labels,
     significant,
 )
+from harness.analysis.words import decimal, interval, p_value
 from harness.settings import Criteria
 from harness.stats import separation
 from tests.support.arrays import pairs
@@ -142,7 +140,7 @@ def ends(low, high, se):
 class TestMonteCarloError:
     """Verdicts that another seed could turn."""
 
-    SAID = "another --stats-seed could give another verdict; more --replicates settle it"
+    SAID = "another seed of the resampling could give another verdict; more replicates settle it"
 
     @pytest.mark.parametrize(
         ("verdict", "margin"),

@@ -1,0 +1,22 @@
+"""Figures as text, the same in checks, tables and the page."""
+
+
+def decimal(value: float) -> str:
+    """Two decimals, and no "-0.00"."""
+    return "0.00" if abs(value) < 0.005 else f"{value:.2f}"
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    """Both ends in brackets, two decimals each."""
+    return f"[{decimal(bounds[0])}, {decimal(bounds[1])}]"
+
+
+def p_value(p: float) -> str:
+    """Four decimals, or the power of ten where they would all be zero."""
+    return f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
+
+
+def error(se: float) -> str:
+    """A Monte Carlo error, to stand behind its figure; empty where there is none or it isn't
+    known."""
+    return f" ± {se:.1g}" if se > 0 else ""
