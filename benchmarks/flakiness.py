@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import harness
-from benchmarks.calibration import OTHER_SEEDS, split_page
+from benchmarks.calibration.page import OTHER_SEEDS, split_page
 from harness.analysis.layers import Analysis, LayerResult
 from harness.analysis.verdict import (
     CLOSE,

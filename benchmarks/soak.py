@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.calibration import machine
+from benchmarks.calibration.page import machine
 from fixtures.corpus import scenarios
 from harness import experiment as run
 from harness.analysis import layers as analysis

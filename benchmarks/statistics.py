@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import permutation_test
 
-from benchmarks.calibration import machine
+from benchmarks.calibration.page import machine
+from benchmarks.calibration.reference import flipped, refit
 from harness.stats import separation
 from harness.stats.kernels import halves, inverse_variances, kernels
 from harness.stats.resample import Flipper, sign_flips
-from tests.stats.reference import flipped, refit
 
 Array = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.calibration import OTHER_SEEDS, split_page
+from benchmarks.calibration.page import OTHER_SEEDS, split_page
 from benchmarks.flakiness import JUDGES, Found, judged, markdown, with_seeds
 from harness.analysis.layers import analyze
 from harness.settings import AnalysisSettings
