@@ -1,24 +1,23 @@
-"""Measure the error rates of ``harness.stats`` by simulation.
+"""Measure the error rates of `harness.stats` by simulation.
 
     python -m benchmarks.calibration            a quarter of an hour; rewrites docs/calibration.md
     python -m benchmarks.calibration --quick    under three minutes; prints only
 
 Every table carries Monte Carlo standard errors, and the required range where there is one. The
-exit status is 1 if a required figure is missed (with ``--quick``: by more than 4 standard errors).
+exit status is 1 if a required figure is missed (with `--quick`: by more than 4 standard errors).
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
-from benchmarks.calibration.page import draw, draw_noise, report, split_page
+from benchmarks.calibration.page import OTHER_SEEDS, draw, draw_noise, report
 from benchmarks.calibration.tables import TABLES
+from benchmarks.page import command_line, split
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("calibration", __doc__)
     parser.add_argument("--quick", action="store_true", help="few runs; print and write nothing")
     parser.add_argument("--runs", type=int, help="runs per setting (default 1000, quick 50)")
     parser.add_argument("--output", type=Path, default=Path("docs"), help="default: %(default)s")
@@ -35,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.quick:
         options.output.mkdir(parents=True, exist_ok=True)
         page = options.output / "calibration.md"
-        page.write_text(report(tables, runs, seconds) + split_page(page)[1], encoding="utf-8")
+        text = report(tables, runs, seconds) + split(page, OTHER_SEEDS)[1]
+        page.write_text(text, encoding="utf-8")
         draw(tables, options.output / "img" / "calibration.svg")
         draw_noise(options.output / "img" / "noise.svg")
 

@@ -1,10 +1,17 @@
 """Measured figures, what is required of them, and the tables that they stand in."""
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import wraps
+from itertools import chain
+from typing import ParamSpec
 
 import numpy as np
+
+from benchmarks.page import table
+
+Setting = ParamSpec("Setting")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Figure:
     required: Range | None = None
 
     def reached(self, tolerance: float = 0.0) -> bool:
+        """Whether the value lies in the required range, widened by `tolerance` of its errors."""
         if self.required is None:
             return True
         slack = tolerance * self.error
@@ -52,18 +60,16 @@ class Table:
     rows: dict[str, dict[str, Figure]]
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
+        """Every figure, under the names of its table, its row and its column."""
         for setting, row in self.rows.items():
             for name, figure in row.items():
                 yield f"{self.title}: {setting}, {name}", figure
 
     def markdown(self) -> str:
-        names = list(dict.fromkeys(name for row in self.rows.values() for name in row))
-        lines = [f"## {self.title}", "", self.note, ""]
-        lines.append("| " + " | ".join(["setting", *names]) + " |")
-        lines.append("|---" * (len(names) + 1) + "|")
-        for setting, row in self.rows.items():
-            cells = [str(row[name]) if name in row else "" for name in names]
-            lines.append("| " + " | ".join([setting, *cells]) + " |")
+        """Title, note, table and what was required, as a section of a page."""
+        names = list(dict.fromkeys(chain.from_iterable(self.rows.values())))
+        rows = [[label, *(row.get(n, "") for n in names)] for label, row in self.rows.items()]
+        parts = [f"## {self.title}", self.note, table(["setting", *names], rows)]
         required = {
             f"{name} {figure.required}"
             for row in self.rows.values()
@@ -71,22 +77,23 @@ class Table:
             if figure.required is not None
         }
         if required:
-            lines += ["", f"Required (✓ reached, ✗ missed): {'; '.join(sorted(required))}."]
-        return "\n".join(lines) + "\n"
+            parts.append(f"Required (✓ reached, ✗ missed): {'; '.join(sorted(required))}.")
+        return "\n\n".join(parts) + "\n"
 
 
-@dataclass
+Run = dict[str, float | bool]
+"""What one simulated run gives, by name."""
+
+
+@dataclass(frozen=True)
 class Runs:
-    """Results of one simulated setting, one value per run, by name."""
+    """All runs of one simulated setting."""
 
-    results: dict[str, list[float | bool]] = field(default_factory=dict)
-
-    def add(self, **figures: float | bool) -> None:
-        for name, value in figures.items():
-            self.results.setdefault(name, []).append(value)
+    runs: list[Run]
 
     def figure(self, name: str, required: Range | None = None) -> Figure:
-        values = np.array(self.results[name])
+        """Mean over the runs, a share where the values are true or false, and its error."""
+        values = np.array([run[name] for run in self.runs])
         spread = values.astype(float).std(ddof=1)
         if values.dtype == bool:  # a share has an error even where all runs agree
             share = (values.sum() + 2) / (len(values) + 4)
@@ -94,8 +101,18 @@ class Runs:
         return Figure(float(values.mean()), float(spread / np.sqrt(len(values))), required)
 
 
+def gathered(experiment: Callable[Setting, Iterator[Run]]) -> Callable[Setting, Runs]:
+    """The experiment with all of its runs in one `Runs`."""
+
+    @wraps(experiment)
+    def whole(*arguments: Setting.args, **named: Setting.kwargs) -> Runs:
+        return Runs(list(experiment(*arguments, **named)))
+
+    return whole
+
+
 def generators(runs: int, *setting: object) -> Iterator[tuple[int, np.random.Generator]]:
-    """A generator for each run, independent between settings."""
+    """Number and random generator of each run, independent between settings."""
     entropy = [zlib.crc32(str(part).encode()) for part in setting]
     for run, child in enumerate(np.random.SeedSequence(entropy).spawn(runs)):
         yield run, np.random.default_rng(child)

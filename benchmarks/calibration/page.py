@@ -1,33 +1,25 @@
 """The page on calibration and its figures."""
 
-import os
-import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 
-from benchmarks.calibration.figures import Range, Table
+from benchmarks.calibration.experiments import pooled_scores
+from benchmarks.calibration.figures import Table
 from benchmarks.calibration.populations import ar_tokens
-from benchmarks.calibration.tables import SIZE
+from benchmarks.calibration.tables import COVERAGE, SIZE
+from benchmarks.page import machine
 from harness.stats import in_sample_separation, pair_means, separation
 
-
-def machine() -> str:
-    """Processor, core count, system and library versions."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":", 1)[1].strip() if names else cpu
-    return (
-        f"{cpu} ({os.cpu_count()} cores), {platform.system()}, Python "
-        f"{platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}"
-    )
+#: The page's last section, which `benchmarks.flakiness` measures.
+OTHER_SEEDS = "Other seeds, other verdicts?"
 
 
 def report(tables: list[Table], runs: int, seconds: float) -> str:
+    """The page without its last section."""
     required = [f for table in tables for _, f in table.figures() if f.required is not None]
     reached = sum(f.reached() for f in required)
     head = f"""# Calibration
@@ -39,44 +31,42 @@ section by `python -m benchmarks.flakiness`; do not edit by hand. What the metho
 {reached} of {len(required)} required figures are reached; a miss is explained at its table. Each
 figure is a mean over {runs} simulated runs, {4 * runs} where the requirement lies close to the
 nominal value; ± is one Monte Carlo standard error. Measured in {seconds / 60:.0f} minutes of
-processor time on {machine()}.
+processor time on {machine("NumPy", "SciPy")}.
 
 ![Type-I error and coverage](img/calibration.svg)
 """
     return "\n".join([head, *(table.markdown() for table in tables)])
 
 
-# The page's last section, which another program measures.
-OTHER_SEEDS = "Other seeds, other verdicts?"
+@contextmanager
+def picture(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+    """Two axes beside each other, `size` inches together, written to an SVG file at the end."""
+    import matplotlib.pyplot as plt
 
-
-def split_page(page: Path) -> tuple[str, str]:
-    """What is there of the page, and the section on other seeds; empty where there is none."""
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
-    start = text.find(f"\n## {OTHER_SEEDS}\n")
-    return (text, "") if start < 0 else (text[:start], text[start:])
-
-
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "calibration",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
+    style: dict[Any, Any] = {
+        # The same picture gives the same bytes.
+        "svg.hashsalt": "calibration",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with plt.rc_context(style):
+        figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
+        yield axes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
 
 
 def draw(tables: list[Table], path: Path) -> None:
     """Type-I errors and coverages, ours and the usual way's, against what is required."""
-    import matplotlib.pyplot as plt
-
     by_title = {table.title: table.rows for table in tables}
     panels = (
         ("One layer under the null", "type-I error", "pooled t-test rejects", SIZE),
-        ("Coverage of 95% intervals", "d", "percentile bootstrap", Range(0.925, 0.98)),
+        ("Coverage of 95% intervals", "d", "percentile bootstrap", COVERAGE),
     )
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(12, 9), layout="constrained")
+    with picture(path, (12, 9)) as axes:
         for axis, (title, ours, usual, required) in zip(axes, panels, strict=True):
             # Settings that begin with an ellipsis show what goes wrong without a safeguard.
             rows = {name: row for name, row in by_title[title].items() if not name.startswith("…")}
@@ -99,26 +89,18 @@ def draw(tables: list[Table], path: Path) -> None:
             )
         axes[0].set_xlabel("rejections at α = 0.05 (± 2 Monte Carlo errors)")
         axes[1].set_xlabel("coverage of d (± 2 Monte Carlo errors)")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None})
-        plt.close(figure)
 
 
 def draw_noise(path: Path) -> None:
     """One data set without any effect, as the usual way and as held-out scores show it."""
-    import matplotlib.pyplot as plt
-
     artifact, natural = ar_tokens(np.random.default_rng(1), 50, 1152)
-    a, b = np.concatenate(artifact), np.concatenate(natural)
-    gap = a.mean(axis=0) - b.mean(axis=0)
-    unit = gap / np.linalg.norm(gap)
     usual = in_sample_separation(artifact, natural)
     (ours,) = separation(*(arm[None] for arm in pair_means(artifact, natural)))
     panels = (
         (
             "The usual way: the vectors that gave the direction\n"
             f"d = {usual.d:.1f}, accuracy {usual.accuracy:.1%}",
-            (a @ unit, b @ unit),
+            pooled_scores(artifact, natural),
             "1000 + 1000 token vectors",
         ),
         (
@@ -129,8 +111,7 @@ def draw_noise(path: Path) -> None:
             "50 + 50 prompts",
         ),
     )
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    with picture(path, (10, 3.6)) as axes:
         for axis, (title, arms, what) in zip(axes, panels, strict=True):
             bins = np.histogram_bin_edges(np.concatenate(arms), 40 if len(arms[0]) > 100 else 16)
             for scores, name, colour in zip(
@@ -142,6 +123,3 @@ def draw_noise(path: Path) -> None:
             axis.set_yticks([])
             axis.spines["left"].set_visible(False)
             axis.legend(fontsize=9, frameon=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None})
-        plt.close(figure)

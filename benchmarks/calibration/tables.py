@@ -3,22 +3,12 @@
 from functools import partial
 from itertools import product
 
-from benchmarks.calibration.experiments import (
-    FLIPS,
-    categories,
-    coverage,
-    duplicate_size,
-    family,
-    power,
-    size,
-    step_family,
-    token_size,
-    uncut_size,
-    versions,
-)
-from benchmarks.calibration.figures import Figure, Range, Runs, Table, generators
+from benchmarks.calibration import experiments
+from benchmarks.calibration.figures import Figure, Range, Runs, Table
 from benchmarks.calibration.populations import (
     HIDDEN,
+    Population,
+    Tokens,
     ar_tokens,
     drift_and_lengths,
     elementwise_t3,
@@ -30,27 +20,18 @@ from benchmarks.calibration.populations import (
     pair_effects,
     prompt_and_pair_effects,
 )
-from benchmarks.calibration.reference import d_s, flipped, refit
 from harness.stats import smallest_detectable_effect
-from harness.stats.kernels import kernels
-from harness.stats.resample import Flipper, sign_flips
 
 SIZE = Range(0.036, 0.064)
+COVERAGE = Range(0.925, 0.98)
 EFFECTS = (0.0, 1.5, 3.0)
 
 
 def engine_table(runs: int) -> Table:
-    """Largest difference of d from a refit of every direction, observed and flipped."""
     rows = {}
     for name, n, hidden in (("H > n", 20, 300), ("H < n", 40, 10)):
-        errors = []
-        for _, rng in generators(max(2, runs // 100), "engine", name):
-            artifact, natural = massive(hidden).pairs(rng, n, 1.0)
-            signs = sign_flips(n, 20, rng)
-            ours = Flipper(kernels(artifact, natural)).null(signs).d_s
-            for row, d in zip(signs, ours, strict=True):
-                errors.append(abs(d - d_s(*refit(*flipped(artifact, natural, row))[:2])))
-        rows[name] = {"largest difference": Figure(max(errors), 0.0, Range(high=1e-9))}
+        largest = experiments.largest_difference(name, massive(hidden), n, max(2, runs // 100))
+        rows[name] = {"largest difference": Figure(largest, 0.0, Range(high=1e-9))}
     return Table(
         "Kernels against an explicit refit",
         "Largest difference of d, over the data as they are and 19 flips of each simulated set.",
@@ -60,8 +41,9 @@ def engine_table(runs: int) -> Table:
 
 def noise_table(runs: int) -> Table:
     rows = {}
-    for name, tokens in (("independent tokens", independent_tokens), ("AR(0.9) tokens", ar_tokens)):
-        result = token_size(name, partial(tokens, hidden=1152), 50, max(20, runs // 10))
+    for name, law in (("independent tokens", independent_tokens), ("AR(0.9) tokens", ar_tokens)):
+        wide = partial(law, hidden=1152)
+        result = experiments.token_size(name, wide, 50, max(20, runs // 10))
         rows[name] = {
             "pooled d": result.figure("pooled_d"),
             "pooled accuracy": result.figure("pooled_accuracy"),
@@ -81,42 +63,41 @@ def noise_table(runs: int) -> Table:
 
 def size_table(runs: int) -> Table:
     rows: dict[str, dict[str, Figure]] = {}
-    prompts = [gaussian(), massive(), elementwise_t3(), pair_effects()]
-    for population in [*prompts, multivariate_t3(), low_rank()]:
-        required = population.name in {law.name for law in prompts}
-        rows[f"{population.name}, n = 50"] = null_figures(size(population, 50, 4 * runs), required)
-    for n in (20, 100):
-        rows[f"iid normal, n = {n}"] = null_figures(size(gaussian(), n, 4 * runs), n == 100)
-    for hidden in (20, 1152):
-        population = gaussian(hidden)
-        rows[f"{population.name}, n = 50"] = null_figures(size(population, 50, runs), False)
-    tokens = {
-        "independent tokens": independent_tokens,
-        "AR(0.9) tokens": ar_tokens,
-        "prompt and pair effects": prompt_and_pair_effects,
-        "unequal lengths with drift": drift_and_lengths,
-    }
-    for name, law in tokens.items():
-        result = token_size(name, law, 50, 4 * runs if law is ar_tokens else runs)
-        required = law is ar_tokens
+    prompts = [
+        *((law, 50, True) for law in (gaussian(), massive(), elementwise_t3(), pair_effects())),
+        *((law, 50, False) for law in (multivariate_t3(), low_rank())),
+        (gaussian(), 20, False),
+        (gaussian(), 100, True),
+    ]
+    for law, n, required in prompts:
+        result = experiments.size(law, n, 4 * runs)
+        rows[f"{law.name}, n = {n}"] = null_figures(result, required)
+    for law in (gaussian(20), gaussian(1152)):
+        rows[f"{law.name}, n = 50"] = null_figures(experiments.size(law, 50, runs), False)
+    responses: list[tuple[str, Tokens, bool]] = [
+        ("independent tokens", independent_tokens, False),
+        ("AR(0.9) tokens", ar_tokens, True),
+        ("prompt and pair effects", prompt_and_pair_effects, False),
+        ("unequal lengths with drift", drift_and_lengths, False),
+    ]
+    for name, tokens, required in responses:
+        result = experiments.token_size(name, tokens, 50, 4 * runs if required else runs)
         rows[f"{name}, n = 50"] = null_figures(result, required) | {
             "pooled t-test rejects": result.figure("pooled_reject")
         }
-    rows["… averaged without cutting to the shorter"] = {
-        "type-I error": uncut_size(50, runs).figure("reject")
+    spoilt = {
+        "… averaged without cutting to the shorter": experiments.uncut_size(50, runs),
+        "10 duplicates in 40 pairs, collapsed": experiments.duplicate_size(runs, collapse=True),
+        "… counted as 40 pairs": experiments.duplicate_size(runs, collapse=False),
     }
-    rows["10 duplicates in 40 pairs, collapsed"] = {
-        "type-I error": duplicate_size(runs, collapse=True).figure("reject")
-    }
-    rows["… counted as 40 pairs"] = {
-        "type-I error": duplicate_size(runs, collapse=False).figure("reject")
-    }
+    for name, result in spoilt.items():
+        rows[name] = {"type-I error": result.figure("reject")}
     return Table(
         "One layer under the null",
-        f"Rejections of the sign-flip test at α = 0.05 ({FLIPS} flips per run), and means over "
-        f"runs of the held-out estimates; {HIDDEN} dimensions unless said otherwise. *Control* is "
-        "the share of runs in which the mean d of shuffled labels lies within 0.03 + 4 of its "
-        "Monte Carlo errors.",
+        f"Rejections of the sign-flip test at α = 0.05 ({experiments.FLIPS} flips per run), and "
+        f"means over runs of the held-out estimates; {HIDDEN} dimensions unless said otherwise. "
+        "*Control* is the share of runs in which the mean d of shuffled labels lies within 0.03 + "
+        "4 of its Monte Carlo errors.",
         rows,
     )
 
@@ -132,8 +113,8 @@ def null_figures(result: Runs, required: bool) -> dict[str, Figure]:
 
 
 def family_table(runs: int) -> Table:
-    layers = family(50, 4 * runs)
-    steps = step_family(50, runs)
+    layers = experiments.family(50, 4 * runs)
+    steps = experiments.step_family(50, runs)
     return Table(
         "A family of tests under the null",
         "Runs with at least one rejection at α = 0.05: 26 layers, each correlated 0.9 with the one "
@@ -153,7 +134,7 @@ def family_table(runs: int) -> Table:
 
 
 def coverage_table(runs: int) -> Table:
-    usual = (Range(0.925, 0.98), Range(0.93, 0.99))
+    usual = (COVERAGE, Range(0.93, 0.99))
     sizes = (20, 50, 100)
     settings = [
         (gaussian(), sizes, usual),
@@ -167,7 +148,7 @@ def coverage_table(runs: int) -> Table:
     rows = {}
     for population, ns, (d, accuracy) in settings:
         for n, effect in product(ns, EFFECTS):
-            result = coverage(population, n, effect, runs)
+            result = experiments.coverage(population, n, effect, runs)
             rows[f"{population.name}, n = {n}, shift {effect:g}"] = {
                 "true d": result.figure("true_d"),
                 "bias of d": result.figure("bias"),
@@ -193,19 +174,18 @@ def coverage_table(runs: int) -> Table:
 
 
 def power_table(runs: int) -> Table:
-    rows = {}
-    for population in (gaussian(), low_rank()):
-        result = power(population, 50, 0.7, runs)
-        required = Range(0.7) if population.name == "iid normal" else None
-        rows[f"{population.name}, n = 50, d = 0.7"] = {
-            "power": result.figure("reject", required),
-            "mean estimated d": result.figure("d"),
-        }
+    settings: list[tuple[Population, int, float, str, Range | None]] = [
+        (gaussian(), 50, 0.7, "d = 0.7", Range(0.7)),
+        (low_rank(), 50, 0.7, "d = 0.7", None),
+    ]
     for n in (20, 50, 100):
         target = smallest_detectable_effect(n)
-        result = power(gaussian(), n, target, runs)
-        rows[f"iid normal, n = {n}, d = {target:.2f} (smallest detectable)"] = {
-            "power": result.figure("reject"),
+        settings.append((gaussian(), n, target, f"d = {target:.2f} (smallest detectable)", None))
+    rows = {}
+    for population, n, target, name, required in settings:
+        result = experiments.power(population, n, target, runs)
+        rows[f"{population.name}, n = {n}, {name}"] = {
+            "power": result.figure("reject", required),
             "mean estimated d": result.figure("d"),
         }
     return Table(
@@ -219,8 +199,8 @@ def power_table(runs: int) -> Table:
 def version_table(runs: int) -> Table:
     rows = {}
     for d in (0.7, 1.5):
-        same = versions(gaussian(), 50, (d, d), 4 * runs)
-        apart = versions(gaussian(), 50, (d, d + 0.5), runs)
+        same = experiments.versions(gaussian(), 50, (d, d), 4 * runs)
+        apart = experiments.versions(gaussian(), 50, (d, d + 0.5), runs)
         rows[f"d = {d} in both"] = {
             "detected": same.figure("detectable", Range(0.02, 0.065)),
             "called equivalent": same.figure("equivalent"),
@@ -252,8 +232,8 @@ def category_table(runs: int) -> Table:
                 "coverage of its interval": result.figure("coverage"),
             }
             for name, result in (
-                ("one direction for all", categories(50, runs, shared=True)),
-                ("each its own", categories(50, runs, shared=False)),
+                ("one direction for all", experiments.categories(50, runs, shared=True)),
+                ("each its own", experiments.categories(50, runs, shared=False)),
             )
         },
     )
