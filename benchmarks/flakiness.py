@@ -8,7 +8,6 @@ default checks and the controls beside them is judged at every layer with every 
 Markdown; --write puts it into docs/calibration.md.
 """
 
-import argparse
 import math
 import sys
 import tempfile
@@ -18,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 import harness
-from benchmarks.calibration import OTHER_SEEDS, split_page
+from benchmarks.calibration.page import OTHER_SEEDS
+from benchmarks.page import ROOT, command_line, split, table
 from harness.analysis.layers import Analysis, LayerResult
 from harness.analysis.verdict import (
     CLOSE,
@@ -37,7 +36,6 @@ from harness.analysis.verdict import (
 from harness.settings import Criteria
 from harness.stats import separation
 
-ROOT = Path(__file__).parents[1]
 CHECKPOINTS = ("tiny-gemma3-aligned", "tiny-gemma3-base")
 PAGE = ROOT / "docs" / "calibration.md"
 
@@ -95,13 +93,13 @@ def with_seeds(analysis: Analysis, seeds: int) -> Seeds:
 
 def judged(every: Seeds) -> dict[str, dict[str, Found]]:
     """By layer and criterion."""
-    table = {result.id: {name: Found() for name in JUDGES} for result in every[0]}
+    found = {result.id: {name: Found() for name in JUDGES} for result in every[0]}
     for result in chain.from_iterable(every):
         for name, judge in JUDGES.items():
             verdict = judge(result)
-            table[result.id][name].outcomes.append(verdict.outcome)
-            table[result.id][name].margins.append(verdict.margin)
-    return table
+            found[result.id][name].outcomes.append(verdict.outcome)
+            found[result.id][name].margins.append(verdict.margin)
+    return found
 
 
 def spread(every: Seeds) -> tuple[list[float], list[float]]:
@@ -119,9 +117,9 @@ def spread(every: Seeds) -> tuple[list[float], list[float]]:
 
 
 def markdown(checkpoints: Mapping[str, Seeds]) -> str:
-    tables = {name: judged(every) for name, every in checkpoints.items()}
+    judgements = {name: judged(every) for name, every in checkpoints.items()}
     seeds = len(next(iter(checkpoints.values())))
-    every = [f for table in tables.values() for row in table.values() for f in row.values()]
+    every = [f for layers in judgements.values() for row in layers.values() for f in row.values()]
     flips = sum(found.flips for found in every)
     close = sum(min(found.margins) <= CLOSE for found in every)
     ends, p = map(_range, zip(*map(spread, checkpoints.values()), strict=True))
@@ -139,15 +137,12 @@ def markdown(checkpoints: Mapping[str, Seeds]) -> str:
         f"{ends} times their mean stated error from layer to layer, family-wise p-values above "
         f"0.001 by {p} times theirs."
     )
-    lines = [f"## {OTHER_SEEDS}", "", _wrapped(text), "", _wrapped(honest)]
-    for name, table in tables.items():
-        lines += [
-            "",
-            f"| {name} | {' | '.join(JUDGES)} |",
-            f"|---|{'---|' * len(JUDGES)}",
-            *(f"| {id} | {' | '.join(map(str, row.values()))} |" for id, row in table.items()),
-        ]
-    return "\n".join(lines) + "\n"
+    tables = (
+        table([name, *JUDGES], ([id, *row.values()] for id, row in layers.items()))
+        for name, layers in judgements.items()
+    )
+    parts = (f"## {OTHER_SEEDS}", _wrapped(text), _wrapped(honest), *tables)
+    return "\n\n".join(parts) + "\n"
 
 
 def _range(ratios: Iterable[list[float]]) -> str:
@@ -160,11 +155,7 @@ def _wrapped(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.flakiness",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("flakiness", __doc__)
     parser.add_argument("--seeds", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--write", action="store_true", help=f"into docs/{PAGE.name}, too")
     options = parser.parse_args(arguments)
@@ -176,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     section = markdown(checkpoints)
     print(section)
     if options.write:
-        PAGE.write_text(f"{split_page(PAGE)[0]}\n{section}", encoding="utf-8")
+        PAGE.write_text(f"{split(PAGE, OTHER_SEEDS)[0]}\n{section}", encoding="utf-8")
     return 0
 
 

@@ -9,8 +9,6 @@ distinct ones of the grammar that the embedded checkpoint knows, every setting i
 default, and the parts are timed where the analysis calls them.
 """
 
-import argparse
-import resource
 import sys
 import tempfile
 import time
@@ -20,7 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.calibration import machine
+from benchmarks.measure import peak
+from benchmarks.page import command_line, machine, table
 from fixtures.corpus import scenarios
 from harness import experiment as run
 from harness.analysis import layers as analysis
@@ -63,12 +62,6 @@ class Clock:
                 return call(*arguments, **how)
 
         return instead
-
-
-def peak() -> float:
-    """The process's largest memory so far, MiB."""
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
 
 
 def distinct_pairs(count: int) -> PromptPairs:
@@ -117,25 +110,20 @@ def soak(count: int, folder: Path) -> tuple[Clock, dict[str, int]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("soak", __doc__)
     parser.add_argument("--pairs", type=int, default=2000, help="default: %(default)s")
     options = parser.parse_args(arguments)
     before = peak()
     with tempfile.TemporaryDirectory() as folder:
         clock, sizes = soak(options.pairs, Path(folder))
-    print(f"{options.pairs:,} pairs, measured on {machine()}.\n")
-    print("| part | processor seconds | raises the peak by, MiB |\n|---|---|---|")
-    print(f"| imports | | {before:,.0f} |")
-    for name, (seconds, memory) in clock.parts.items():
-        print(f"| {name} | {seconds:,.1f} | {memory:,.0f} |")
-    print(f"| altogether | {sum(s for s, _ in clock.parts.values()):,.1f} | {peak():,.0f} |")
-    print("\n| what is left | MiB |\n|---|---|")
-    for name, size in sizes.items():
-        print(f"| {name} | {size / 2**20:,.1f} |")
+    print(f"{options.pairs:,} pairs, measured on {machine('NumPy', 'SciPy')}.\n")
+    rows = [("imports", "", f"{before:,.0f}")]
+    rows += [(name, f"{s:,.1f}", f"{memory:,.0f}") for name, (s, memory) in clock.parts.items()]
+    whole = sum(seconds for seconds, _ in clock.parts.values())
+    rows.append(("altogether", f"{whole:,.1f}", f"{peak():,.0f}"))
+    print(table(("part", "processor seconds", "raises the peak by, MiB"), rows), end="\n\n")
+    left = ((name, f"{size / 2**20:,.1f}") for name, size in sizes.items())
+    print(table(("what is left", "MiB"), left))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Time ``harness.stats``, against a loop that refits and against SciPy's permutation test.
+"""Time `harness.stats`, against a loop that refits and against SciPy's permutation test.
 
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.statistics
 
@@ -6,9 +6,6 @@ Prints a Markdown table. Times are processor time, the best of a few repetitions
 one thread as above, what one core takes when nothing else runs on it.
 """
 
-from __future__ import annotations
-
-import argparse
 import time
 from collections.abc import Callable
 
@@ -16,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import permutation_test
 
-from benchmarks.calibration import machine
+from benchmarks.calibration.reference import Array, flipped, refit
+from benchmarks.page import command_line, machine, table
 from harness.stats import separation
 from harness.stats.kernels import halves, inverse_variances, kernels
 from harness.stats.resample import Flipper, sign_flips
-from tests.stats.reference import flipped, refit
-
-Array = NDArray[np.float64]
 
 LAYERS, PAIRS, HIDDEN, REPLICATES = 26, 50, 1152, 10_000
 
@@ -98,8 +93,7 @@ def scipy_test(artifact: Array, natural: Array, flips: int) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = command_line("statistics", __doc__)
     parser.add_argument("--large", action="store_true", help="also 500 pairs (a minute)")
     options = parser.parse_args(arguments)
 
@@ -140,8 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         (f"… `scipy.stats.permutation_test`, vectorised statistic ({agreed})", f"{theirs:.2f} s"),
         ("… ratio", f"{theirs / ours:.0f} ×"),
     ]
-    print(f"Measured on {machine()}.\n\n| what | time |\n|---|---|")
-    print("\n".join(f"| {what} | {value} |" for what, value in rows))
+    print(f"Measured on {machine('NumPy', 'SciPy')}.\n\n{table(('what', 'time'), rows)}")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def test_python_is_nowhere_else() -> None:
 @pytest.fixture(scope="module")
 def known_flags() -> set[str]:
     others = {"--help", "--lf", "--collect-only", "--junitxml", "--hostfile"}
-    measurements = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    measurements = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
     measured = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', measurements))
     programs = [ROOT / "gemma_mlx/cli.py", *(ROOT / "harness/cli").glob("*.py")]
     text = "".join(path.read_text() for path in programs)

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from benchmarks.calibration import OTHER_SEEDS, split_page
+from benchmarks.calibration.page import OTHER_SEEDS
 from benchmarks.flakiness import JUDGES, Found, judged, markdown, with_seeds
+from benchmarks.page import split
 from harness.analysis.layers import analyze
 from harness.settings import AnalysisSettings
 from tests.support.builders import noise, parsed, planted, run_of, two_categories
@@ -44,6 +45,6 @@ def test_every_criterion_of_every_layer_is_judged_with_every_seed(tmp_path):
 @pytest.mark.parametrize("section", ["", f"\n## {OTHER_SEEDS}\n\nA table.\n"])
 def test_the_rest_of_the_page_is_kept(tmp_path, section):
     page = tmp_path / "page.md"
-    assert split_page(page) == ("", "")
+    assert split(page, OTHER_SEEDS) == ("", "")
     page.write_text(f"# Calibration\n\nText.\n{section}", encoding="utf-8")
-    assert split_page(page) == ("# Calibration\n\nText.\n", section)
+    assert split(page, OTHER_SEEDS) == ("# Calibration\n\nText.\n", section)

@@ -6,8 +6,10 @@ Every range is the required one, widened by five Monte Carlo standard errors.
 import numpy as np
 import pytest
 
-from benchmarks import calibration
-from benchmarks.calibration import Figure, Range, Table
+from benchmarks.calibration import experiments, populations
+from benchmarks.calibration.figures import Figure, Range, Table
+from benchmarks.calibration.tables import SIZE
+from harness.stats import fold_directions
 
 
 def assert_reached(figure):
@@ -17,37 +19,35 @@ def assert_reached(figure):
 @pytest.mark.parametrize(
     "population",
     [
-        calibration.gaussian(),
-        calibration.massive(),
-        calibration.elementwise_t3(),
-        calibration.pair_effects(),
+        populations.gaussian(),
+        populations.massive(),
+        populations.elementwise_t3(),
+        populations.pair_effects(),
     ],
     ids=lambda population: population.name,
 )
 def test_size_and_null_means(population):
-    result = calibration.size(population, 50, 800)
-    assert_reached(result.figure("reject", calibration.SIZE))
+    result = experiments.size(population, 50, 800)
+    assert_reached(result.figure("reject", SIZE))
     assert_reached(result.figure("d", Range(-0.03, 0.03)))
     assert_reached(result.figure("accuracy", Range(0.49, 0.51)))
     assert_reached(result.figure("control", Range(low=0.99)))
 
 
 def test_size_with_correlated_tokens_of_unequal_number():
-    result = calibration.token_size("lengths", calibration.drift_and_lengths, 50, 200)
-    assert_reached(result.figure("reject", calibration.SIZE))
+    result = experiments.token_size("lengths", populations.drift_and_lengths, 50, 200)
+    assert_reached(result.figure("reject", SIZE))
     assert_reached(result.figure("pooled_reject", Range(low=0.99)))
-    assert calibration.uncut_size(50, 50).figure("reject").value > 0.5
+    assert experiments.uncut_size(50, 50).figure("reject").value > 0.5
 
 
 def test_size_with_duplicates():
-    assert_reached(
-        calibration.duplicate_size(300, collapse=True).figure("reject", calibration.SIZE)
-    )
-    assert calibration.duplicate_size(50, collapse=False).figure("reject").value > 0.5
+    assert_reached(experiments.duplicate_size(300, collapse=True).figure("reject", SIZE))
+    assert experiments.duplicate_size(50, collapse=False).figure("reject").value > 0.5
 
 
 def test_family_wise_error():
-    result = calibration.family(50, 80)
+    result = experiments.family(50, 80)
     assert_reached(result.figure("family_wise", Range(0.03, 0.065)))
     assert_reached(result.figure("uncorrected", Range(low=0.3)))
 
@@ -55,16 +55,16 @@ def test_family_wise_error():
 @pytest.mark.parametrize(
     ("population", "n", "effect", "runs"),
     [
-        (calibration.gaussian(), 20, 0.0, 400),
-        (calibration.gaussian(), 50, 0.0, 400),
-        (calibration.gaussian(), 50, 1.5, 400),
-        (calibration.massive(), 50, 3.0, 400),
-        (calibration.elementwise_t3(), 50, 1.5, 120),
+        (populations.gaussian(), 20, 0.0, 400),
+        (populations.gaussian(), 50, 0.0, 400),
+        (populations.gaussian(), 50, 1.5, 400),
+        (populations.massive(), 50, 3.0, 400),
+        (populations.elementwise_t3(), 50, 1.5, 120),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_coverage(population, n, effect, runs):
-    result = calibration.coverage(population, n, effect, runs)
+    result = experiments.coverage(population, n, effect, runs)
     assert_reached(result.figure("d", Range(0.925, 0.98)))
     assert_reached(result.figure("analytic", Range(0.925, 0.98)))
     assert_reached(result.figure("accuracy", Range(0.93, 0.99)))
@@ -72,35 +72,35 @@ def test_coverage(population, n, effect, runs):
 
 def test_power():
     assert_reached(
-        calibration.power(calibration.gaussian(), 50, 0.7, 200).figure("reject", Range(0.7))
+        experiments.power(populations.gaussian(), 50, 0.7, 200).figure("reject", Range(0.7))
     )
 
 
 def test_versions():
-    law = calibration.gaussian()
-    same = calibration.versions(law, 50, (0.7, 0.7), 400)
+    law = populations.gaussian()
+    same = experiments.versions(law, 50, (0.7, 0.7), 400)
     assert_reached(same.figure("detectable", Range(0.02, 0.065)))
-    apart = calibration.versions(law, 50, (0.7, 1.2), 120)
+    apart = experiments.versions(law, 50, (0.7, 1.2), 120)
     assert_reached(apart.figure("detectable", Range(low=0.65)))
     assert_reached(apart.figure("equivalent", Range(high=0.07)))
 
 
 def test_a_category_of_its_own_does_not_count():
-    apart = calibration.categories(50, 60, shared=False)
+    apart = experiments.categories(50, 60, shared=False)
     left_out = apart.figure("left_out")
     assert abs(left_out.value) < 5 * left_out.error
-    assert calibration.categories(50, 60, shared=True).figure("left_out").value > 0.8
+    assert experiments.categories(50, 60, shared=True).figure("left_out").value > 0.8
 
 
 def test_truth_agrees_with_fresh_pairs():
     """The closed form that coverage is judged by, against a large fresh sample."""
-    law, rng = calibration.low_rank(), np.random.default_rng(0)
+    law, rng = populations.low_rank(), np.random.default_rng(0)
     artifact, natural = law.pairs(rng, 30, 3.0)
     pool = law.draw(rng, 20_000).reshape(40_000, -1)
-    exact = calibration.truth(law, artifact, natural, 3.0, None)
-    sampled = calibration.truth(law, artifact, natural, 3.0, pool)
+    exact = experiments.truth(law, artifact, natural, 3.0, None)
+    sampled = experiments.truth(law, artifact, natural, 3.0, pool)
     assert sampled.accuracy == pytest.approx(exact.accuracy, abs=0.01)
-    directions = calibration.fold_directions(artifact, natural)
+    directions = fold_directions(artifact, natural)
     np.testing.assert_allclose(
         law.variance(directions), (pool @ directions.T).var(axis=0), rtol=0.06
     )

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks.calibration import reference
 from harness.stats import compare, separation
 from harness.stats.compare import holm
-from tests.stats import reference
 from tests.support.arrays import pairs
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from benchmarks.calibration.reference import d_s, flipped, refit
 from harness.stats import fold_directions, in_sample_separation, separation
 from harness.stats.kernels import kernels
 from harness.stats.linalg import product
 from harness.stats.resample import Flipper, sign_flips
-from tests.stats.reference import d_s, flipped, refit
 from tests.support.arrays import pairs
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from benchmarks.calibration import reference
 from harness.stats import separation
 from harness.stats.intervals import accuracy_interval, bootstrap_interval, expand, u_centred
 from harness.stats.kernels import kernels
 from harness.stats.resample import Flipper
-from tests.stats import reference
 from tests.support.arrays import pairs
 
 

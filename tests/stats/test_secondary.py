@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.calibration.reference import d_s, flipped
 from harness.stats import leave_one_category_out, pair_means, separation, step_curve
-from tests.stats.reference import d_s, flipped
 from tests.support.arrays import pairs
 
 CATEGORIES = ["a", "b", "c"] * 10

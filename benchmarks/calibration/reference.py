@@ -1,10 +1,16 @@
-"""The method written out: one refit per pair and flip, one formula per line, no kernels."""
+"""The method written out: one refit per pair and flip, one formula per line, no kernels.
+
+Arms are `(n, hidden)`, artifact and natural; scores are `(n,)`.
+"""
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
+Array = NDArray[np.float64]
 
-def refit(artifact, natural, scale="sd"):
+
+def refit(artifact: Array, natural: Array, scale: str = "sd") -> tuple[Array, Array, Array]:
     """Held-out D, R and N of one layer, each direction fitted from scratch."""
     n, hidden = artifact.shape
     grand_mean = np.concatenate([artifact, natural]).mean(axis=0)
@@ -27,19 +33,20 @@ def refit(artifact, natural, scale="sd"):
     return difference, midpoint, norm
 
 
-def flipped(artifact, natural, signs):
+def flipped(artifact: Array, natural: Array, signs: NDArray[np.int8]) -> tuple[Array, Array]:
     """The two arms after swapping the labels of the pairs whose sign is negative."""
     swap = (signs < 0)[:, None]
     return np.where(swap, natural, artifact), np.where(swap, artifact, natural)
 
 
-def d_s(difference, midpoint):
+def d_s(difference: Array, midpoint: Array) -> float:
+    """Standardised mean difference, without the small-sample correction."""
     spread = np.sqrt(midpoint.var(ddof=1) + difference.var(ddof=1) / 4)
-    return difference.mean() / spread
+    return float(difference.mean() / spread)
 
 
-def variances(artifact, natural):
-    """v1 and v2 as in the formulas, with loops where the code has none."""
+def variances(artifact: Array, natural: Array) -> tuple[float, float, Array]:
+    """v1 and v2 as in the formulas, with loops where the code has none, and the quadratic form."""
     difference, midpoint, norm = refit(artifact, natural)
     n = len(difference)
     without = np.array([d_s(np.delete(difference, k), np.delete(midpoint, k)) for k in range(n)])
@@ -60,11 +67,13 @@ def variances(artifact, natural):
     return v1, v2, centred * np.sqrt((1 / norm).mean() / spread)
 
 
-def wilson(p, n, t):
+def wilson(p: float, n: float, t: float) -> tuple[float, float]:
+    """Wilson's interval of a share p of n."""
     centre = (p + t**2 / (2 * n)) / (1 + t**2 / n)
     half = t / (1 + t**2 / n) * np.sqrt(p * (1 - p) / n + t**2 / (4 * n**2))
     return centre - half, centre + half
 
 
-def t_quantile(level, n):
-    return stats.t.ppf((1 + level) / 2, n - 1)
+def t_quantile(level: float, n: int) -> float:
+    """Quantile of Student's t with n − 1 degrees of freedom for a two-sided interval."""
+    return float(stats.t.ppf((1 + level) / 2, n - 1))

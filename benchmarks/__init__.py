@@ -1,0 +1,1 @@
+"""Measurements, each started by its name: `python -m benchmarks.collect --help`."""

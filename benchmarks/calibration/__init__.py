@@ -1,0 +1,1 @@
+"""How often the verdicts of `harness.stats` are wrong, by simulation."""

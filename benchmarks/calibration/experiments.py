@@ -1,0 +1,300 @@
+"""What is measured: each function simulates one setting many times over.
+
+The settings' names seed their random numbers: another name gives other figures.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr
+from scipy.stats import ttest_ind
+
+from benchmarks.calibration.figures import Run, gathered, generators
+from benchmarks.calibration.populations import (
+    HIDDEN,
+    Arms,
+    Array,
+    Population,
+    Tokens,
+    ar_tokens,
+    autoregressive,
+    drift_and_lengths,
+    gaussian,
+)
+from benchmarks.calibration.reference import d_s, flipped, refit
+from harness.stats import (
+    Separation,
+    compare,
+    fold_directions,
+    in_sample_separation,
+    leave_one_category_out,
+    pair_means,
+    separation,
+    step_curve,
+)
+from harness.stats.kernels import kernels
+from harness.stats.resample import Flipper, sign_flips
+
+FLIPS = 500
+POOL = 8_000
+
+
+def largest_difference(name: str, population: Population, n: int, runs: int) -> float:
+    """Of d by kernels from d by a refit of every direction, observed and flipped."""
+    errors = []
+    for _, rng in generators(runs, "engine", name):
+        artifact, natural = population.pairs(rng, n, 1.0)
+        signs = sign_flips(n, 20, rng)
+        ours = Flipper(kernels(artifact, natural)).null(signs).d_s
+        for row, d in zip(signs, ours, strict=True):
+            errors.append(abs(d - d_s(*refit(*flipped(artifact, natural, row))[:2])))
+    return max(errors)
+
+
+def one_layer(
+    artifact: Array,
+    natural: Array,
+    run: int = 0,
+    *,
+    flips: int = FLIPS,
+    bootstrap: int = 0,
+    collapse: bool = True,
+) -> Separation:
+    """`harness.stats.separation` of one layer, with the run's number for its seed."""
+    (found,) = separation(
+        artifact[None],
+        natural[None],
+        permutations=flips,
+        bootstrap=bootstrap,
+        seed=run,
+        collapse_duplicates=collapse,
+    )
+    return found
+
+
+def null_run(ours: Separation) -> Run:
+    return {
+        "reject": ours.p_value <= 0.05,
+        "d": ours.d,
+        "accuracy": ours.accuracy,
+        "control": abs(ours.null_mean) <= 0.03 + 4 * ours.null_mean_se,
+    }
+
+
+@gathered
+def size(population: Population, n: int, runs: int) -> Iterator[Run]:
+    """Null rejections and null means of one layer, from prompt-level draws."""
+    for run, rng in generators(runs, "size", population.name, n):
+        yield null_run(one_layer(*population.pairs(rng, n), run))
+
+
+@gathered
+def token_size(name: str, tokens: Tokens, n: int, runs: int) -> Iterator[Run]:
+    """Null rejections from token-level draws, ours and those of pooling all tokens."""
+    for run, rng in generators(runs, "tokens", name, n):
+        artifact, natural = tokens(rng, n)
+        usual = in_sample_separation(artifact, natural)
+        yield {
+            **null_run(one_layer(*pair_means(artifact, natural), run)),
+            "pooled_d": usual.d,
+            "pooled_accuracy": usual.accuracy,
+            "pooled_reject": bool(ttest_ind(*pooled_scores(artifact, natural)).pvalue <= 0.05),
+        }
+
+
+def pooled_scores(artifact: list[Array], natural: list[Array]) -> Arms:
+    """All tokens' scores along the direction learnt from these very tokens."""
+    a, b = np.concatenate(artifact), np.concatenate(natural)
+    gap = a.mean(axis=0) - b.mean(axis=0)
+    unit = gap / np.linalg.norm(gap)
+    return a @ unit, b @ unit
+
+
+@gathered
+def uncut_size(n: int, runs: int) -> Iterator[Run]:
+    """What goes wrong where responses of unequal length are averaged whole."""
+    for run, rng in generators(runs, "uncut", n):
+        arms = drift_and_lengths(rng, n)
+        a, b = (np.stack([tokens.mean(axis=0) for tokens in arm]) for arm in arms)
+        yield {"reject": one_layer(a, b, run).p_value <= 0.05}
+
+
+@gathered
+def duplicate_size(runs: int, *, collapse: bool) -> Iterator[Run]:
+    """Forty pairs of which ten are copies of ten others."""
+    rows = [*range(30), *range(10)]
+    for run, rng in generators(runs, "duplicates", collapse):
+        a, b = gaussian().pairs(rng, 30)
+        yield {"reject": one_layer(a[rows], b[rows], run, collapse=collapse).p_value <= 0.05}
+
+
+@gathered
+def family(n: int, runs: int) -> Iterator[Run]:
+    """False alarms over a stack of 26 layers, each correlated with the one before."""
+    for run, rng in generators(runs, "family", n):
+        arms = autoregressive(rng, 2, n, 26, HIDDEN).transpose(0, 2, 1, 3)
+        results = separation(*arms, permutations=FLIPS, bootstrap=0, seed=run)
+        yield {
+            "family_wise": min(r.p_adjusted for r in results) <= 0.05,
+            "uncorrected": min(r.p_value for r in results) <= 0.05,
+            "effective": results[0].effective_layers,
+        }
+
+
+@gathered
+def step_family(n: int, runs: int) -> Iterator[Run]:
+    """False alarms over the tokens of a response."""
+    for run, rng in generators(runs, "steps", n):
+        curve = step_curve(*ar_tokens(rng, n), permutations=FLIPS, seed=run)
+        yield {
+            "family_wise": min(r.p_adjusted for r in curve) <= 0.05,
+            "uncorrected": min(r.p_value for r in curve) <= 0.05,
+        }
+
+
+class Truth(NamedTuple):
+    """d and accuracy of fresh pairs along the directions fitted to given ones."""
+
+    d: float
+    accuracy: float
+
+
+def truth(
+    population: Population,
+    artifact: Array,
+    natural: Array,
+    effect: float,
+    pool: Array | None = None,
+) -> Truth:
+    """What the intervals are to cover: fresh pairs, these directions, averaged over folds.
+
+    Args:
+        artifact, natural: `(n, hidden)`, the pairs that the directions are fitted to.
+        effect: how far apart the means lie, as in `Population.pairs`.
+        pool: `(prompts, hidden)` without any effect, from which the accuracy is counted; by default
+            it is the closed form of a Gaussian law.
+    """
+    n = len(artifact)
+    delta = artifact - natural
+    prompts = np.concatenate([artifact, natural])
+    norms = (((delta.sum(axis=0) - delta) / prompts.std(axis=0, ddof=1)) ** 2).sum(axis=1)
+    directions = fold_directions(artifact, natural) / np.sqrt(norms)[:, None]
+    gaps = directions @ population.shift(effect)
+    variances = population.variance(directions)
+    d = gaps.mean() / np.sqrt(variances.mean())
+    middles = (prompts.sum(axis=0) - artifact - natural) / (2 * n - 2)
+    thresholds = ((middles - population.centre) * directions).sum(axis=1)
+    if pool is None:
+        spread = np.sqrt(variances)
+        above = ndtr((gaps / 2 - thresholds) / spread)
+        below = ndtr((gaps / 2 + thresholds) / spread)
+    else:
+        scores = pool @ directions.T
+        above = (scores > thresholds - gaps / 2).mean(axis=0)
+        below = (scores < thresholds + gaps / 2).mean(axis=0)
+    return Truth(float(d), float((above + below).mean() / 2))
+
+
+@gathered
+def coverage(population: Population, n: int, effect: float, runs: int) -> Iterator[Run]:
+    """Coverage of d and accuracy, by our intervals and by the percentile bootstrap."""
+    pool = None
+    if not population.gaussian:
+        pool = population.draw(np.random.default_rng(0), POOL // 2).reshape(POOL, -1)
+    for run, rng in generators(runs, "coverage", population.name, n, effect):
+        artifact, natural = population.pairs(rng, n, effect)
+        ours = one_layer(artifact, natural, run, flips=0, bootstrap=1000)
+        true = truth(population, artifact, natural, effect, pool)
+        scores = np.array([ours.scores_artifact, ours.scores_natural])
+        yield {
+            "true_d": true.d,
+            "bias": ours.d - true.d,
+            "d": covers(ours.d_interval, true.d),
+            "analytic": covers(ours.analytic_interval, true.d),
+            "accuracy": covers(ours.accuracy_interval, true.accuracy),
+            "percentile": covers(percentile_interval(scores, rng), true.d),
+            "width": ours.d_interval[1] - ours.d_interval[0],
+        }
+
+
+def covers(interval: tuple[float, float], value: float) -> bool:
+    return interval[0] <= value <= interval[1]
+
+
+def percentile_interval(scores: Array, rng: np.random.Generator) -> tuple[float, float]:
+    """The usual bootstrap: resample pairs with their held-out scores, `(2, n)`, fixed."""
+    n = scores.shape[1]
+    drawn = scores[:, rng.integers(0, n, (400, n))]
+    gap = (drawn[0] - drawn[1]).mean(axis=1)
+    replicates = gap / np.sqrt(drawn.var(axis=2, ddof=1).mean(axis=0))
+    low, high = np.quantile(replicates, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def effect_for(target: float, population: Population, n: int) -> float:
+    """Distance of the means at which the true held-out d averages `target`."""
+    draws = 100
+
+    def gap(effect: float) -> float:
+        total = 0.0
+        for _, rng in generators(draws, "effect", population.name, n):
+            total += truth(population, *population.pairs(rng, n, effect), effect).d
+        return total / draws - target
+
+    return float(brentq(gap, 0.0, 10.0, xtol=0.003))
+
+
+@gathered
+def power(population: Population, n: int, target: float, runs: int) -> Iterator[Run]:
+    """Rejections where the true held-out d averages `target`."""
+    effect = effect_for(target, population, n)
+    for run, rng in generators(runs, "power", population.name, n, target):
+        ours = one_layer(*population.pairs(rng, n, effect), run)
+        yield {"reject": ours.p_value <= 0.05, "d": ours.d}
+
+
+@gathered
+def versions(
+    population: Population, n: int, targets: tuple[float, float], runs: int
+) -> Iterator[Run]:
+    """Two versions whose activations correlate 0.9, with given true d."""
+    effect_of = {target: effect_for(target, population, n) for target in set(targets)}
+    first_effect, second_effect = (effect_of[target] for target in targets)
+    for _, rng in generators(runs, "versions", population.name, n, targets):
+        first = population.draw(rng, n)
+        second = 0.9 * first + np.sqrt(1 - 0.9**2) * population.draw(rng, n)
+        (result,) = compare(
+            *population.apart(first[:, None], first_effect),
+            *population.apart(second[:, None], second_effect),
+            margin=0.5,
+        )
+        yield {
+            "detectable": result.detectable,
+            "equivalent": result.verdict == "equivalent",
+            "difference": result.difference,
+        }
+
+
+@gathered
+def categories(n: int, runs: int, *, shared: bool) -> Iterator[Run]:
+    """Five categories with one direction, or each with its own."""
+    labels = np.arange(n) % 5
+    shifts = np.zeros((5, HIDDEN))
+    shifts[np.arange(5), 0 if shared else np.arange(5)] = 6.0
+    for _, rng in generators(runs, "categories", n, shared):
+        artifact, natural = rng.standard_normal((2, n, HIDDEN))
+        artifact += shifts[labels]
+        (parts,) = leave_one_category_out(artifact[None], natural[None], labels.tolist())
+        hits = []
+        for category, part in enumerate(parts):
+            a, b = artifact[labels != category], natural[labels != category]
+            direction = (a - b).sum(axis=0) / np.concatenate([a, b]).var(axis=0, ddof=1)
+            true_d = direction @ shifts[category] / np.linalg.norm(direction)
+            hits.append(covers(part.d_interval, float(true_d)))
+        yield {
+            "d": one_layer(artifact, natural, flips=0).d,
+            "left_out": float(np.mean([part.d for part in parts])),
+            "coverage": float(np.mean(hits)),
+        }
