@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import UserError
+from gemma_mlx.system.terminal import printable
 
 #: Bytes of the largest JSON file that is read.
 LARGEST_JSON = 256 * 1024**2
@@ -134,7 +135,7 @@ def parse_json(text: str, source: str, *, error: type[UserError] = UserError) ->
     except ValueError as fault:
         raise error(f"{source}: {fault}") from None
     if _MAY_HOLD_ONE.search(text) and (found := _half_surrogate(content)) is not None:
-        raise error(f"{source}: half a surrogate pair at {found or 'the top'}")
+        raise error(f"{source}: half a surrogate pair at {printable(found) or 'the top'}")
     return content
 
 

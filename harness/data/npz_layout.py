@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gemma_mlx.npz import write_steps
-from gemma_mlx.system.files import write_whole
+from gemma_mlx.system.files import write_json, write_whole
 from harness.data.pairs import PromptPairs
 from harness.data.store import RunStore, StoreError
 
@@ -56,8 +56,7 @@ def write_npz(
         for group, response in sorted(run.responses().items())
     }
     _claim(output, run.key)
-    content = f"{json.dumps(facts, indent=1, ensure_ascii=False)}\n".encode()
-    write_whole(output / RESPONSES, content)
+    write_json(output / RESPONSES, facts)
     steps = _tokens(run, layers, sites)
     last = _tokens(prefill, layers, sites) if prefill else None
     for group in prompts:

@@ -5,7 +5,6 @@ than 1, `prompt_metadata.json` beside the files says whose rows they are:
 `{"rows": ["natural_one_q1", …]}`, and, where lengths differ, `"steps": [20, 7, …]`.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import numpy as np
 
 from gemma_mlx.npz import METADATA, step_file
 from gemma_mlx.sites import SITES
-from gemma_mlx.system.files import name_fault
+from gemma_mlx.system.files import name_fault, read_json
 from harness.data.activations import AnalysisError
 from harness.data.npz_file import array_names, read_rows
 from harness.data.npz_layout import KEY_TEMPLATE, RESPONSES, SUBCATEGORY
@@ -249,10 +248,7 @@ def _responses(source: Path) -> dict[str, Response]:
 
 def _json(file: Path) -> dict[str, Any]:
     """The JSON object that a file holds."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AnalysisError(f"{file}: not readable as JSON ({error})") from error
+    content = read_json(file, error=AnalysisError)
     if not isinstance(content, dict):
         raise AnalysisError(f"{file}: expected a JSON object")
     return content

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gemma_mlx.errors import UserError
-from gemma_mlx.system.files import name_fault
+from gemma_mlx.system.files import name_fault, parse_json, read_json
 
 Condition = Literal["natural", "artifact"]
 CONDITIONS: tuple[Condition, Condition] = ("natural", "artifact")
@@ -82,15 +82,7 @@ def load_pairs(path: str | os.PathLike[str]) -> PromptPairs:
             categories that can't be names of files.
     """
     file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise PairsError(f"{file}: no such prompt pairs file") from None
-    except UnicodeDecodeError as error:
-        raise PairsError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise PairsError(f"{file}: cannot be read ({error.strerror})") from None
-    return parse_pairs(text, source=str(file))
+    return _pairs(read_json(file, error=PairsError), str(file))
 
 
 def parse_pairs(text: str, *, source: str) -> PromptPairs:
@@ -99,18 +91,10 @@ def parse_pairs(text: str, *, source: str) -> PromptPairs:
     Args:
         source: what errors call the text.
     """
-    try:
-        data = json.loads(text, object_pairs_hook=_unrepeated)
-    except _RepeatedKeyError as error:
-        raise PairsError(
-            f"{source}: the key {error.args[0]!r} occurs twice in one object"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise PairsError(
-            f"{source}: not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        ) from None
-    except (RecursionError, ValueError) as error:
-        raise PairsError(f"{source}: not readable as JSON ({error})") from None
+    return _pairs(parse_json(text, source, error=PairsError), source)
+
+
+def _pairs(data: Any, source: str) -> PromptPairs:
     root = _object(_object(data, source, "the file").get(_ROOT), source, f"{_ROOT!r}")
     metadata = _object(root.get("metadata", {}), source, "metadata")
     categories = _object(root.get("categories"), source, "categories")
@@ -133,26 +117,7 @@ def parse_pairs(text: str, *, source: str) -> PromptPairs:
         name: str(_object(body, source, name).get("description", ""))
         for name, body in categories.items()
     }
-    try:
-        json.dumps([metadata, descriptions], ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise PairsError(
-            f"{source}: a text outside the pairs holds half a surrogate pair"
-        ) from None
     return PromptPairs(tuple(pairs), descriptions, metadata, source)
-
-
-class _RepeatedKeyError(Exception):
-    pass
-
-
-def _unrepeated(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in items:
-        if key in found:
-            raise _RepeatedKeyError(key)
-        found[key] = value
-    return found
 
 
 def _object(value: Any, source: str, place: str) -> dict[str, Any]:
@@ -173,10 +138,6 @@ def _pair(entry: Any, category: str, source: str, place: str) -> Pair:
             raise PairsError(f"{source}: {place}: {key!r} must be a text that isn't empty")
         values[key] = value
         place = f"{place} ({value!r})" if key == "id" else place
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise PairsError(f"{source}: {place}: {key!r} holds half a surrogate pair") from None
     _check_name(values["id"], source, place)
     return Pair(category, **values)
 

@@ -214,13 +214,18 @@ class TestForm:
 
     @pytest.mark.parametrize("key", ["id", "natural", "artifact"])
     def test_half_a_surrogate_pair(self, key):
-        assert "category 'one', pair 4" in refusal(with_entry(**{key: "a\ud800b"}))
+        assert f"half a surrogate pair at {ROOT}/categories/one/pairs/3/{key}" in refusal(
+            with_entry(**{key: "a\ud800b"})
+        )
 
     def test_half_a_surrogate_pair_outside_pairs(self):
         refusal(document({"one": [entry(0)]}, version="\udfff"))
         content = document({"one": [entry(0)]})
         content[ROOT]["categories"]["one"]["description"] = "\ud800"
         refusal(content)
+        content[ROOT]["categories"]["one"] = {"two\nlines": "\ud800"}
+        refusal(content)
+        refusal(document({"one": [entry(0)], "\ud800": [entry(1)]}))
 
     def test_no_pairs(self):
         assert "no pairs" in refusal(document({}))
@@ -269,7 +274,6 @@ BAD_NAMES = [
     "x" * 101,
     "é" * 51,
     "\ue000",
-    "\ud800",
 ]
 
 

@@ -608,7 +608,7 @@ BAD_OPTIONS = {
     "no hub id": (["--model", "a/b/c"], "a/b/c: no such folder, and not a Hugging Face*"),
     "model name too long": (["--model", "x" * 300], "xxx*"),
     "model of no user": (["--model", "~nosuchuser/x"], "~nosuchuser/x: no such folder (*"),
-    "pairs file": (["--pairs", "/no/such.json"], "/no/such.json: no such prompt pairs file"),
+    "pairs file": (["--pairs", "/no/such.json"], "/no/such.json: no such file"),
     "baseline": (["--artifact-compare", "nosuch"], "no baseline 'nosuch' in*"),
     "column": (["--artifact-columns", "d,size"], "--artifact-columns 'size': choose from d, *"),
     "sort": (["--artifact-sort", "size"], "--artifact-sort 'size': choose from layer, d, *"),
