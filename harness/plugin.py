@@ -10,6 +10,7 @@ import pickle
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, Literal
 
 import pytest
@@ -20,10 +21,10 @@ from gemma_mlx.system.interrupts import interruptible
 from gemma_mlx.system.terminal import printable
 from harness.options import OPTIONS
 from harness.settings import INTERRUPTED
-from harness.testing import html
+from harness.testing import fixtures, html
 from harness.testing.session import Session, or_exit, session_of
 
-pytest_plugins = ["harness.testing.fixtures"]
+pytest_plugins = [fixtures.__name__]
 
 PAGE_NAME = "report.html"
 
@@ -31,7 +32,7 @@ PAGE_NAME = "report.html"
 _NEEDS = "_artifact_needs"
 # What a worker of pytest-xdist found, in its output.
 _OUTPUT = "artifact_harness"
-_A_CHECK = re.compile(r"\[(?:.*-)?layer_\d+-")
+_A_CHECK = re.compile(rf"\[(?:.*-)?layer_\d+-(?:{'|'.join(SITES)})[\]-]")
 
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -61,14 +62,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> Any:
     """Checks whose input isn't given aren't collected."""
-    needed = getattr(obj, _NEEDS, None)
+    # Nothing else in somebody's module is touched: some objects can't stand to be looked at.
+    needed = getattr(obj, _NEEDS, None) if type(obj) is FunctionType else None
     plan = session_of(collector.config).plan if isinstance(needed, str) else None
     skipped = plan is not None and not isinstance(plan, UserError) and not plan.gives(str(needed))
     return [] if skipped else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "layer_result" not in metafunc.fixturenames:
+    if not _takes_layer_result(metafunc):
         return
     plan = session_of(metafunc.config).plan
     if isinstance(plan, UserError):
@@ -80,6 +82,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("layer_result", family, indirect=True, ids=ids)
     if "companion" in metafunc.fixturenames:
         metafunc.parametrize("companion", plan.experiment.companions)
+
+
+def _takes_layer_result(metafunc: pytest.Metafunc) -> bool:
+    """Whether a test takes our `layer_result`: other suites may have a fixture of that name."""
+    found = metafunc._arg2fixturedefs.get("layer_result", ())
+    return bool(found) and found[-1].func.__module__ == fixtures.__name__
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -178,11 +186,6 @@ def _figures(item: pytest.Item) -> list[Any]:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_html_report_title(report: Any) -> None:
-    report.title = "Alignment artifacts"
-
-
-@pytest.hookimpl(optionalhook=True)
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     results = session_of(session.config).results
     if results is not None:
@@ -219,8 +222,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         # A full disk, say, is told in one line too.
         or_exit(lambda: _write_results(ours, config))
     else:
-        if plan is not None:
-            html.drop_report(config, plan.report / PAGE_NAME)
+        html.drop_report(config)
         if ours.refused is not None:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 

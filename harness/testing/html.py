@@ -7,6 +7,15 @@ import pytest
 
 from harness.options import OptionError
 
+_STARTED = pytest.StashKey[Path]()
+
+
+class _Title:
+    """Registered with a report that we start; one that the user asked for keeps its title."""
+
+    def pytest_html_report_title(self, report: Any) -> None:
+        report.title = "Alignment artifacts"
+
 
 def start_report(session: Any, path: Path) -> None:
     """Have pytest-html write a self-contained report to `path`, unless the user named another.
@@ -33,13 +42,16 @@ def start_report(session: Any, path: Path) -> None:
         plugin.pytest_configure(config)
     except OSError as error:
         raise OptionError(f"{path.parent}: no report can be written there ({error})") from error
+    config.stash[_STARTED] = path
+    config.pluginmanager.register(_Title())
     for report in _reports(config):
         report.pytest_sessionstart(session)
 
 
-def drop_report(config: pytest.Config, path: Path) -> None:
+def drop_report(config: pytest.Config) -> None:
     """Keep an earlier report from being replaced by a run that ended without results."""
-    if config.option.htmlpath != str(path):
+    path = config.stash.get(_STARTED, None)
+    if path is None:
         return
     for report in _reports(config):
         config.pluginmanager.unregister(report)

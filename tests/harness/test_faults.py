@@ -17,17 +17,18 @@ import pytest
 import gemma_mlx
 from harness.collect import collect
 from harness.data.store import StoreError
-from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS, INTERRUPTED
-from harness.settings import CollectSettings
+from harness.settings import INTERRUPTED, CollectSettings
 from tests.support.builders import parsed, two_categories
 from tests.support.forked import started
+from tests.support.runs import ALIGNED
+from tests.support.runs import PAIRS as EMBEDDED_PAIRS
 
 PAIRS = parsed(two_categories(4))
 # Eight prompts in four batches.
 SETTINGS = CollectSettings(max_tokens=2, batch_size=2, layers=(0, 3))
 # One prompt a batch, so that there are as many shards as prompts.
 EMBEDDED = (
-    "collect", "--model", EMBEDDED_MODEL, "--pairs", EMBEDDED_PAIRS, "--max-tokens", 2,
+    "collect", "--model", ALIGNED, "--pairs", EMBEDDED_PAIRS, "--max-tokens", 2,
     "--layers", 3, "--batch-size", 1, "--artifact-store",
 )  # fmt: skip
 
@@ -95,7 +96,7 @@ class TestStopped:
             number = signals[attempt % len(signals)]
             with started(*EMBEDDED, root, output=output) as (process, heard):
                 if number != signal.SIGKILL:
-                    assert heard.recv() == "planned"
+                    assert heard.recv() == "started"
                 # However much faster the machine has become, shards are left for the kills to come.
                 there = len(finished)
                 if there > 120:
@@ -118,7 +119,7 @@ class TestStopped:
             finished = shards(root)
         assert 0 < len(finished) < 130
         with started(*EMBEDDED, root, output=output) as (process, heard):
-            assert heard.recv() == "planned"
+            assert heard.recv() == "started"
             ran = 0
             while ran < 130 - len(finished):
                 ran += heard.recv()
@@ -140,7 +141,7 @@ class TestStopped:
             wait_for_shards(root, 20)
             finished = shards(root)
             for _, heard in both:
-                assert heard.recv() == "planned"
+                assert heard.recv() == "started"
             first = next(process for process, heard in both if heard.poll())
             first.kill()
             first.join()

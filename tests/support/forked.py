@@ -16,8 +16,7 @@ from pathlib import Path
 from transformers import AutoTokenizer  # noqa: F401
 
 import gemma_mlx
-from harness.cli import collecting, main
-from harness.testing.plan import make_plan
+from harness.cli import main
 
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
@@ -25,7 +24,7 @@ _CONTEXT.set_forkserver_preload([__name__])
 
 @contextlib.contextmanager
 def started(*arguments: object, output: Path) -> Iterator[tuple[BaseProcess, Connection]]:
-    """`python -m harness` with these arguments; the connection says "planned" as soon as signals
+    """`python -m harness` with these arguments; the connection says "started" as soon as signals
     are handled, and then how many prompts each batch has that it runs."""
     mine, theirs = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_run, args=([*map(str, arguments)], output, theirs))
@@ -44,11 +43,11 @@ def _run(arguments: list[str], output: Path, tell: Connection) -> None:
     with output.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    run_batch = gemma_mlx.run_batch
+    run_batch, find_ranks = gemma_mlx.run_batch, gemma_mlx.find_ranks
 
-    def planned(*args, **options):
-        tell.send("planned")
-        return make_plan(*args, **options)
+    def starting():
+        tell.send("started")
+        return find_ranks()
 
     def counted(gemma, request, batch):
         tell.send(len(batch))
@@ -56,6 +55,6 @@ def _run(arguments: list[str], output: Path, tell: Connection) -> None:
 
     # Whoever listens may be gone.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    collecting.make_plan = planned
+    gemma_mlx.find_ranks = starting
     gemma_mlx.run_batch = counted
     raise SystemExit(main(arguments))

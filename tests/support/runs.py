@@ -13,6 +13,8 @@ PAIRS = ROOT / "fixtures" / "alignment_artifact_prompt_pairs.json"
 RESULTS = "alignment_artifact_analysis_results.json"
 PLOT = "alignment_artifact_analysis_plot.png"
 VECTOR = "alignment_artifact_analysis_plot.svg"
+# The options' short names, as this repository's conftest has them, wherever the tests lie.
+SHORT = ("-p", "harness.short_options")
 QUICK = ("--max-tokens", "4", "--replicates", "200")
 
 
@@ -38,7 +40,7 @@ class Run:
 
 
 def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)]
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *SHORT, *map(str, arguments)]
 
 
 def run_checks(folder: Path, *arguments) -> Run:
