@@ -43,7 +43,7 @@ def transfer(name, d, half=0.5):
 
 
 def step(number, d, p=0.5):
-    return StepSeparation(number, d, d, 0.75, p, p, 0.5, 16)
+    return StepSeparation(number, d, d, 0.75, p, p, 0.5, 16, 0.0, 0.0)
 
 
 def full(layer=0, site="mlp_out", *, d=1.5, categories=NAMES, steps=4):

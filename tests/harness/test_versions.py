@@ -12,7 +12,7 @@ from harness.analysis.verdict import unchanged
 from harness.data.activations import AnalysisError, PairActivations
 from harness.results.provenance import provenance
 from harness.settings import AnalysisSettings, CollectSettings
-from harness.stats import compare
+from harness.stats import CategoryTransfer, compare
 from tests.support.builders import parsed, two_categories
 from tests.support.measured import facts, measured, pairs_of, version_of
 
@@ -112,10 +112,12 @@ class TestVerdicts:
         a, b = noisy(made(), 0.3), made(seed=2)
         for arm in (*b.artifact, *b.natural):
             arm[:, 3] *= 100
-        raw = {"analysis.scale": "raw"}
-        found = compare_versions(
-            version_of("a", a, changes=raw), version_of("b", b, changes=raw), margin=0.5
-        )
+        raw = AnalysisSettings(scale="raw")
+        runs = [
+            replace(run, analysis=replace(run.analysis, settings=raw))
+            for run in (version_of("a", a), version_of("b", b))
+        ]
+        found = compare_versions(*runs, margin=0.5)
         (expected,) = compare(
             *(arm[0][None] for arm in (a.artifact, a.natural, b.artifact, b.natural)), scale="raw"
         )
@@ -142,19 +144,24 @@ class TestVerdicts:
 
 class TestCategories:
     def with_transfer(self, name, ds, **how):
-        """`ds` is d by category and layer, as a results file has it."""
-        version = version_of(name, made(**how))
-        for entry in version.results["layers"]:
-            entry["category_transfer"] = [
-                {"category": category, "d": by_layer[entry["layer"]]}
-                for category, by_layer in ds.items()
-                if entry["layer"] in by_layer
-            ]
-        return version
+        """`ds` is d by category and layer."""
+        run = version_of(name, made(**how))
+        results = {
+            key: replace(
+                result,
+                transfer=tuple(
+                    CategoryTransfer(category, by_layer[result.layer], (0.0, 1.0), 0.5, 9)
+                    for category, by_layer in ds.items()
+                    if result.layer in by_layer
+                ),
+            )
+            for key, result in run.analysis.items()
+        }
+        return replace(run, analysis=replace(run.analysis, results=results))
 
     def test_change_of_each(self):
         a = self.with_transfer(
-            "a", {"one": {0: 1.0, 1: 2.0}, "two": {0: 1.5, 1: "inf"}, "old": {0: 1.0}}
+            "a", {"one": {0: 1.0, 1: 2.0}, "two": {0: 1.5, 1: math.inf}, "old": {0: 1.0}}
         )
         b = self.with_transfer(
             "b", {"new": {0: 9.0}, "one": {0: 0.25, 1: 2.5}, "two": {0: 1.5, 1: 1.0}}
@@ -166,7 +173,7 @@ class TestCategories:
         }
 
     def test_d_that_is_not_defined_is_left_out(self):
-        a = self.with_transfer("a", {"one": {0: None, 1: 2.0}})
+        a = self.with_transfer("a", {"one": {0: math.nan, 1: 2.0}})
         b = self.with_transfer("b", {"one": {0: 0.25, 1: 2.5}})
         for one, other in ((a, b), (b, a)):
             found = compare_versions(one, other, margin=0.5)
@@ -355,12 +362,6 @@ class TestSettings:
         assert warning.endswith(f"{value} now")
         assert set(verdicts(found).values()) == {"equivalent"}
 
-    def test_runs_of_before_there_was_tensor_parallel(self):
-        """One process's, and no reason to warn."""
-        old = version_of("0001_old", made())
-        del old.results["provenance"]["collection"]["tensor_parallel"]
-        assert compare_versions(old, version_of("0002_new", made()), margin=0.5).warnings == ()
-
     @pytest.mark.parametrize("what", FREE)
     def test_the_rest_may_differ(self, what):
         assert against(made(), made(), changes={what: FREE[what]}).warnings == ()
@@ -402,6 +403,6 @@ class TestSettings:
     def test_a_baseline_that_does_not_say(self):
         """Of an earlier version of the harness, say: not taken for equal."""
         old = version_of("old", made())
-        del old.results["provenance"]["collection"]
+        del old.analysis.provenance["collection"]
         with pytest.raises(BaselineError, match="--positions"):
             compare_versions(old, version_of("new", made()), margin=0.5)
