@@ -24,7 +24,7 @@ _DECISIVE = {
     "analysis.scale": "scaling of the statistics",
 }
 _CIRCUMSTANCES = (
-    "packages", "python", "device", "machine", "blas", "collection.dtype",
+    "harness", "packages", "python", "device", "machine", "blas", "collection.dtype",
     "collection.tensor_parallel",
 )  # fmt: skip
 

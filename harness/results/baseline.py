@@ -24,7 +24,7 @@ from harness.analysis.findings import Findings
 from harness.analysis.layers import layer_id
 from harness.data.activations import MOST_LAYERS, PairActivations
 from harness.data.pairs import Pair
-from harness.data.store import write_atomically
+from harness.data.store import StoreError, write_atomically
 from harness.results.file import from_json, loads, to_json
 from harness.settings import BASELINES
 
@@ -63,10 +63,36 @@ def save_baseline(name: str, found: Findings, directory: Path = BASELINES) -> Pa
         "results": to_json(found),
     }
     content = save(tensors, {"baseline": json.dumps(header, sort_keys=True, allow_nan=False)})
-    number = 1 + max((number for number, _, _ in _listed(directory)), default=0)
+    number, claim = _claim_number(directory)
     path = directory / f"{number:04d}_{name}.safetensors"
-    write_atomically(path, content)
+    try:
+        write_atomically(path, content)
+    finally:
+        claim.unlink(missing_ok=True)
     return path
+
+
+def _claim_number(directory: Path) -> tuple[int, Path]:
+    """The next number, and the file that keeps other processes from taking it meanwhile.
+
+    A claim that a killed process left behind costs one number.
+    """
+    number = 0
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        while True:
+            number = 1 + max(number, _last_number(directory))
+            claim = directory / f"{number:04d}.claim"
+            try:
+                claim.touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            # Another process may have claimed it, saved and let go since the directory was read.
+            if _last_number(directory) < number:
+                return number, claim
+            claim.unlink()
+    except OSError as error:
+        raise StoreError(f"{directory}: cannot be written ({error.strerror or error})") from error
 
 
 def check_name(name: str) -> None:
@@ -164,6 +190,10 @@ def saved_run(path: Path, found: Findings) -> SavedRun:
     """What was found, as a run that others are compared with."""
     passed = frozenset(key for key in found if found.outcome(key) == "passed")
     return SavedRun(path, found.analysis, passed)
+
+
+def _last_number(directory: Path) -> int:
+    return max((number for number, _, _ in _listed(directory)), default=0)
 
 
 def _listed(directory: Path) -> list[tuple[int, str, Path]]:

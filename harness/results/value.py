@@ -5,8 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemma_mlx.system.files import write_whole
 from harness.analysis.findings import Findings
+from harness.data.store import write_atomically
 from harness.report import plots, sentences, tables
 from harness.report.page import page_html
 from harness.results import file
@@ -55,10 +55,10 @@ class Results(Findings):
             page: without it no report.html, for where pytest-html writes it.
 
         Raises:
-            gemma_mlx.errors.UserError: the folder can't be written.
+            harness.data.store.StoreError: the folder can't be written.
         """
         path = Path(folder) / file.FILE_NAME
-        write_whole(path, file.to_text(self, str(path)).encode())
+        write_atomically(path, file.to_text(self, str(path)).encode())
         self.draw(folder, page=page)
 
     def draw(self, folder: str | Path, *, page: bool = True) -> None:
@@ -76,14 +76,14 @@ class Results(Findings):
         except (ValueError, OverflowError) as error:
             raise file.ResultsError(f"the results can't be drawn ({error})") from error
         for name, content in drawn.items():
-            write_whole(Path(folder) / name, content)
+            write_atomically(Path(folder) / name, content)
 
     def save(self, name: str, directory: str | Path = BASELINES) -> Path:
         """Keep this run as a baseline, under the next number; returns its file.
 
         Raises:
             harness.results.baseline.BaselineError: a name that can't name one, or no activations.
-            gemma_mlx.errors.UserError: the directory can't be written.
+            harness.data.store.StoreError: the directory can't be written.
         """
         return save_baseline(name, self, Path(directory))
 
