@@ -1,8 +1,8 @@
 """From a collected run to one `LayerResult` per layer and site."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from harness.analysis.controls import TextBaseline, category_transfer, step_curves, text_baselines
 from harness.data.activations import (
@@ -31,9 +31,6 @@ from harness.stats import (
     pair_quality,
     separation,
 )
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True)
@@ -108,22 +105,6 @@ class Analysis(Mapping[LayerSite, LayerResult]):
 
     def __len__(self) -> int:
         return len(self.results)
-
-    def to_dataframe(self) -> "pandas.DataFrame":
-        """One row per layer and site, one column per figure; needs pandas."""
-        import pandas
-
-        rows = [
-            {
-                "layer": result.layer,
-                "site": result.site,
-                **asdict(result.separation),
-                **{f"in_sample_{k}": v for k, v in asdict(result.in_sample).items()},
-                **{f"d_{name}": other.d for name, other in result.companions.items()},
-            }
-            for result in self.values()
-        ]
-        return pandas.DataFrame(rows)
 
 
 def layer_id(layer: int, site: str) -> str:

@@ -249,17 +249,23 @@ class TestRefused:
 
     def test_report_that_cannot_be_written(self, compare, tmp_path):
         save("v1"), save("v2")
-        (tmp_path / "file").write_text("")
-        code, _, err = compare("v1", "v2", "--report", "file/report")
+        (tmp_path / "report" / "comparison.json").mkdir(parents=True)
+        code, _, err = compare("v1", "v2", "--report", "report")
         assert code == 2
-        assert "file/report" in err
-        assert "cannot be written" in err
+        assert err.startswith("error: report/comparison.json: cannot be written")
+
+    def test_report_in_a_file(self, compare, tmp_path):
+        (tmp_path / "file").write_text("")
+        code, out, err = compare("v1", "v2", "--report", "file/report")
+        assert code == 2
+        assert out == ""
+        assert err == f"error: --report file/report: {tmp_path / 'file'} is a file, not a folder\n"
 
     @pytest.mark.parametrize("margin", ["0", "-1", "x", "", "inf", "nan"])
     def test_margin(self, compare, margin):
         code, _, err = compare("v1", "v2", f"--margin={margin}")
         assert code == 2
-        assert f"argument --margin: must be a positive number, not {margin}" in err
+        assert err == f"error: --margin {margin!r}: must be a number above 0\n"
 
     def test_interrupted(self, compare, monkeypatch):
         def interrupt(_name):
