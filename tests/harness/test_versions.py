@@ -112,12 +112,10 @@ class TestVerdicts:
         a, b = noisy(made(), 0.3), made(seed=2)
         for arm in (*b.artifact, *b.natural):
             arm[:, 3] *= 100
-        raw = AnalysisSettings(scale="raw")
-        runs = [
-            replace(run, analysis=replace(run.analysis, settings=raw))
-            for run in (version_of("a", a), version_of("b", b))
-        ]
-        found = compare_versions(*runs, margin=0.5)
+        raw = {"analysis.scale": "raw"}
+        found = compare_versions(
+            version_of("a", a, changes=raw), version_of("b", b, changes=raw), margin=0.5
+        )
         (expected,) = compare(
             *(arm[0][None] for arm in (a.artifact, a.natural, b.artifact, b.natural)), scale="raw"
         )
@@ -144,20 +142,20 @@ class TestVerdicts:
 
 class TestCategories:
     def with_transfer(self, name, ds, **how):
-        """`ds` is d by category and layer."""
-        run = version_of(name, made(**how))
+        """A saved run; `ds` is d by category and layer."""
+        version = version_of(name, made(**how))
         results = {
             key: replace(
                 result,
                 transfer=tuple(
-                    CategoryTransfer(category, by_layer[result.layer], (0.0, 1.0), 0.5, 9)
+                    CategoryTransfer(category, by_layer[result.layer], (-9.0, 9.0), 0.75, 12)
                     for category, by_layer in ds.items()
                     if result.layer in by_layer
                 ),
             )
-            for key, result in run.analysis.items()
+            for key, result in version.analysis.items()
         }
-        return replace(run, analysis=replace(run.analysis, results=results))
+        return replace(version, analysis=replace(version.analysis, results=results))
 
     def test_change_of_each(self):
         a = self.with_transfer(
@@ -296,6 +294,7 @@ DECISIVE = {
     "analysis.scale": ("raw", "scaling of the statistics"),
 }
 CIRCUMSTANCES = {
+    "harness": "9.9",
     "packages": {"numpy": "2.1"},
     "python": "3.12.0",
     "device": "gpu",
@@ -401,7 +400,7 @@ class TestSettings:
             check_comparable(old, facts({}), [TWO, (7, "mlp_out")])
 
     def test_a_baseline_that_does_not_say(self):
-        """Of an earlier version of the harness, say: not taken for equal."""
+        """Not taken for equal."""
         old = version_of("old", made())
         del old.analysis.provenance["collection"]
         with pytest.raises(BaselineError, match="--positions"):
