@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import gemma_mlx
-from benchmarks.page import ROOT, machine
-from gemma_mlx import Checkpoint, Gemma, Request
-from harness.data.pairs import Pair, PromptPairs, load_pairs
-
-# After gemma_mlx, which puts a BLAS under it.
-import mlx.core as mx  # isort: skip
 import numpy as np
 
+import gemma_mlx
+from benchmarks.page import machine
+from gemma_mlx import Checkpoint, Gemma, Request
+from gemma_mlx.system.backend import mx
+from harness.data import embedded
+from harness.data.pairs import Pair, PromptPairs, load_pairs
+
 TOKENS = 20
-EMBEDDED = ROOT / "fixtures" / "tiny-gemma3-aligned"
-PAIRS = ROOT / "fixtures" / "alignment_artifact_prompt_pairs.json"
+EMBEDDED = Path(embedded.locate(embedded.MODEL))
 #: Gemma 3 270M's.
 LARGE: dict[str, int] = {
     "vocab_size": 262_144,
@@ -75,7 +74,7 @@ def _workload(name: str, path: Path, count: int, batch_size: int | None, *, few:
 
 def prompt_ids(gemma: Gemma, count: int) -> list[list[int]]:
     """The prompts of the pairs file; random ids of the same lengths without a tokenizer."""
-    texts = list(load_pairs(PAIRS).prompts().values())
+    texts = list(load_pairs(embedded.PAIRS).prompts().values())
     # Evenly over the categories.
     texts = [texts[i * len(texts) // count % len(texts)] for i in range(count)]
     if gemma.tokenizer is not None:
@@ -87,7 +86,7 @@ def prompt_ids(gemma: Gemma, count: int) -> list[list[int]]:
 
 def repeated_pairs(count: int) -> PromptPairs:
     """So many pairs: the embedded ones, over and over."""
-    few = list(load_pairs(PAIRS))
+    few = list(load_pairs(embedded.PAIRS))
     repeated = (few[i % len(few)] for i in range(count))
     pairs = (
         Pair(p.category, f"{p.id}_{number:05d}", p.natural, p.artifact)

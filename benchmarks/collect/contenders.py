@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 import gemma_mlx
 from benchmarks.workloads import TOKENS, Workload
 from gemma_mlx import Request
 from gemma_mlx.cache import BatchCache
+from gemma_mlx.system.backend import mx
 
 Contender = Callable[[], Sequence[Sequence[int]]]
 """Does its work and returns the prompts that it did it for."""

@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import mlx.core as mx
-
 import gemma_mlx
 from benchmarks.measure import peak
 from benchmarks.page import table
 from benchmarks.workloads import EMBEDDED, embedded_workload, repeated_pairs
+from gemma_mlx.system.backend import mx
 from harness.collect import collect
 from harness.settings import CollectSettings
 

@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-import mlx.core as mx
 import numpy as np
 
 from benchmarks.collect.contenders import Contender, mlx_lm, one_at_a_time, ours, transformers
@@ -19,6 +18,7 @@ from benchmarks.page import spread, table
 from benchmarks.workloads import TOKENS, Workload, tokens
 from gemma_mlx.models import activation
 from gemma_mlx.models.gemma import GemmaModel
+from gemma_mlx.system.backend import mx
 
 Rates = list[float]
 
