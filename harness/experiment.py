@@ -72,14 +72,18 @@ class Experiment:
                     raise RequestError(f"{name}: {value!r}; choose from {', '.join(known)}")
 
     @classmethod
-    def from_options(cls, given: options.Given, **more: Any) -> "Experiment":
+    def from_options(cls, given: options.Given, *, least_pairs: int, **more: Any) -> "Experiment":
         """The experiment that a command line or a pytest configuration asks for.
+
+        Pairs and the model's config.json are read, so that what is wrong with them is said at once.
 
         Raises:
             harness.options.OptionError: naming the option.
+            harness.data.pairs.PairsError: also where there are fewer than `least_pairs`.
+            gemma_mlx.CheckpointError: there is no such model.
         """
         positions, *companions = options.POSITIONS.read(given)
-        return cls(
+        experiment = cls(
             options.MODEL.read(given),
             options.PAIRS.read(given),
             revision=options.REVISION.read(given),
@@ -96,6 +100,16 @@ class Experiment:
             recollect=options.RECOLLECT.read(given),
             **more,
         )
+        pairs = experiment.prompt_pairs
+        if len(pairs) < least_pairs:
+            raise PairsError(
+                f"{pairs.source}: {len(pairs)} pairs; at least {least_pairs} are needed"
+            )
+        try:
+            _ = experiment.collection
+        except RequestError as error:
+            raise options.LAYERS.error(given, error) from None
+        return experiment
 
     @cached_property
     def prompt_pairs(self) -> PromptPairs:
@@ -120,7 +134,7 @@ class Experiment:
         absent = [layer for layer in layers if layer not in every]
         if absent or not layers:
             raise RequestError(
-                f"layers: layer {absent[0]} doesn't exist; the model has layers 0 to {every[-1]}"
+                f"layer {absent[0]} doesn't exist; {self.model} has layers 0 to {every[-1]}"
                 if absent
                 else "layers: name at least one"
             )
@@ -138,19 +152,6 @@ class Experiment:
     def family(self) -> list[LayerSite]:
         """Every (layer, site) that is looked at, which the corrected p-values are about."""
         return [(layer, site) for site in self.collection.sites for layer in self.collection.layers]
-
-    def check(self, *, least_pairs: int) -> None:
-        """Read pairs and config.json now, so that what is wrong with them is said at once.
-
-        Raises:
-            PairsError: also where there are fewer than `least_pairs`.
-        """
-        pairs = self.prompt_pairs
-        if len(pairs) < least_pairs:
-            raise PairsError(
-                f"{pairs.source}: {len(pairs)} pairs; at least {least_pairs} are needed"
-            )
-        _ = self.collection
 
     def collect(
         self, positions: Positions | None = None, *, progress: bool = True, ranks: Ranks = ALONE

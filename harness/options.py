@@ -86,18 +86,28 @@ class Option(Generic[T]):
         Raises:
             OptionError: what was given can't be parsed.
         """
-        text = given.getoption(self.dest)
+        text = self._text(given)
         if text is None:
-            text = given.getini(self.dest)
-            if text in (None, ""):
-                return self.default
-            if self.many:
-                text = text.replace(",", " ").split()
+            return self.default
         try:
             return self.parse(text)
         except ValueError as error:
-            shown = ", ".join(text) if self.many else text
-            raise OptionError(f"{given.spelling(self)} {shown!r}: {error}") from None
+            raise self.error(given, error) from None
+
+    def error(self, given: "Given", reason: object) -> OptionError:
+        """What is wrong with the value that was given."""
+        text = self._text(given)
+        shown = ", ".join(text) if self.many else text
+        return OptionError(f"{given.spelling(self)} {shown!r}: {reason}")
+
+    def _text(self, given: "Given") -> Any:
+        """What was typed, or stands in the ini file; None if nothing."""
+        text = given.getoption(self.dest)
+        if text is None:
+            text = given.getini(self.dest) or None
+            if self.many and text is not None:
+                text = text.replace(",", " ").split()
+        return text
 
 
 class Given(Protocol):
@@ -171,9 +181,12 @@ def _one_of(choices: Iterable[str]) -> Callable[[Any], Any]:
 
 
 def _some_of(choices: Iterable[str]) -> Callable[[Any], Any]:
-    one = _one_of(choices)
+    known = tuple(choices)
+    one = _one_of(known)
 
     def parse(texts: Any) -> Any:
+        if not texts:
+            raise ValueError(f"choose from {', '.join(known)}")
         for text in texts:
             try:
                 one(text)

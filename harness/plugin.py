@@ -8,8 +8,9 @@ can ask for is in `harness.testing.fixtures`, which comes with it.
 import base64
 import pickle
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, Literal
 
 import pytest
@@ -20,10 +21,10 @@ from gemma_mlx.system.interrupts import interruptible
 from gemma_mlx.system.terminal import printable
 from harness.options import OPTIONS
 from harness.settings import INTERRUPTED
-from harness.testing import html
-from harness.testing.session import Session, or_exit, session_of
+from harness.testing import fixtures, html
+from harness.testing.session import PROPERTIES, Session, or_exit, session_of
 
-pytest_plugins = ["harness.testing.fixtures"]
+pytest_plugins = [fixtures.__name__]
 
 PAGE_NAME = "report.html"
 
@@ -31,7 +32,6 @@ PAGE_NAME = "report.html"
 _NEEDS = "_artifact_needs"
 # What a worker of pytest-xdist found, in its output.
 _OUTPUT = "artifact_harness"
-_A_CHECK = re.compile(r"\[(?:.*-)?layer_\d+-")
 
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -61,14 +61,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> Any:
     """Checks whose input isn't given aren't collected."""
-    needed = getattr(obj, _NEEDS, None)
+    # Nothing else in somebody's module is touched: some objects can't stand to be looked at.
+    needed = getattr(obj, _NEEDS, None) if type(obj) is FunctionType else None
     plan = session_of(collector.config).plan if isinstance(needed, str) else None
     skipped = plan is not None and not isinstance(plan, UserError) and not plan.gives(str(needed))
     return [] if skipped else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "layer_result" not in metafunc.fixturenames:
+    if not _takes_layer_result(metafunc):
         return
     plan = session_of(metafunc.config).plan
     if isinstance(plan, UserError):
@@ -82,6 +83,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("companion", plan.experiment.companions)
 
 
+def _takes_layer_result(metafunc: pytest.Metafunc) -> bool:
+    """Whether a test takes our `layer_result`: other suites may have a fixture of that name."""
+    found = metafunc._arg2fixturedefs.get("layer_result", ())
+    return bool(found) and found[-1].func.__module__ == fixtures.__name__
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session_of(session.config).pytest_session = session
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config) -> None:
     ours = session_of(config)
@@ -91,20 +102,25 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     _start_or_refuse(ours, session)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
-    """The controller collects nothing itself: it looks at what the first worker collected."""
-    ours = session_of(node.config)
-    if not ours.wanted and any(map(_A_CHECK.search, ids)):
-        _start_or_refuse(ours, node.config.pluginmanager.getplugin("dsession")._session)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """The controller of pytest-xdist collects nothing itself: there the report is started when the
+    first check's report comes from a worker."""
+    node = getattr(report, "node", None)
+    ours = None if node is None else session_of(node.config)
+    if ours is None or ours.wanted or not dict(report.user_properties).keys() >= PROPERTIES:
+        return
+    for started in _start_or_refuse(ours, ours.pytest_session):
+        # It isn't asked in this round any more.
+        started.pytest_runtest_logreport(report)
 
 
-def _start_or_refuse(ours: Session, session: pytest.Session) -> None:
+def _start_or_refuse(ours: Session, session: pytest.Session | None) -> list[Any]:
     """Start the report; a plan that can't be used ends the run with one line."""
     try:
         if isinstance(ours.plan, UserError):
             raise ours.plan
-        html.start_report(session, ours.plan.report / PAGE_NAME)
+        return html.start_report(session, ours.plan.report / PAGE_NAME)
     except UserError as error:
         ours.refused = printable(error)
         raise pytest.UsageError(ours.refused) from None
@@ -178,11 +194,6 @@ def _figures(item: pytest.Item) -> list[Any]:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_html_report_title(report: Any) -> None:
-    report.title = "Alignment artifacts"
-
-
-@pytest.hookimpl(optionalhook=True)
 def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
     results = session_of(session.config).results
     if results is not None:
@@ -219,8 +230,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         # A full disk, say, is told in one line too.
         or_exit(lambda: _write_results(ours, config))
     else:
-        if plan is not None:
-            html.drop_report(config, plan.report / PAGE_NAME)
+        html.drop_report(config)
         if ours.refused is not None:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 

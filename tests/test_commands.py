@@ -12,10 +12,10 @@ import pytest
 
 from gemma_mlx.__main__ import main as run_model
 from harness.cli import main
-from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS
 from harness.options import OPTIONS
 from tests.support.builders import checkpoint, written
 from tests.support.launch import launcher
+from tests.support.runs import ALIGNED, PAIRS, SHORT
 from tests.support.texts import NAMES, ROOT, commands
 
 pytest_plugins = ["pytester"]
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs", "ignore:.*the ot
 # What isn't a matter of this repository's code, or is what runs these tests.
 NOT_RUN = ("make ", ". .venv/bin/activate", "hf auth login", "sudo apt-get ", "git clone ")
 STAND_INS = {
-    "google/gemma-3-1b-it": EMBEDDED_MODEL,
-    "mlx-community/gemma-3-1b-it-qat-4bit": EMBEDDED_MODEL,
-    "OLD": EMBEDDED_MODEL,
-    "NEW": EMBEDDED_MODEL,
+    "google/gemma-3-1b-it": ALIGNED,
+    "mlx-community/gemma-3-1b-it-qat-4bit": ALIGNED,
+    "OLD": ALIGNED,
+    "NEW": ALIGNED,
 }
 EXAMPLE = re.compile(r"```python\n# (test_\w+\.py)\n(.*?)^```", re.M | re.S)
 
@@ -35,7 +35,7 @@ EXAMPLE = re.compile(r"```python\n# (test_\w+\.py)\n(.*?)^```", re.M | re.S)
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Few pairs, and a store and a deep model that all pages share."""
-    content = json.loads(EMBEDDED_PAIRS.read_text(encoding="utf-8"))
+    content = json.loads(PAIRS.read_text(encoding="utf-8"))
     for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
         del body["pairs"][4:]
     folder = tmp_path_factory.mktemp("given")
@@ -92,7 +92,7 @@ def run(
         }
         flags = [str(part) for item in small.items() for part in item]
         quiet = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:html")
-        return int(pytester.runpytest_inprocess(*quiet, *flags, *words[1:]).ret)
+        return int(pytester.runpytest_inprocess(*quiet, *SHORT, *flags, *words[1:]).ret)
 
     return run
 
@@ -110,8 +110,8 @@ def test_every_command_runs(name: str, run: Callable[[str], int]) -> None:
 
 def test_reference_has_every_option() -> None:
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(--[a-z-]+)[^`]*` \| (.*) \|$", text, re.M))
-    assert rows == {option.flag: option.help for option in OPTIONS}
+    rows = re.findall(r"^\| `(--[a-z-]+)[^`]*`( ·)? \| (.*) \|$", text, re.M)
+    assert rows == [(option.flag, " ·" * option.short, option.help) for option in OPTIONS]
 
 
 def test_reference_has_every_check() -> None:

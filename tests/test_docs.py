@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ import harness
 import harness.experiment
 from harness.cli import main
 from harness.data.pairs import load_pairs
-from harness.experiment import EMBEDDED_MODEL, EMBEDDED_PAIRS
+from harness.experiment import Experiment
 from harness.options import OPTIONS
-from harness.settings import AnalysisSettings, Criteria
+from harness.settings import AnalysisSettings
+from tests.support.builders import layer_result, results_of
+from tests.support.runs import ALIGNED, PAIRS
 from tests.support.texts import NAMES, ROOT, blocks, commands, spans
 
 # Left by runs, or left out of the repository.
@@ -32,26 +33,25 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_small(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`harness.analyze` on a few pairs, a few tokens, a few replicates; fixtures in reach."""
-    if not EMBEDDED_MODEL.exists():
+    """Experiments on a few pairs, a few tokens, a few replicates; fixtures in reach."""
+    if not ALIGNED.exists():
         pytest.skip("the checkpoint isn't trained yet")
-    content = json.loads(EMBEDDED_PAIRS.read_text(encoding="utf-8"))
+    content = json.loads(PAIRS.read_text(encoding="utf-8"))
     for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
         del body["pairs"][4:]
     pairs = tmp_path / "pairs.json"
     pairs.write_text(json.dumps(content), encoding="utf-8")
-    small = partial(
-        harness.experiment.analyze,
-        pairs=load_pairs(pairs),
-        max_tokens=3,
-        settings=AnalysisSettings(replicates=200),
-        store=store,
-    )
-    monkeypatch.setattr(harness.experiment, "analyze", small)
+    few = {"max_tokens": 3, "settings": AnalysisSettings(replicates=200), "store": store}
+
+    def small(model: str = ALIGNED.name, _pairs: object = None, **more: Any) -> Experiment:
+        return Experiment(model, load_pairs(pairs), **{**few, **more})
+
+    monkeypatch.setattr(harness.experiment, "Experiment", small)
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     monkeypatch.chdir(tmp_path)
     yield
-    assert {file.name for file in tmp_path.iterdir()} == {"fixtures", "pairs.json"}
+    left = {file.name for file in tmp_path.iterdir()} - {"my_report"}
+    assert left == {"fixtures", "pairs.json"}
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
@@ -100,13 +100,14 @@ def test_python_is_nowhere_else() -> None:
 
 @pytest.fixture(scope="module")
 def known_flags() -> set[str]:
-    others = {"--help", "--lf", "--collect-only", "--junitxml", "--hostfile"}
+    own_names = {flag for option in OPTIONS for flag in (option.flag, option.short_flag)}
+    others = {"--help", "--lf", "--pyargs", "--collect-only", "--junitxml", "--hostfile"}
     measurements = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
     measured = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', measurements))
     programs = [ROOT / "gemma_mlx/cli.py", *(ROOT / "harness/cli").glob("*.py")]
     text = "".join(path.read_text() for path in programs)
     own = set(re.findall(r'add(?:_argument)?\(\s*"(--[a-z-]+)"', text)) | {"--no-chat-mode"}
-    return {option.flag for option in OPTIONS} | others | measured | own
+    return own_names | others | measured | own
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,7 +118,8 @@ def test_options_exist(name: str, known_flags: set[str]) -> None:
 
 
 def test_every_option_that_needs_a_value_has_one_in_the_commands() -> None:
-    values = {option.flag for option in OPTIONS if option.action != "store_true"}
+    takes_one = [option for option in OPTIONS if not option.is_switch]
+    values = {flag for option in takes_one for flag in (option.flag, option.short_flag)}
     for name in NAMES:
         for line in commands(name):
             words = line.split()
@@ -199,21 +201,18 @@ def test_commands_have_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_results_file_is_described() -> None:
     """Every key of the results file, as docs/report.md lists them."""
-    from harness.results.file import to_json
-    from tests.support.builders import analysis_of, layer_result
-
     text = (ROOT / "docs/report.md").read_text(encoding="utf-8")
     named = {
         name
         for row in re.findall(r"^\| (`.*)$", text, re.M)
         for name in re.findall(r"`([\w.\[\]]+)`", row)
     }
-    content = to_json(analysis_of(layer_result()), Criteria())
+    content = results_of(layer_result()).to_json()
     (layer,) = content["layers"]
     for key in content:
         assert {key, f"{key}[]"} & named or key == "schema_version", key
     for key in layer:
-        assert key in named or key in ("held_out", "in_sample"), key
+        assert key in named or key in ("separation", "in_sample"), key
     for key in ("d", "d_interval", "accuracy", "p_adjusted", "null_quantile_95"):
         assert key in named
-        assert key in layer["held_out"]
+        assert key in layer["separation"]

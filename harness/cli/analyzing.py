@@ -118,8 +118,7 @@ def _analyze(parsed: argparse.Namespace) -> int:
             KEY_TEMPLATE, SUBCATEGORY, None,
         ):  # fmt: skip
             raise AnalysisError("--key-template, --subcategory and --steps are for --activations")
-        experiment = Experiment.from_options(given)
-        experiment.check(least_pairs=MIN_PAIRS)
+        experiment = Experiment.from_options(given, least_pairs=MIN_PAIRS)
         results = experiment.run(criteria, progress=bar)
     for line, _ in tables.terminal_table(results, table):
         print(line)

@@ -87,8 +87,9 @@ def _prepare(parsed: argparse.Namespace) -> int:
 
 def _collect(parsed: argparse.Namespace) -> int:
     ranks = gemma_mlx.find_ranks()
-    experiment = Experiment.from_options(options.CommandLine(parsed), batch_size=parsed.batch_size)
-    experiment.check(least_pairs=1)
+    experiment = Experiment.from_options(
+        options.CommandLine(parsed), least_pairs=1, batch_size=parsed.batch_size
+    )
     npz = parsed.layout == "npz"
     if npz and experiment.positions == "prompt_last":
         raise RequestError(

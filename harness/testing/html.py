@@ -7,12 +7,21 @@ import pytest
 
 from harness.options import OptionError
 
+_STARTED = pytest.StashKey[Path]()
 
-def start_report(session: Any, path: Path) -> None:
+
+class _Title:
+    """Registered with a report that we start; one that the user asked for keeps its title."""
+
+    def pytest_html_report_title(self, report: Any) -> None:
+        report.title = "Alignment artifacts"
+
+
+def start_report(session: Any, path: Path) -> list[Any]:
     """Have pytest-html write a self-contained report to `path`, unless the user named another.
 
     pytest-html starts when pytest is configured, before it is known whether there are checks. It
-    is started now instead, with what its report would have heard since.
+    is started now instead; returned are the plugins that make its report, if any.
 
     Raises:
         OptionError: the folder of `path` can't be made.
@@ -24,7 +33,7 @@ def start_report(session: Any, path: Path) -> None:
         or config.option.htmlpath
         or hasattr(config, "workerinput")
     ):
-        return
+        return []
     from pytest_html import plugin
 
     config.option.htmlpath = str(path)
@@ -33,13 +42,18 @@ def start_report(session: Any, path: Path) -> None:
         plugin.pytest_configure(config)
     except OSError as error:
         raise OptionError(f"{path.parent}: no report can be written there ({error})") from error
-    for report in _reports(config):
+    config.stash[_STARTED] = path
+    config.pluginmanager.register(_Title())
+    started = _reports(config)
+    for report in started:
         report.pytest_sessionstart(session)
+    return started
 
 
-def drop_report(config: pytest.Config, path: Path) -> None:
+def drop_report(config: pytest.Config) -> None:
     """Keep an earlier report from being replaced by a run that ended without results."""
-    if config.option.htmlpath != str(path):
+    path = config.stash.get(_STARTED, None)
+    if path is None:
         return
     for report in _reports(config):
         config.pluginmanager.unregister(report)

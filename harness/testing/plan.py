@@ -40,7 +40,7 @@ def make_plan(given: options.Given, *, causal: bool = False) -> Plan:
     Raises:
         gemma_mlx.errors.UserError: naming the option or file.
     """
-    experiment = Experiment.from_options(given)
+    experiment = Experiment.from_options(given, least_pairs=MIN_PAIRS)
     plan = Plan(
         experiment=experiment,
         criteria=options.criteria(given),
@@ -52,7 +52,6 @@ def make_plan(given: options.Given, *, causal: bool = False) -> Plan:
         table=options.table_settings(given),
         report=options.report_folder(given),
     )
-    experiment.check(least_pairs=MIN_PAIRS)
     if plan.save_as is not None:
         check_name(plan.save_as)
     compare = options.COMPARE.read(given)

@@ -13,13 +13,12 @@ from gemma_mlx.prompts_file import read_prompts
 from harness.cli import collecting, main
 from harness.data.npz_run import read_npz
 from harness.data.pairs import load_pairs
-from harness.results import file as results_module
-from harness.results.file import FILE_NAME, read_results
-from harness.settings import Criteria
+from harness.results import Results
+from harness.results.file import FILE_NAME
 from tests.support.builders import (
-    analysis_of,
     checkpoint,
     layer_result,
+    results_of,
     two_categories,
     written,
 )
@@ -138,7 +137,7 @@ class TestPipeline:
                 assert file.read_bytes() == before[file.name]
         pages = [Path(p, "report.html").read_text() for p in ("artifact_report", "again")]
         assert pages[0] == pages[1]
-        assert read_results(Path("artifact_report") / FILE_NAME).analysis.results
+        assert Results.read(Path("artifact_report") / FILE_NAME).analysis.results
 
     def test_prepare(self, made):
         folder, _ = made
@@ -206,9 +205,9 @@ class TestRefused:
             ),
             (["analyze", "--activations", "empty", "--key-template", "x"], "needs {layer}"),
             (["analyze", "--model", "nowhere/at-all/x"], "nowhere/at-all/x"),
-            (["analyze", "--alpha", "2"], "--alpha must be"),
+            (["analyze", "--alpha", "2"], "--alpha '2': must be"),
             (["collect", "--site", "mlp"], "--site 'mlp': choose from"),
-            (["collect", "--layers", "9"], "layer 9 doesn't exist"),
+            (["collect", "--layers", "9"], "--layers '9': layer 9 doesn't exist"),
             (["prepare", "--pairs", "nowhere.json"], "nowhere.json"),
             (["report", "nowhere.json"], "nowhere.json: not readable"),
             (["report", "pairs.json"], "pairs.json: not a results file"),
@@ -218,7 +217,7 @@ class TestRefused:
     )
     def test_in_a_line(self, here, arguments, message, capsys):
         Path("empty").mkdir()
-        lie = results_module.to_json(analysis_of(layer_result(n_pairs=-1)), Criteria())
+        lie = results_of(layer_result(n_pairs=-1)).to_json()
         written(Path("lies.json"), lie)
         if arguments[0] in ("analyze", "collect"):
             arguments = [*arguments, "--pairs", "pairs.json"]

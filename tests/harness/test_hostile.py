@@ -8,14 +8,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from harness.report.outputs import PLOT_NAME
 
 from gemma_mlx.__main__ import main as run_model
 from harness.analysis.comparison import BaselineError
 from harness.cli import main
-from harness.results.baseline import DIRECTORY, check_name, save_baseline
+from harness.results import Results
+from harness.results.baseline import check_name
 from harness.results.file import FILE_NAME
-from harness.settings import Criteria
+from harness.results.value import PLOT_NAME
+from harness.settings import BASELINES, Criteria
 from tests.support.builders import document, entry, two_categories, written
 from tests.support.checkpoints import config, random_checkpoint, save, weights
 from tests.support.measured import analysis_from, measured
@@ -246,8 +247,8 @@ def test_nothing_is_written_for_hostile_names(model, there, capsys, name):
 def test_a_baseline_with_a_hostile_name_and_category(there, capsys):
     """What others' files are called and hold is quoted by compare, as it is by all commands."""
     activations = measured({(0, "mlp_out"): 3.0, (1, "mlp_out"): 3.0})
-    first = save_baseline("one", analysis_from(activations), Criteria())
-    other = DIRECTORY / "0002_\x1b[2J\nerror: x.safetensors"
+    first = Results(analysis_from(activations), Criteria()).save("one")
+    other = BASELINES / "0002_\x1b[2J\nerror: x.safetensors"
     shutil.copy(first, other)
     assert main(["compare", "one", str(other)]) == 0
     assert main(["compare", str(other), "one"]) == 0

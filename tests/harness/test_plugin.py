@@ -18,19 +18,18 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
-from harness import options, plugin
+from harness import Experiment, options, plugin
 from harness.collect import collect
 from harness.data.pairs import load_pairs
 from harness.data.store import StoreError
-from harness.experiment import INTERRUPTED
-from harness.results.provenance import COLLECTED
-from harness.settings import CollectSettings
-from harness.testing.session import ANALYSIS
+from harness.results.provenance import ALL_REUSED
+from harness.settings import INTERRUPTED, CollectSettings
+from harness.testing.session import PytestOptions, session_of
 from tests.support.builders import (
-    analysis_of,
     document,
     entry,
     layer_result,
+    results_of,
     two_categories,
     written,
 )
@@ -43,6 +42,7 @@ from tests.support.runs import (
     QUICK,
     RESULTS,
     ROOT,
+    SHORT,
     VECTOR,
     command,
     run_checks,
@@ -96,7 +96,8 @@ def warm(small_checkpoint):
 
 @pytest.fixture
 def checks(pytester, warm, store, monkeypatch):
-    """Run the checks in this process, reports going to `report` in the test's directory."""
+    """Run the checks in this process, reports going to `report` in the test's directory. Options
+    go by their short names."""
     # As HF_HUB_OFFLINE=1 does, which is read on import.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
@@ -114,7 +115,7 @@ def checks(pytester, warm, store, monkeypatch):
                 given += [flag, str(value)]
         # Hypothesis would be imported anew by every run.
         without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-        return pytester.runpytest_inprocess(*without, *tests, *given)
+        return pytester.runpytest_inprocess(*without, *SHORT, *tests, *given)
 
     return run
 
@@ -276,7 +277,11 @@ class TestReuse:
     def test_without_html(self, on_base, checks, some_pairs, pytester):
         result = checks("--pairs", some_pairs, *QUICK, "-p", "no:html", "-k", "accuracy")
         result.stdout.fnmatch_lines(["0 of 8 layers separate *"])
+        page = (pytester.path / "report" / "report.html").read_text(encoding="utf-8")
+        assert "<title>Alignment artifacts</title>" in page
+        assert "0 of 8 layers separate" in page
         assert {file.name for file in (pytester.path / "report").iterdir()} == {
+            "report.html",
             RESULTS,
             PLOT,
             VECTOR,
@@ -356,28 +361,33 @@ class TestKeywords:
 OPTION_VALUES = {
     "model": ("a", ["b"], "a", "b"),
     "revision": ("a", ["b"], "a", "b"),
-    "pairs": ("a.json", ["b.json"], "a.json", "b.json"),
-    "site": ("mlp_out, resid_post", ["x", "y"], ["mlp_out", "resid_post"], ["x", "y"]),
-    "layers": ("3", ["0-5,12"], "3", "0-5,12"),
-    "positions": ("forced", ["prompt_last"], ["forced"], ["prompt_last"]),
-    "max_tokens": ("7", ["8"], "7", "8"),
-    "no_chat": ("true", None, True, True),
-    "tensor_parallel": ("2", ["3"], "2", "3"),
-    "base_model": ("a", ["b"], "a", "b"),
-    "text_baselines": ("true", None, True, True),
-    "columns": ("d, p", ["d,auroc"], "d, p", "d,auroc"),
+    "pairs": ("a.json", ["b.json"], Path("a.json"), Path("b.json")),
+    "site": (
+        "mlp_out, resid_post",
+        ["attn_out", "mlp_post"],
+        ("mlp_out", "resid_post"),
+        ("attn_out", "mlp_post"),
+    ),
+    "layers": ("3", ["0-2,12"], (3,), (0, 1, 2, 12)),
+    "positions": ("forced", ["prompt_last"], ("forced",), ("prompt_last",)),
+    "max-tokens": ("7", ["8"], 7, 8),
+    "no-chat": ("true", None, True, True),
+    "tensor-parallel": ("2", ["3"], 2, 3),
+    "base-model": ("a", ["b"], "a", "b"),
+    "text-baselines": ("true", None, True, True),
+    "columns": ("d, p", ["d,auroc"], ("d", "p"), ("d", "auroc")),
     "sort": ("d", ["p"], "d", "p"),
-    "alpha": ("0.01", ["0.1"], "0.01", "0.1"),
-    "d_threshold": ("0.5", ["-1"], "0.5", "-1"),
-    "replicates": ("500", ["600"], "500", "600"),
-    "stats_seed": ("1", ["2"], "1", "2"),
-    "store": ("a", ["b"], "a", "b"),
+    "alpha": ("0.01", ["0.1"], 0.01, 0.1),
+    "d-threshold": ("0.5", ["-1"], 0.5, -1),
+    "replicates": ("500", ["600"], 500, 600),
+    "stats-seed": ("1", ["2"], 1, 2),
+    "store": ("a", ["b"], Path("a"), Path("b")),
     "save": ("a", ["b"], "a", "b"),
     "compare": ("a", ["b"], "a", "b"),
-    "margin": ("0.3", ["0.4"], "0.3", "0.4"),
+    "margin": ("0.3", ["0.4"], 0.3, 0.4),
     "inconclusive": ("skip", ["fail"], "skip", "fail"),
     "recollect": ("true", None, True, True),
-    "report": ("a", ["b"], "a", "b"),
+    "report": ("a", ["b"], Path("a"), Path("b")),
 }
 
 
@@ -385,59 +395,70 @@ class TestOptions:
     @pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.flag)
     def test_command_line_over_ini_over_default(self, pytester, option):
         in_ini, given, from_ini, from_command_line = OPTION_VALUES[option.name]
-        quiet = ("-p", "harness.plugin", "-p", "no:html")
-        flags = [option.flag] if given is None else [
-            part for value in given for part in (f"{option.flag}={value}",)
-        ]  # fmt: skip
+        quiet = ("-p", "harness.plugin", *SHORT, "-p", "no:html")
 
         def read(*arguments):
-            return options.read(pytester.parseconfig(*quiet, *arguments), option.name)
+            return option.read(PytestOptions(pytester.parseconfig(*quiet, *arguments)))
 
-        default = read()
-        if option.action == "append":
-            assert default == option.default.split()
-        else:
-            assert default == (False if option.action == "store_true" else option.default)
-        pytester.makeini(f"[pytest]\nartifact_{option.name} = {in_ini}")
+        assert read() == option.default
+        pytester.makeini(f"[pytest]\n{option.dest} = {in_ini}")
         assert read() == from_ini
-        assert read(*flags) == from_command_line
+        for flag in (option.flag, *([option.short_flag] if option.short else [])):
+            flags = [flag] if given is None else [f"{flag}={value}" for value in given]
+            assert read(*flags) == from_command_line
+
+    @pytest.mark.parametrize("name", ["site", "positions", "columns"])
+    def test_a_list_of_nothing(self, pytester, name):
+        (option,) = (option for option in options.OPTIONS if option.name == name)
+        pytester.makeini(f"[pytest]\n{option.dest} = ,")
+        with pytest.raises(options.OptionError, match=f"--artifact-{name} .*: choose from"):
+            option.read(PytestOptions(pytester.parseconfig("-p", "harness.plugin")))
 
     def test_defaults_of_the_design(self):
         defaults = {option.name: option.default for option in options.OPTIONS}
-        assert Path(defaults["model"]) == ALIGNED
-        assert Path(defaults["pairs"]) == PAIRS
-        assert defaults["site"] == "mlp_out"
-        assert float(defaults["d_threshold"]) == 0.8
-        assert float(defaults["alpha"]) == 0.05
-        assert defaults["store"] == ".artifact_store"
-        assert defaults["report"] == "artifact_report"
+        assert Experiment().checkpoint.path == ALIGNED
+        assert defaults["model"] == ALIGNED.name
+        assert defaults["pairs"] == PAIRS
+        assert defaults["site"] == ("mlp_out",)
+        assert defaults["d-threshold"] == 0.8
+        assert defaults["alpha"] == 0.05
+        assert defaults["store"] == Path(".artifact_store")
+        assert defaults["report"] == Path("artifact_report")
 
     @pytest.mark.parametrize(
         ("text", "layers"),
         [
-            (None, tuple(range(12))),
+            (None, tuple(range(26))),
             ("6", (6,)),
             ("0-2,5", (0, 1, 2, 5)),
             ("5,0-2", (0, 1, 2, 5)),
             (" 1 - 3 , 2 ", (1, 2, 3)),
-            ("11", (11,)),
+            ("25", (25,)),
         ],
     )
-    def test_layers(self, text, layers):
-        assert options.parse_layers(text, 12) == layers
+    def test_layers(self, large_model, text, layers):
+        chosen = None if text is None else options.parse_layers(text)
+        assert Experiment(large_model, layers=chosen).collection.layers == layers
 
     @pytest.mark.parametrize(
-        "text",
-        ["12", "99", "x", "", ",", "1,", "3-1", "-1", "1-", "1-2-3", "1.5", "0-12", "9" * 5000],
+        "text", ["x", "", ",", "1,", "3-1", "-1", "1-", "1-2-3", "1.5", "0-999999999", "9" * 5000]
     )
-    def test_layers_that_are_not_there(self, text):
-        with pytest.raises(pytest.UsageError, match="--layers"):
-            options.parse_layers(text, 12)
+    def test_what_is_no_layers(self, text):
+        with pytest.raises(ValueError, match=r"give layers as|runs backwards|doesn't exist"):
+            options.parse_layers(text)
+
+    @pytest.mark.parametrize("text", ["26", "99", "0-26"])
+    def test_layers_that_are_not_there(self, large_model, text):
+        experiment = Experiment(large_model, layers=options.parse_layers(text))
+        with pytest.raises(gemma_mlx.RequestError, match=r"^layer \d+ doesn't exist; .* 0 to 25$"):
+            _ = experiment.collection
 
     def test_are_in_the_help(self, checks):
         result = checks("--help")
         for option in options.OPTIONS:
-            result.stdout.fnmatch_lines([f"*{option.flag}*"])
+            result.stdout.re_match_lines([rf" +{option.flag}\b"])
+            if option.short:
+                result.stdout.re_match_lines([rf" +{option.short_flag}\b"])
 
 
 class TestSitesInKeywords:
@@ -482,16 +503,16 @@ class TestXdist:
 
     def test_what_one_worker_collected_is_not_said_to_be_from_the_store(self):
         made, found = (
-            analysis_of(layer_result(), provenance={"origin": said})
-            for said in (COLLECTED, "taken from the store")
+            results_of(layer_result(), provenance={"origin": said})
+            for said in ("collected by this run", ALL_REUSED)
         )
         for order in ((made, found), (found, made)):
             config = SimpleNamespace(stash=pytest.Stash())
-            for analysis in order:
-                left = [analysis if key is ANALYSIS else None for key in plugin._FOUND]
-                output = {plugin._OUTPUT: pickle.dumps(left)}
+            for results in order:
+                output = {plugin._OUTPUT: pickle.dumps((results, None))}
                 plugin.pytest_testnodedown(SimpleNamespace(workeroutput=output, config=config))
-            assert config.stash[ANALYSIS].provenance["origin"] == COLLECTED
+            said = session_of(config).results.analysis.provenance["origin"]
+            assert said == "collected by this run"
 
     def test_says_it_once(self, alone_and_together):
         alone, together = alone_and_together
@@ -591,17 +612,18 @@ BAD_OPTIONS = {
     "site": (["--site", "nonsense"], "--site 'nonsense': choose from *mlp_out*"),
     "site without width": (["--site", "attn_pattern"], "--site 'attn_pattern': choose from*"),
     "positions": (["--positions", "everywhere"], "--positions 'everywhere': choose from *"),
-    "alpha too high": (["--alpha", "2"], "--alpha must be a number from 1e-09 to 0.5, not '2'"),
-    "alpha nan": (["--alpha", "nan"], "--alpha must be a number from 1e-09 to 0.5, not 'nan'"),
-    "alpha 0": (["--alpha", "0"], "--alpha must be a number*"),
-    "alpha text": (["--alpha", "x"], "--alpha must be a number*"),
-    "threshold": (["--d-threshold", "high"], "--d-threshold must be a number*"),
-    "max-tokens 0": (["--max-tokens", "0"], "--max-tokens must be a whole number from 1, not '0'"),
-    "max-tokens text": (["--max-tokens", "1.5"], "--max-tokens must be a whole number*"),
+    "alpha too high": (["--alpha", "2"], "--alpha '2': must be a number above 0 and below 0.5"),
+    "alpha nan": (["--alpha", "nan"], "--alpha 'nan': must be a number above 0 and below *"),
+    "alpha 0": (["--alpha", "0"], "--alpha '0': must be a number*"),
+    "alpha text": (["--alpha", "x"], "--alpha 'x': must be a number*"),
+    "threshold": (["--d-threshold", "high"], "--d-threshold 'high': must be a number"),
+    "threshold nan": (["--d-threshold", "nan"], "--d-threshold 'nan': must be a number"),
+    "max-tokens 0": (["--max-tokens", "0"], "--max-tokens '0': must be a whole number from 1"),
+    "max-tokens text": (["--max-tokens", "1.5"], "--max-tokens '1.5': must be a whole number*"),
     "max-tokens too many": (["--max-tokens", "5000"], "*the model's context is 2048*"),
-    "replicates": (["--replicates", "10"], "--replicates must be a whole number from 100*"),
-    "seed": (["--stats-seed", "-1"], "--stats-seed must be a whole number from 0*"),
-    "margin": (["--artifact-margin", "0"], "--artifact-margin must be a number*"),
+    "replicates": (["--replicates", "10"], "--replicates '10': must be a whole number from 100"),
+    "seed": (["--stats-seed", "-1"], "--stats-seed '-1': must be a whole number from 0"),
+    "margin": (["--artifact-margin", "0"], "--artifact-margin '0': must be a number above 0"),
     "model folder": (["--model", "/no/such/folder"], "/no/such/folder: no such folder*"),
     "model file": (["--model", __file__], "*test_plugin.py: a checkpoint is a folder*"),
     "misspelt hub id": (["--model", "gogle/gemma-3-1b-it"], "gogle/gemma-3-1b-it: not a local*"),
@@ -610,7 +632,10 @@ BAD_OPTIONS = {
     "model of no user": (["--model", "~nosuchuser/x"], "~nosuchuser/x: no such folder (*"),
     "pairs file": (["--pairs", "/no/such.json"], "/no/such.json: no such file"),
     "baseline": (["--artifact-compare", "nosuch"], "no baseline 'nosuch' in*"),
-    "column": (["--artifact-columns", "d,size"], "--artifact-columns 'size': choose from d, *"),
+    "column": (
+        ["--artifact-columns", "d,size"],
+        "--artifact-columns 'd,size': 'size': choose from d*",
+    ),
     "sort": (["--artifact-sort", "size"], "--artifact-sort 'size': choose from layer, d, *"),
     "baseline name": (["--artifact-save", "../x"], "baseline name '../x': use letters*"),
 }
@@ -717,7 +742,7 @@ class TestBadInput:
         def write(path, *_args, **_kwargs):
             raise StoreError(f"{path}: cannot be written (No space left on device)")
 
-        monkeypatch.setattr("harness.results.file.write_results", write)
+        monkeypatch.setattr("harness.results.value.write_whole", write)
         result = checks(
             "--pairs", some_pairs, *QUICK, "-p", "no:html", "-k", "test_accuracy and layer_6"
         )
@@ -830,7 +855,9 @@ class TestInterrupted:
     ):
         """Where pytest itself would show a traceback."""
         before = signal.getsignal(number)
-        monkeypatch.setattr("harness.plugin.write_outputs", lambda *_: signal.raise_signal(number))
+        monkeypatch.setattr(
+            "harness.results.Results.write", lambda *_, **__: signal.raise_signal(number)
+        )
         done = checks("--pairs", some_pairs, *QUICK, "-k", "test_accuracy and layer_6")
         assert done.ret == pytest.ExitCode.INTERRUPTED
         said = "".join(capfd.readouterr())

@@ -18,11 +18,13 @@ import harness
 from gemma_mlx import CheckpointError, RequestError
 from harness.data.activations import AnalysisError
 from harness.data.pairs import PairsError, load_pairs
-from harness.experiment import STORE, Collection
+from harness.experiment import Experiment
+from harness.results import Results
 from harness.results.baseline import find_baseline, load_baseline
-from harness.settings import AnalysisSettings, CollectSettings
+from harness.settings import STORE, AnalysisSettings
 from tests.support.builders import document, entry, parsed, two_categories, written
 from tests.support.measured import tiny_checkpoint
+from tests.support.runs import SHORT
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
@@ -78,8 +80,8 @@ def whole(analyze):
 class TestAnalyze:
     def test_results(self, whole, made):
         assert list(whole) == [(0, "mlp_out"), (1, "mlp_out")]
-        assert whole.settings == SETTINGS
-        assert [pair.category for pair in whole.scored] == [
+        assert whole.analysis.settings == SETTINGS
+        assert [pair.category for pair in whole.analysis.scored] == [
             pair.category for pair in load_pairs(made / "pairs.json")
         ]
         for (layer, site), result in whole.items():
@@ -90,25 +92,25 @@ class TestAnalyze:
             assert len(result.steps) == 3
             assert len(result.quality.cosines) == 12
             assert result.beyond_base is None
-        assert {"prompt_words", "response_words"} <= {text.name for text in whole.text}
-        assert whole.dropped == ()
+        assert {"prompt_words", "response_words"} <= {text.name for text in whole.analysis.text}
+        assert whole.analysis.dropped == ()
 
     def test_activations_are_those_of_the_model(self, whole, made):
         """From the model, a prompt at a time."""
         gemma = gemma_mlx.load(made / "model")
-        for row, response in list(enumerate(whole.responses))[::5]:
-            for condition, arm in (("artifact", whole.activations.artifact),
-                                   ("natural", whole.activations.natural)):  # fmt: skip
+        for row, response in list(enumerate(whole.analysis.responses))[::5]:
+            for condition, arm in (("artifact", whole.analysis.activations.artifact),
+                                   ("natural", whole.analysis.activations.natural)):  # fmt: skip
                 (generation,) = gemma_mlx.generate(
                     gemma, [response.pair.prompt(condition)], max_tokens=3
                 )
                 assert getattr(response, condition).token_ids == tuple(generation.token_ids)
-                for (layer, site), values in zip(whole.activations.keys, arm, strict=True):
+                for (layer, site), values in zip(whole.analysis.activations.keys, arm, strict=True):
                     expected = generation.activations[site][layer].mean(axis=0)
                     np.testing.assert_allclose(values[row], expected, atol=1e-4)
 
     def test_provenance(self, whole, made, store):
-        facts = whole.provenance
+        facts = whole.analysis.provenance
         assert facts["model"] == str(made / "model")
         assert facts["model_layers"] == 2
         assert facts["pairs_file"] == "pairs.json"
@@ -123,13 +125,16 @@ class TestAnalyze:
 
         monkeypatch.setattr(gemma_mlx, "load_checkpoint", load)
         found = analyze()
-        assert found.results == whole.results
-        assert found.responses == whole.responses
-        assert whole.provenance["origin"] == "collected by this run"
-        assert found.provenance["origin"] == "taken from the store"
+        assert found.analysis.results == whole.analysis.results
+        assert found.analysis.responses == whole.analysis.responses
+        assert whole.analysis.provenance["origin"] == "collected by this run"
+        assert found.analysis.provenance["origin"] == "taken from the store"
 
     def test_pairs_that_were_loaded_already(self, whole, analyze, made):
-        assert analyze(pairs=load_pairs(made / "pairs.json")).results == whole.results
+        assert (
+            analyze(pairs=load_pairs(made / "pairs.json")).analysis.results
+            == whole.analysis.results
+        )
 
     def test_layers_and_sites(self, whole, analyze):
         found = analyze(layers=[1, 0], sites=("resid_post", "mlp_out"))
@@ -145,8 +150,8 @@ class TestAnalyze:
     def test_settings(self, analyze):
         settings = AnalysisSettings(replicates=300, level=0.8, seed=3, scale="raw")
         found = analyze(settings=settings)
-        assert found.settings == settings
-        assert found.provenance["analysis"] == {
+        assert found.analysis.settings == settings
+        assert found.analysis.provenance["analysis"] == {
             "replicates": 300, "level": 0.8, "seed": 3, "scale": "raw",
         }  # fmt: skip
 
@@ -162,7 +167,9 @@ class TestAnalyze:
 
     def test_is_frozen(self, whole):
         with pytest.raises(FrozenInstanceError):
-            whole.settings = None
+            whole.criteria = None
+        with pytest.raises(FrozenInstanceError):
+            whole.analysis.settings = None
         with pytest.raises(FrozenInstanceError):
             whole[0, "mlp_out"].layer = 5
         with pytest.raises(TypeError):
@@ -197,9 +204,9 @@ class TestPositions:
         for (key, result), before in zip(found.items(), whole.values(), strict=True):
             assert result.companions == {}
             assert result.separation == before.companions["forced"], key
-        for one, before in zip(found.responses, whole.responses, strict=True):
+        for one, before in zip(found.analysis.responses, whole.analysis.responses, strict=True):
             assert one.artifact.token_ids == one.natural.token_ids == before.natural.token_ids
-        assert "response_words" not in {text.name for text in found.text}
+        assert "response_words" not in {text.name for text in found.analysis.text}
 
     def test_prompt_last(self, whole, analyze):
         """Nothing is written, and so nothing is said about responses."""
@@ -207,18 +214,17 @@ class TestPositions:
         for result, before in zip(found.values(), whole.values(), strict=True):
             assert result.separation == before.companions["prompt_last"]
             assert len(result.steps) == 1
-        assert {response.natural.token_ids for response in found.responses} == {()}
-        assert {text.name for text in found.text} == {"prompt_words", "prompt_length"}
+        assert {response.natural.token_ids for response in found.analysis.responses} == {()}
+        assert {text.name for text in found.analysis.text} == {"prompt_words", "prompt_length"}
 
-    def test_companions(self, analyze, whole, made, store, monkeypatch):
+    def test_companions(self, monkeypatch):
         asked = []
         monkeypatch.setattr(
-            Collection, "collect", lambda self, positions=None: asked.append(positions)
+            Experiment, "collect", lambda self, positions=None: asked.append(positions)
         )
-
         for positions in ("generated", "forced"):
-            collection = Collection(None, None, CollectSettings(positions=positions), store)
-            asked.append(tuple(collection.companions(("prompt_last",))))
+            experiment = Experiment(positions=positions, companions=("prompt_last",))
+            asked.append(tuple(experiment.beside))
         assert asked == [
             "prompt_last", "forced", ("prompt_last", "forced"), "prompt_last", ("prompt_last",),
         ]  # fmt: skip
@@ -227,7 +233,7 @@ class TestPositions:
 class TestBaseModel:
     def test_change_from_it(self, analyze, whole):
         base = analyze("other")
-        found = analyze(base_model=analyze.__closure__ and base.provenance["model"])
+        found = analyze(base_model=base.analysis.provenance["model"])
         for key, result in found.items():
             change = result.beyond_base
             assert change.d_b == pytest.approx(whole[key].separation.d)
@@ -241,7 +247,7 @@ class TestBaseModel:
             assert result.beyond_base.verdict == "equivalent"
 
     def test_of_another_depth(self, analyze, made):
-        with pytest.raises(RequestError, match="layer 1 is outside the model's 0 to 0"):
+        with pytest.raises(RequestError, match=r"layer 1 doesn't exist; .*/shallow has .* 0 to 0"):
             analyze(base_model=made / "shallow")
         found = analyze(base_model=made / "shallow", layers=[0])
         assert found[0, "mlp_out"].beyond_base.n_pairs == 12
@@ -257,7 +263,9 @@ class TestBadInput:
             analyze("nosuch")
 
     def test_layer(self, analyze):
-        with pytest.raises(RequestError, match="layer 2 is outside"):
+        with pytest.raises(
+            RequestError, match=r"layer 2 doesn't exist; .*/model has layers 0 to 1"
+        ):
             analyze(layers=[2])
 
     def test_site(self, analyze):
@@ -272,7 +280,7 @@ class TestBadInput:
 def run_pytest(folder, *arguments):
     """pytest in a process of its own, from `folder`; exit code and output."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:html",
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:html", *SHORT,
          "-c", ROOT / "pytest.ini", "--rootdir", ROOT, *map(str, arguments)],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
@@ -317,7 +325,7 @@ def checks(pytester, warm, project, options, monkeypatch):
         defaults = [part for flag, value in zip(options[::2], options[1::2], strict=True)
                     if flag not in given for part in (flag, str(value))]  # fmt: skip
         return pytester.runpytest_inprocess(
-            "-p", "no:cacheprovider", "-p", "no:html", "-c", ROOT / "pytest.ini",
+            "-p", "no:cacheprovider", "-p", "no:html", *SHORT, "-c", ROOT / "pytest.ini",
             "--rootdir", ROOT, ROOT / tests, *defaults, *given,
         )  # fmt: skip
 
@@ -353,25 +361,27 @@ class TestSave:
         folder, code, output = project
         assert code in (0, 1), output
         found = load_baseline(folder / ".artifact_baselines" / "0001_v1.safetensors")
-        assert found.activations.keys == ((0, "mlp_out"), (1, "mlp_out"))
-        assert found.activations.pairs == load_pairs(made / "pairs.json").pairs
-        assert found.provenance["collection"]["max_tokens"] == 3
-        report = json.loads((folder / "artifact_report" / RESULTS).read_text())
-        assert found.results["layers"] == report["layers"]
+        assert found.analysis.activations.keys == ((0, "mlp_out"), (1, "mlp_out"))
+        assert found.analysis.activations.pairs == load_pairs(made / "pairs.json").pairs
+        assert found.analysis.provenance["collection"]["max_tokens"] == 3
+        report = Results.read(folder / "artifact_report" / RESULTS)
+        assert found.analysis.results == report.analysis.results
 
     def test_same_as_from_python(self, project, whole):
         found = load_baseline(project[0] / ".artifact_baselines" / "0001_v1.safetensors")
-        for there, here in zip(found.activations.natural, whole.activations.natural, strict=True):
+        for there, here in zip(
+            found.analysis.activations.natural, whole.analysis.activations.natural, strict=True
+        ):
             np.testing.assert_array_equal(there, here)
-        for entry_, result in zip(found.results["layers"], whole.values(), strict=True):
-            assert entry_["separation"]["d"] == result.separation.d
-            assert entry_["separation"]["p_adjusted"] == result.separation.p_adjusted
+        for there, here in zip(found.analysis.values(), whole.values(), strict=True):
+            assert there.separation.d == here.separation.d
+            assert there.separation.p_adjusted == here.separation.p_adjusted
 
     def test_a_selection_saves_the_whole_family(self, checks, pytester):
         result = checks("--artifact-save", "v1", "-k", "layer_1 and test_shuffled")
         result.stdout.fnmatch_lines(["saved as baseline .artifact_baselines/0002_v1.safetensors"])
         found = load_baseline(find_baseline("v1", pytester.path / ".artifact_baselines"))
-        assert len(found.activations.keys) == 2
+        assert len(found.analysis.activations.keys) == 2
 
     def test_nothing_is_saved_of_a_run_without_results(self, checks, pytester):
         checks("--artifact-save", "v2", "--collect-only")
@@ -452,7 +462,7 @@ class TestRefused:
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         message = errors(result)
         assert message.startswith("no baseline 'v9' in .artifact_baselines/ (there: 0001_v1)")
-        assert message.endswith("pytest artifact_checks --model PATH --artifact-save v9")
+        assert message.endswith("pytest artifact_checks --artifact-model PATH --artifact-save v9")
 
     def test_no_baseline_at_all(self, checks, nothing_is_collected, pytester):
         shutil.rmtree(pytester.path / ".artifact_baselines")
@@ -493,7 +503,7 @@ class TestRefused:
     def test_base_model_that_cannot_be_used(self, checks, made):
         result = checks("--base-model", made / "shallow")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        assert "layer 1 is outside" in errors(result)
+        assert re.search("layer 1 doesn't exist; .*/shallow has layers 0 to 0", errors(result))
 
 
 ALWAYS = {
@@ -582,7 +592,7 @@ class TestCausal:
         def measure(*_args, **_kwargs):
             raise AssertionError("it measures")
 
-        monkeypatch.setattr("harness.testing.fixtures.measure_effects", measure)
+        monkeypatch.setattr("harness.analysis.causality.causal_effects", measure)
         checks("-k", "layer_1")
         assert results(pytester)["interventions"] == {}
 

@@ -294,7 +294,6 @@ DECISIVE = {
     "analysis.scale": ("raw", "scaling of the statistics"),
 }
 CIRCUMSTANCES = {
-    "harness": "9.9",
     "packages": {"numpy": "2.1"},
     "python": "3.12.0",
     "device": "gpu",

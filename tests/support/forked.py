@@ -27,7 +27,6 @@ import harness.plugin
 import harness.report.page
 import harness.testing.fixtures  # noqa: F401
 from harness.cli import main
-from harness.experiment import Experiment
 
 _CONTEXT = get_context("spawn" if sys.platform == "darwin" else "forkserver")
 if sys.platform != "darwin":
@@ -104,11 +103,11 @@ def command(*arguments: object, output: Path) -> Iterator[tuple[BaseProcess, Con
 
 
 def _command(arguments: list[str], tell: Connection) -> None:
-    run_batch, check = gemma_mlx.run_batch, Experiment.check
+    run_batch, find_ranks = gemma_mlx.run_batch, gemma_mlx.find_ranks
 
-    def planned(*given, **options):
+    def planned():
         tell.send("planned")
-        return check(*given, **options)
+        return find_ranks()
 
     def counted(gemma, request, batch):
         tell.send(len(batch))
@@ -116,6 +115,6 @@ def _command(arguments: list[str], tell: Connection) -> None:
 
     # Whoever listens may be gone.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    Experiment.check = planned
+    gemma_mlx.find_ranks = planned
     gemma_mlx.run_batch = counted
     raise SystemExit(main(arguments))

@@ -16,6 +16,8 @@ PAIRS = ROOT / "fixtures" / "alignment_artifact_prompt_pairs.json"
 RESULTS = "alignment_artifact_analysis_results.json"
 PLOT = "alignment_artifact_analysis_plot.png"
 VECTOR = "alignment_artifact_analysis_plot.svg"
+# The options' short names, as this repository's conftest has them, wherever the tests lie.
+SHORT = ("-p", "harness.short_options")
 QUICK = ("--max-tokens", "4", "--replicates", "200")
 
 
@@ -41,7 +43,7 @@ class Run:
 
 
 # Hypothesis would be imported by every run.
-_OPTIONS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+_OPTIONS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *SHORT)
 
 
 def command(*arguments) -> list[str]:
