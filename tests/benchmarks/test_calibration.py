@@ -26,12 +26,14 @@ def assert_reached(figure):
     ],
     ids=lambda population: population.name,
 )
+@pytest.mark.slow
 def test_size_and_null_means(population):
     result = experiments.size(population, 50, 800)
     for name, required in {**NULL, "control": Range(low=0.99)}.items():
         assert_reached(result.figure(name, required))
 
 
+@pytest.mark.slow
 def test_size_with_correlated_tokens_of_unequal_number():
     result = experiments.token_size("lengths", populations.drift_and_lengths, 50, 200)
     assert_reached(result.figure("type-I error", SIZE))
@@ -39,11 +41,13 @@ def test_size_with_correlated_tokens_of_unequal_number():
     assert experiments.uncut_size(50, 50).figure("type-I error").value > 0.5
 
 
+@pytest.mark.slow
 def test_size_with_duplicates():
     assert_reached(experiments.duplicate_size(300, collapse=True).figure("type-I error", SIZE))
     assert experiments.duplicate_size(50, collapse=False).figure("type-I error").value > 0.5
 
 
+@pytest.mark.slow
 def test_family_wise_error():
     result = experiments.family(50, 80)
     assert_reached(result.figure("family-wise (maxT)", Range(0.03, 0.065)))
@@ -61,6 +65,7 @@ def test_family_wise_error():
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
+@pytest.mark.slow
 def test_coverage(population, n, effect, runs):
     result = experiments.coverage(population, n, effect, runs)
     assert_reached(result.figure("d", COVERAGE))
@@ -68,12 +73,14 @@ def test_coverage(population, n, effect, runs):
     assert_reached(result.figure("accuracy", Range(0.93, 0.99)))
 
 
+@pytest.mark.slow
 def test_power():
     assert_reached(
         experiments.power(populations.gaussian(), 50, 0.7, 200).figure("power", Range(0.7))
     )
 
 
+@pytest.mark.slow
 def test_versions():
     law = populations.gaussian()
     same = experiments.versions(law, 50, (0.7, 0.7), 400)
@@ -83,6 +90,7 @@ def test_versions():
     assert_reached(apart.figure("called equivalent", Range(high=0.07)))
 
 
+@pytest.mark.slow
 def test_a_category_of_its_own_does_not_count():
     apart = experiments.categories(50, 60, shared=False)
     left_out = apart.figure("d of the category left out")

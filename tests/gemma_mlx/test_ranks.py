@@ -31,6 +31,7 @@ def run(count: int, body: str, tmp_path: Path, *arguments: str | Path) -> list[s
 
 
 class TestTalk:
+    @pytest.mark.slow
     def test_everyone_hears_everyone(self, tmp_path: Path) -> None:
         """Also what is longer than a piece, and nothing at all."""
         body = """
@@ -43,6 +44,7 @@ class TestTalk:
         """
         assert run(3, body, tmp_path) == ["0 3 True\n", "1 3 False\n", "2 3 False\n"]
 
+    @pytest.mark.slow
     def test_a_lost_rank_is_noticed(self, tmp_path: Path) -> None:
         """Sooner or later: MLX says so, or its answer is seen to be none, or it waits for ever, as
         long as no launcher ends it."""
@@ -93,6 +95,7 @@ def quantized(path: Path) -> Path:
     return path / "q"
 
 
+@pytest.mark.slow
 class TestTensorParallel:
     """A model of which each rank holds a part gives what the whole model gives."""
 

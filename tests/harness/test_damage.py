@@ -8,6 +8,7 @@ import pytest
 from tests.support.collecting import FOUR_BATCHES, gather, stored
 
 
+@pytest.mark.slow
 class TestDamage:
     def test_never_used(self, tiny, whole, loaded, tmp_path):
         """520 shards with flipped bits or cut off, several at a time."""

@@ -52,6 +52,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Metal doesn't survive a fork")
+@pytest.mark.slow
 class TestStopped:
     @pytest.mark.parametrize(
         ("signals", "times"),

@@ -40,6 +40,7 @@ def store_of(rank: int, folder: Path, settings) -> RunStore:
     return RunStore(folder / f"rank_{rank}" / "store", settings)
 
 
+@pytest.mark.slow
 class TestSharedOut:
     def test_on_one_disk(self, small_checkpoint, undisturbed, tmp_path):
         run = RunStore(tmp_path / "store", undisturbed.settings)
@@ -116,6 +117,7 @@ class TestDeal:
         assert _deal(lacking) == dealt
 
 
+@pytest.mark.slow
 class TestTensorParallel:
     def test_same_activations(self, small_checkpoint, undisturbed, tmp_path):
         """Each rank runs every batch, the first one writes."""
@@ -156,6 +158,7 @@ class TestTensorParallel:
         replace(small_checkpoint.config, num_key_value_heads=1).check_split(4)
 
 
+@pytest.mark.slow
 class TestLauncher:
     """`mlx.launch` itself, with the command as the documentation has it."""
 
