@@ -21,10 +21,11 @@ from gemma_mlx.system.interrupts import interruptible
 from gemma_mlx.system.terminal import printable
 from harness.options import OPTIONS
 from harness.settings import INTERRUPTED
-from harness.testing import fixtures, html
+from harness.testing import html
 from harness.testing.session import PROPERTIES, Session, or_exit, session_of
 
-pytest_plugins = [fixtures.__name__]
+_FIXTURES = "harness.testing.fixtures"
+pytest_plugins = [_FIXTURES]
 
 PAGE_NAME = "report.html"
 
@@ -86,7 +87,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _takes_layer_result(metafunc: pytest.Metafunc) -> bool:
     """Whether a test takes our `layer_result`: other suites may have a fixture of that name."""
     found = metafunc._arg2fixturedefs.get("layer_result", ())
-    return bool(found) and found[-1].func.__module__ == fixtures.__name__
+    return bool(found) and found[-1].func.__module__ == _FIXTURES
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

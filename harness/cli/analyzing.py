@@ -15,7 +15,7 @@ from harness.data.pairs import load_pairs
 from harness.experiment import Experiment
 from harness.report import sentences, tables
 from harness.results import Results
-from harness.results.file import FILE_NAME
+from harness.results.file import FILE_NAME, ResultsError
 from harness.results.provenance import provenance_of_files
 from harness.settings import REPORT, Criteria
 from harness.stats import MIN_PAIRS, smallest_detectable_effect
@@ -181,7 +181,11 @@ def _in_sample(results: Results) -> str:
 
 def _report(parsed: argparse.Namespace) -> int:
     folder = parsed.output or parsed.results.parent
-    Results.read(parsed.results).draw(folder)
+    results = Results.read(parsed.results)
+    try:
+        results.draw(folder)
+    except ResultsError as error:
+        raise ResultsError(f"{parsed.results}: {error}") from error
     print(f"report and plot: {folder}/")
     return 0
 

@@ -209,9 +209,12 @@ class TestRefused:
             (["collect", "--site", "mlp"], "--site 'mlp': choose from"),
             (["collect", "--layers", "9"], "--layers '9': layer 9 doesn't exist"),
             (["prepare", "--pairs", "nowhere.json"], "nowhere.json"),
-            (["report", "nowhere.json"], "nowhere.json: not readable"),
+            (["report", "nowhere.json"], "nowhere.json: can't be read"),
             (["report", "pairs.json"], "pairs.json: not a results file"),
-            (["report", "lies.json"], "lies.json: can't be drawn (n_pairs must be at least 8"),
+            (
+                ["report", "lies.json"],
+                "lies.json: the results can't be drawn (n_pairs must be at least 8",
+            ),
             (["power", "3"], "n_pairs must be at least 8"),
         ],
     )

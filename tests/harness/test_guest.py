@@ -51,13 +51,13 @@ def run(folder, *arguments, guest=("-p", "harness.plugin"), **environment):
     )
 
 
-HTML = ("-p", "pytest_metadata.plugin", "-p", "pytest_html.plugin", "-p", "pytest_html.fixtures")
-XDIST = ("-p", "xdist.plugin")
+HTML = ("-p", "metadata", "-p", "html")
+XDIST = ("-p", "xdist")
 
 
 def passes(done, count=1):
     assert done.returncode == 0, done.stdout
-    assert re.search(rf"\b{count} passed\b", done.stdout), done.stdout
+    assert re.search(rf"^=+ {count} passed(, \d+ deselected)? in ", done.stdout, re.M), done.stdout
 
 
 def names(folder):
@@ -123,9 +123,6 @@ class TestNames:
                 def test_it():
                     pass
             """
-        )
-        assert (
-            run(folder).stdout.splitlines()[3:-1] == run(folder, guest=()).stdout.splitlines()[3:-1]
         )
         passes(run(folder))
 
@@ -287,7 +284,7 @@ class TestOurChecks:
         page = (folder / "artifact_report" / "report.html").read_text(encoding="utf-8")
         assert "<title>Alignment artifacts</title>" in page
         assert "of 2 layers separate" in page
-        assert "pytest-html" not in page
+        assert "data-jsonblob" not in page
 
     @pytest.mark.parametrize("plugins", [(), (*XDIST, "-n", "2")], ids=["alone", "xdist"])
     def test_with_html_every_check_has_its_row(self, suite, made, plugins):
