@@ -122,10 +122,6 @@ class LayerCache:
         empty = mx.zeros((batch, heads, self._slots - length, width), dtype=x.dtype)
         return mx.concatenate([x, empty], axis=2)
 
-    def causal(self, length: int) -> mx.array:
-        """The boolean mask (length, length) that "causal" stands for."""
-        return mx.array(np.tril(np.ones((length, length), dtype=bool)))
-
     def order(self, filled: int) -> mx.array | None:
         """Indices that put the slots into the order of their columns; None where they are in it."""
         first = self._columns.count % self._slots
@@ -135,19 +131,16 @@ class LayerCache:
 
 
 class BatchCache:
-    """The caches of all layers for one batch: `padding` and `capacity` as for `Columns`."""
+    """The caches of all layers for one batch: `padding` and `capacity` as for `Columns`.
+
+    `columns.advance` is to be called before the layers are updated with new columns.
+    """
 
     def __init__(self, config: GemmaConfig, *, padding: Sequence[int], capacity: int):
         # Shared with the layers, which don't know this object: a cycle would keep the buffers of
         # every batch until Python's garbage collector comes by.
-        self._columns = Columns(padding, capacity)
+        self.columns = Columns(padding, capacity)
         self.layers = [
-            LayerCache(
-                self._columns, config.sliding_window if kind == "sliding_attention" else None
-            )
+            LayerCache(self.columns, config.sliding_window if kind == "sliding_attention" else None)
             for kind in config.layer_types
         ]
-
-    def advance(self, length: int) -> None:
-        """Add `length` columns; to be called before the layers are updated with them."""
-        self._columns.advance(length)

@@ -15,7 +15,7 @@ from gemma_mlx.cache import BatchCache
 from gemma_mlx.capture import Activations, Recorder
 from gemma_mlx.errors import CheckpointError, RequestError
 from gemma_mlx.loading import Gemma
-from gemma_mlx.models.gemma import Hook, no_hook
+from gemma_mlx.models.gemma import Hook
 from gemma_mlx.request import Positions, Request, Sampling, plan_batches, prompt_name
 from gemma_mlx.sampling import Sampler
 from gemma_mlx.system.backend import mx
@@ -87,33 +87,30 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
         return _replay(gemma, request, batch)
     prompts = [request.prompts[i] for i in batch]
     tokens, padding = left_pad(prompts)
-    width = tokens.shape[1]
-    pattern = request.has_patterns
-    cache = BatchCache(gemma.config, padding=padding, capacity=width + request.max_tokens)
+    cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1] + request.max_tokens)
     seeds = [request.seeds[i] for i in batch] if request.seeds else [0] * len(batch)
     sample = Sampler(request.sampling, prompts, seeds, gemma.config.vocab_size)
-
     recorder = Recorder(gemma.config, request.sites, request.layers, tokens=1)
     at_prompt = request.positions == "prompt_last"
-    hook = chain(gemma, recorder if at_prompt else None)
-    hidden = gemma.model(tokens, cache, hook, pattern=at_prompt and pattern, last=1)
-    if at_prompt:
-        recorder.end_step(columns=width)
-    token = sample(gemma.model.logits(hidden[:, -1]))
-    mx.async_eval(recorder.pending(), [token] if request.max_tokens else [])
 
+    def read(tokens: mx.array, *, record: bool) -> mx.array:
+        hook = chain(gemma, recorder if record else None)
+        pattern = record and request.has_patterns
+        hidden = gemma.model(tokens, cache, hook, pattern=pattern, last=1)
+        if record:
+            recorder.end_step(columns=cache.columns.count)
+        return hidden[:, -1]
+
+    token = sample(gemma.model.logits(read(tokens, record=at_prompt)))
+    mx.async_eval(recorder.pending(), [token] if request.max_tokens else [])
     ended = np.zeros(len(batch), dtype=bool)
     stops = np.array(sorted(gemma.eos_token_ids))
     generated: list[np.ndarray] = []
-    hook = chain(gemma, None if at_prompt else recorder)
-    for step in range(request.max_tokens):
+    for left in reversed(range(request.max_tokens)):
         following = token
-        if not at_prompt or step + 1 < request.max_tokens:
-            hidden = gemma.model(token[:, None], cache, hook, pattern=pattern and not at_prompt)
-            if not at_prompt:
-                recorder.end_step(columns=width + step + 1)
-            if step + 1 < request.max_tokens:
-                following = sample(gemma.model.logits(hidden[:, -1]))
+        if left or not at_prompt:
+            hidden = read(token[:, None], record=not at_prompt)
+            following = sample(gemma.model.logits(hidden)) if left else token
             mx.async_eval(following, recorder.pending())
         generated.append(np.array(token))
         ended |= np.isin(generated[-1], stops)
@@ -138,17 +135,12 @@ def _replay(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Genera
     continuations = [list(request.continuation[i]) for i in batch]
     steps = [len(c) for c in continuations]
     tokens, padding = left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
-    width = tokens.shape[1]
-    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=max(steps))
-    if max(steps):
+    width, last = tokens.shape[1], max(steps)
+    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=last)
+    if last:
         cache = BatchCache(gemma.config, padding=padding, capacity=width)
-        gemma.model(
-            tokens,
-            cache,
-            chain(gemma, recorder),
-            pattern=request.has_patterns,
-            last=max(steps),
-        )
+        hook = chain(gemma, recorder)
+        gemma.model(tokens, cache, hook, pattern=request.has_patterns, last=last)
         recorder.end_step(columns=width)
         mx.eval(recorder.pending())
     return [
@@ -247,8 +239,6 @@ def prompt_seed(seed: int, key: int | str) -> int:
 def chain(gemma: Gemma, recorder: Recorder | None = None) -> Hook:
     """One hook of the interventions that are on and, after them, `recorder`."""
     hooks: list[Hook] = [*gemma.interventions, *([recorder] if recorder else [])]
-    if len(hooks) <= 1:
-        return hooks[0] if hooks else no_hook
 
     def hook(site: str, layer: int, x: mx.array) -> mx.array:
         for each in hooks:
