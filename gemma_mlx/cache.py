@@ -32,10 +32,7 @@ class Columns:
 
     def advance(self, length: int) -> None:
         """Add `length` columns: first the prompts', then one at a time."""
-        if self.count and length != 1:
-            raise ValueError("after the prompts, a batch goes on one token at a time")
-        if self.count + length > self.capacity:
-            raise ValueError(f"{self.count + length} columns exceed capacity {self.capacity}")
+        assert self.count + length <= self.capacity
         self.positions = mx.array(self.count - self._padding) if self._padded else self.count
         self.count += length
         self._masks.clear()
@@ -85,8 +82,7 @@ class LayerCache:
         self._columns = columns
         self._window = window
         self._slots = min(window or columns.capacity, columns.capacity)
-        self._keys: mx.array | None = None
-        self._values: mx.array | None = None
+        self._buffers: tuple[mx.array, mx.array] | None = None
 
     @property
     def positions(self) -> mx.array | int:
@@ -102,18 +98,19 @@ class LayerCache:
             The keys and values to attend to, and the mask over them: boolean, for all heads;
             "causal"; or None where every key may be attended to.
         """
-        if self._keys is None or self._values is None:
-            if self._columns.capacity > self._columns.count:
-                self._keys, self._values = self._stored(keys), self._stored(values)
-            return keys, values, self._columns.prefill_mask(self._window)
-        slot = (self._columns.count - 1) % self._slots
-        self._keys[:, :, slot : slot + 1] = keys
-        self._values[:, :, slot : slot + 1] = values
-        filled = min(self._columns.count, self._slots)
-        mask = self._columns.step_mask(self._slots)
-        return self._keys[:, :, :filled], self._values[:, :, :filled], mask
+        columns = self._columns
+        if self._buffers is None:
+            if columns.capacity > columns.count:
+                self._buffers = self._buffer(keys), self._buffer(values)
+            return keys, values, columns.prefill_mask(self._window)
+        slot = (columns.count - 1) % self._slots
+        filled = min(columns.count, self._slots)
+        for buffer, new in zip(self._buffers, (keys, values), strict=True):
+            buffer[:, :, slot : slot + 1] = new
+        kept_keys, kept_values = (buffer[:, :, :filled] for buffer in self._buffers)
+        return kept_keys, kept_values, columns.step_mask(self._slots)
 
-    def _stored(self, x: mx.array) -> mx.array:
+    def _buffer(self, x: mx.array) -> mx.array:
         batch, heads, length, width = x.shape
         if length >= self._slots:
             # Column c lives in slot c mod slots.

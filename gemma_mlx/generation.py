@@ -83,71 +83,59 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
     Returns:
         One per number, in the order of `batch`; `.prompt` is the token ids.
     """
-    if request.continuation is not None:
-        return _replay(gemma, request, batch)
     prompts = [request.prompts[i] for i in batch]
-    tokens, padding = left_pad(prompts)
-    cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1] + request.max_tokens)
+    given = None if request.continuation is None else [list(request.continuation[i]) for i in batch]
+    following = given or [[]] * len(batch)
+    max_tokens = request.max_tokens if given is None else 0
+    tokens, padding = left_pad([[*p, *c] for p, c in zip(prompts, following, strict=True)])
+    cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1] + max_tokens)
     seeds = [request.seeds[i] for i in batch] if request.seeds else [0] * len(batch)
     sample = Sampler(request.sampling, prompts, seeds, gemma.config.vocab_size)
-    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=1)
-    at_prompt = request.positions == "prompt_last"
+    # What is captured lies in the first pass, at its last columns, or in a pass for each token.
+    at_first = request.positions != "generated"
+    last = max(1, *map(len, following))
+    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=last)
 
     def read(tokens: mx.array, *, record: bool) -> mx.array:
         hook = chain(gemma, recorder if record else None)
         pattern = record and request.has_patterns
-        hidden = gemma.model(tokens, cache, hook, pattern=pattern, last=1)
+        hidden = gemma.model(tokens, cache, hook, pattern=pattern, last=min(last, tokens.shape[1]))
         if record:
             recorder.end_step(columns=cache.columns.count)
-        return hidden[:, -1]
+        return gemma.model.logits(hidden[:, -1])
 
-    token = sample(gemma.model.logits(read(tokens, record=at_prompt)))
-    mx.async_eval(recorder.pending(), [token] if request.max_tokens else [])
+    token = sample(read(tokens, record=at_first))
+    mx.async_eval(recorder.pending(), [token] if max_tokens else [])
     ended = np.zeros(len(batch), dtype=bool)
     stops = np.array(sorted(gemma.eos_token_ids))
-    generated: list[np.ndarray] = []
-    for left in reversed(range(request.max_tokens)):
-        following = token
-        if left or not at_prompt:
-            hidden = read(token[:, None], record=not at_prompt)
-            following = sample(gemma.model.logits(hidden)) if left else token
-            mx.async_eval(following, recorder.pending())
-        generated.append(np.array(token))
-        ended |= np.isin(generated[-1], stops)
+    generated = [np.zeros((0, len(batch)), np.int32)]
+    for left in reversed(range(max_tokens)):
+        next_token = token
+        if left or not at_first:
+            logits_after = read(token[:, None], record=not at_first)
+            next_token = sample(logits_after) if left else token
+            mx.async_eval(next_token, recorder.pending())
+        generated.append(np.array(token)[None])
+        ended |= np.isin(generated[-1][0], stops)
         if ended.all():
             break
-        token = following
+        token = next_token
 
-    grid = np.stack(generated, axis=1) if generated else np.zeros((len(batch), 0), np.int32)
-    rows = [_until_end(row, stops) for row in grid]
-    steps = [1] * len(rows) if at_prompt else [len(ids) for ids, _ in rows]
+    if given is None:
+        rows = [_until_end(row, stops) for row in np.concatenate(generated).T]
+    else:
+        rows = [(ids, False) for ids in given]
+    steps = [1 if request.positions == "prompt_last" else len(ids) for ids, _ in rows]
     captured = recorder.rows(steps, padding)
     return [
-        Generation(prompt, ids, _decode(gemma, ids), "stop" if stopped else "length", activations)
-        for prompt, (ids, stopped), activations in zip(prompts, rows, captured, strict=True)
-    ]
-
-
-def _replay(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Generation]:
-    """`run_batch` for continuations that are given: one pass reads them."""
-    assert request.continuation is not None
-    prompts = [request.prompts[i] for i in batch]
-    continuations = [list(request.continuation[i]) for i in batch]
-    steps = [len(c) for c in continuations]
-    tokens, padding = left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
-    width, last = tokens.shape[1], max(steps)
-    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=last)
-    if last:
-        cache = BatchCache(gemma.config, padding=padding, capacity=width)
-        hook = chain(gemma, recorder)
-        gemma.model(tokens, cache, hook, pattern=request.has_patterns, last=last)
-        recorder.end_step(columns=width)
-        mx.eval(recorder.pending())
-    return [
-        Generation(prompt, ids, _decode(gemma, ids), "length", activations)
-        for prompt, ids, activations in zip(
-            prompts, continuations, recorder.rows(steps, padding), strict=True
+        Generation(
+            prompt,
+            ids,
+            gemma.tokenizer.decode(ids) if gemma.tokenizer else "",
+            "stop" if stopped else "length",
+            activations,
         )
+        for prompt, (ids, stopped), activations in zip(prompts, rows, captured, strict=True)
     ]
 
 
@@ -261,7 +249,3 @@ def left_pad(rows: Sequence[Sequence[int]]) -> tuple[mx.array, list[int]]:
 def _until_end(row: np.ndarray, stops: np.ndarray) -> tuple[list[int], bool]:
     ends = np.flatnonzero(np.isin(row, stops))
     return (row[: ends[0]].tolist(), True) if ends.size else (row.tolist(), False)
-
-
-def _decode(gemma: Gemma, ids: Sequence[int]) -> str:
-    return gemma.tokenizer.decode(ids) if gemma.tokenizer else ""
