@@ -74,7 +74,6 @@ def _parser() -> argparse.ArgumentParser:
             options["help"] += " (default: %(default)s)"
         parser.add_argument(flag, **options)
 
-    how = Sampling()
     add(
         "--model",
         "PATH_OR_REPO",
@@ -99,18 +98,19 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="no batch across groups; activations in <group>/<subcategory>/batch_<N>/",
     )
-    add(
-        "--batch-size",
-        "N",
-        type=int,
-        help="prompts per batch; results don't depend on it (default: as many as fit 2 GiB)",
-    )
+    add("--batch-size", "N", type=int, help="prompts per batch (default: as many as fit 2 GiB)")
     add("--max-tokens", "N", type=int, default=Request.max_tokens, help="tokens per prompt")
-    add("--temp", "T", type=float, default=how.temperature, help="0 is greedy")
-    add("--top-p", "P", type=float, default=how.top_p, help="1 is off")
-    add("--top-k", "K", type=int, default=how.top_k, help="0 is off")
-    add("--min-p", "P", type=float, default=how.min_p, help="0 is off")
-    add("--repetition-penalty", "X", type=float, default=how.repetition_penalty, help="1 is off")
+    add("--temp", "T", type=float, default=Sampling.temperature, help="0 is greedy")
+    add("--top-p", "P", type=float, default=Sampling.top_p, help="1 is off")
+    add("--top-k", "K", type=int, default=Sampling.top_k, help="0 is off")
+    add("--min-p", "P", type=float, default=Sampling.min_p, help="0 is off")
+    add(
+        "--repetition-penalty",
+        "X",
+        type=float,
+        default=Sampling.repetition_penalty,
+        help="1 is off",
+    )
     add("--seed", "N", type=int, default=0, help="of the random numbers")
     add(
         "--chat-mode",
@@ -127,20 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--save-activations", action="store_true", help="save activations as npz files")
     add("--no-compress-activations", action="store_true", help="npz files without compression")
-    add(
-        "--activations-dir",
-        "DIR",
-        type=Path,
-        default=Path("collected_activations_output"),
-        help="where they go",
-    )
-    add(
-        "--output-dir",
-        "DIR",
-        type=Path,
-        default=Path("gemma_output"),
-        help="where results.json, prompt_metadata.json and summary.json go",
-    )
+    output, activations = Path("gemma_output"), Path("collected_activations_output")
+    add("--activations-dir", "DIR", type=Path, default=activations, help="where the npz files go")
+    add("--output-dir", "DIR", type=Path, default=output, help="where the *.json files go")
     return parser
 
 

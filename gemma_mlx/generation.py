@@ -99,7 +99,7 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
     def read(tokens: mx.array, *, record: bool) -> mx.array:
         hook = chain(gemma, recorder if record else None)
         pattern = record and request.has_patterns
-        hidden = gemma.model(tokens, cache, hook, pattern=pattern, last=min(last, tokens.shape[1]))
+        hidden = gemma.model(tokens, cache, hook, pattern=pattern, last=last)
         if record:
             recorder.end_step(columns=cache.columns.count)
         return gemma.model.logits(hidden[:, -1])

@@ -218,10 +218,9 @@ def _cast(value: mx.array, dtype: mx.Dtype) -> mx.array:
 
 
 def _check_finite(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> None:
-    parameters: list[tuple[str, mx.array]] = tree_flatten(model.parameters())
     bad = [
         key
-        for key, value in parameters
+        for key, value in tree_flatten(model.parameters())
         if _kind(value) == mx.floating and not mx.isfinite(value).all().item()
     ]
     # Each rank sees its own part only, and all of them must raise.

@@ -294,11 +294,10 @@ class GemmaModel(nn.Module):
             hook, pattern: as for a call.
             last: columns at the end that the model's last block computes, by default all.
         """
-        length, final = x.shape[1], len(self.model.layers) - 1
-        for layer in range(first, final + 1 if until is None else until):
-            kept = (last or length) if layer == final else length
-            block = self.model.layers[layer]
-            x = block(x, cache.layers[layer], layer, hook, pattern, kept)
+        length, blocks = x.shape[1], self.model.layers
+        for layer in range(len(blocks))[first:until]:
+            kept = last or length if layer == len(blocks) - 1 else length
+            x = blocks[layer](x, cache.layers[layer], layer, hook, pattern, kept)
         return x
 
     def logits(self, hidden: mx.array) -> mx.array:
