@@ -162,55 +162,58 @@ class GemmaConfig:
             CheckpointError: an unsupported architecture, an unknown key, or a value that this
                 implementation would not honour. The message names `source` and the key.
         """
+        try:
+            return cls._read(config)
+        except CheckpointError as error:
+            raise CheckpointError(f"{source}: {error}") from None
+
+    @classmethod
+    def _read(cls, config: Mapping[str, Any]) -> "GemmaConfig":
         model_type = config.get("model_type")
         # Null means that the model doesn't have what the key stands for.
         given = {key: value for key, value in config.items() if value is not None}
         unknown = sorted(given.keys() - _READ - {*_INERT_KEYS.split()})
         if unknown:
             raise CheckpointError(
-                f"{source}: unsupported key {', '.join(unknown)}: its effect on the model is "
-                "unknown"
+                f"unsupported key {', '.join(unknown)}: its effect on the model is unknown"
             )
         if model_type == _MULTIMODAL_TYPE:
-            return cls.from_dict(_text_config(given, source), source=source)
+            return cls._read(_text_config(given))
         if model_type not in _TEXT_TYPES:
             supported = ", ".join((*_TEXT_TYPES, _MULTIMODAL_TYPE))
             raise CheckpointError(
-                f"{source}: unsupported model_type {model_type!r}; supported are {supported}"
+                f"unsupported model_type {model_type!r}; supported are {supported}"
             )
         defaults = _GEMMA2_DEFAULTS if model_type == "gemma2" else _GEMMA3_DEFAULTS
         values, given = {**defaults, **config}, {**defaults, **given}
-        plain = _plain_values(values, source)
+        plain = _plain_values(values)
         activation = given.get("hidden_activation") or given.get("hidden_act")
         if activation not in (None, "gelu_pytorch_tanh"):
-            raise CheckpointError(f"{source}: hidden_activation {activation!r} is not supported")
+            raise CheckpointError(f"hidden_activation {activation!r} is not supported")
         if given.get("use_bidirectional_attention"):
-            raise CheckpointError(f"{source}: use_bidirectional_attention is not supported")
+            raise CheckpointError("use_bidirectional_attention is not supported")
         heads, kv_heads = plain["num_attention_heads"], plain["num_key_value_heads"]
         if heads % kv_heads:
             raise CheckpointError(
-                f"{source}: num_attention_heads {heads} is not a multiple of "
-                f"num_key_value_heads {kv_heads}"
+                f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
             )
         window = plain["sliding_window"]
         if given.get("sliding_window_size", window) != window:
-            raise CheckpointError(f"{source}: sliding_window_size is not sliding_window")
-        bos, eos = (
-            token_ids(values[key], f"{source}: {key}") for key in ("bos_token_id", "eos_token_id")
-        )
+            raise CheckpointError("sliding_window_size is not sliding_window")
+        bos, eos = (token_ids(values[key], key) for key in ("bos_token_id", "eos_token_id"))
         if len(bos) != 1:
             raise CheckpointError(
-                f"{source}: bos_token_id must be one token id, not {values['bos_token_id']!r}"
+                f"bos_token_id must be one token id, not {values['bos_token_id']!r}"
             )
-        global_rope, local_rope = _ropes(given, source)
+        global_rope, local_rope = _ropes(given)
         return cls(
             model_type=str(model_type),
-            layer_types=_layer_types(given, plain["num_hidden_layers"], source),
+            layer_types=_layer_types(given, plain["num_hidden_layers"]),
             global_rope=global_rope,
             local_rope=local_rope,
             bos_token_id=bos[0],
             eos_token_ids=eos,
-            quantization=_quantization(given, source),
+            quantization=_quantization(given),
             **plain,
         )
 
@@ -219,19 +222,18 @@ _PLAIN_FIELDS = [field for field in fields(GemmaConfig) if field.default is not 
 _READ = _DERIVED_KEYS | {field.name for field in _PLAIN_FIELDS}
 
 
-def _plain_values(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _plain_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """What `GemmaConfig` holds as it is in the file, each value of the type that it declares."""
     found: dict[str, Any] = {}
     for field in _PLAIN_FIELDS:
-        value, place = config.get(field.name, field.default), f"{source}: {field.name}"
-        if field.type is bool:
-            if not isinstance(value, bool):
-                raise CheckpointError(f"{place} must be true or false, not {value!r}")
-        elif field.type is int:
-            value = _positive_int(value, place)
-        elif field.type is float or value is not None:
-            value = _positive_float(value, place)
-        found[field.name] = value
+        key, value = field.name, config.get(field.name, field.default)
+        if field.type is bool and not isinstance(value, bool):
+            raise CheckpointError(f"{key} must be true or false, not {value!r}")
+        if field.type is int:
+            value = _positive_int(value, key)
+        elif field.type is float or (field.type == float | None and value is not None):
+            value = _positive_float(value, key)
+        found[key] = value
     return found
 
 
@@ -247,11 +249,11 @@ def _positive_float(value: Any, place: str) -> float:
     return float(value)
 
 
-def _object(config: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
+def _object(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The JSON object under a key; empty where there is none."""
     value = config.get(key)
     if value is not None and not isinstance(value, Mapping):
-        raise CheckpointError(f"{source}: {key} must be an object, not {value!r}")
+        raise CheckpointError(f"{key} must be an object, not {value!r}")
     return value or {}
 
 
@@ -267,18 +269,18 @@ def token_ids(value: Any, place: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _layer_types(config: Mapping[str, Any], layers: int, source: str) -> tuple[LayerType, ...]:
+def _layer_types(config: Mapping[str, Any], layers: int) -> tuple[LayerType, ...]:
     explicit = config.get("layer_types")
     if explicit is not None:
         if not isinstance(explicit, list) or len(explicit) != layers:
-            raise CheckpointError(f"{source}: layer_types must list {layers} layers")
+            raise CheckpointError(f"layer_types must list {layers} layers")
         for name in explicit:
             if name not in get_args(LayerType):
-                raise CheckpointError(f"{source}: unsupported layer type {name!r} in layer_types")
+                raise CheckpointError(f"unsupported layer type {name!r} in layer_types")
         return tuple(explicit)
     pattern = _positive_int(
         config.get("sliding_window_pattern", config["_sliding_window_pattern"]),
-        f"{source}: sliding_window_pattern",
+        "sliding_window_pattern",
     )
     return tuple(
         "full_attention" if (layer + 1) % pattern == 0 else "sliding_attention"
@@ -286,44 +288,42 @@ def _layer_types(config: Mapping[str, Any], layers: int, source: str) -> tuple[L
     )
 
 
-def _text_config(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The text model's config of a multimodal one, with the keys outside `text_config` added."""
     text = config.get("text_config")
     if not isinstance(text, Mapping):
-        raise CheckpointError(f"{source}: model_type 'gemma3' needs a text_config object")
+        raise CheckpointError("model_type 'gemma3' needs a text_config object")
     outer = {key: config[key] for key in config.keys() & _READ if key != "text_config"}
     # Of these transformers reads the outer value; published configs give the end of a turn only
     # there.
     leading = {"bos_token_id", "eos_token_id", "tie_word_embeddings"}
     for key in sorted(outer.keys() - leading):
         if text.get(key, outer[key]) != outer[key]:
-            raise CheckpointError(f"{source}: {key} differs from text_config.{key}")
+            raise CheckpointError(f"{key} differs from text_config.{key}")
     return {"model_type": "gemma3_text", **text, **outer}
 
 
-def _ropes(config: Mapping[str, Any], source: str) -> tuple[Rope, Rope]:
+def _ropes(config: Mapping[str, Any]) -> tuple[Rope, Rope]:
     """RoPE of the global and of the local layers, from the old keys or `rope_parameters`."""
     global_base, local_base = config["rope_theta"], config["rope_local_base_freq"]
-    scaling = _object(config, "rope_scaling", source)
-    parameters = _object(config, "rope_parameters", source)
+    scaling = _object(config, "rope_scaling")
+    parameters = _object(config, "rope_parameters")
     if local_base is None:
         # Gemma 2 has one RoPE for all layers.
-        rope = _rope({**parameters, **scaling}, global_base, f"{source}: RoPE")
+        rope = _rope({**parameters, **scaling}, global_base, "RoPE")
         return rope, rope
     unknown = sorted(parameters.keys() - {*get_args(LayerType)})
     if unknown:
         raise CheckpointError(
-            f"{source}: rope_parameters has {unknown[0]!r}; it is read per layer type, "
+            f"rope_parameters has {unknown[0]!r}; it is read per layer type, "
             "full_attention and sliding_attention"
         )
-    full, sliding = (
-        _object(parameters, kind, f"{source}: rope_parameters")
-        for kind in ("full_attention", "sliding_attention")
-    )
     # Where there are two, rope_scaling is the global layers' alone.
+    full = {**_object(parameters, "full_attention"), **scaling}
+    sliding = _object(parameters, "sliding_attention")
     return (
-        _rope({**full, **scaling}, global_base, f"{source}: RoPE of full_attention"),
-        _rope(sliding, local_base, f"{source}: RoPE of sliding_attention"),
+        _rope(full, global_base, "RoPE of full_attention"),
+        _rope(sliding, local_base, "RoPE of sliding_attention"),
     )
 
 
@@ -341,31 +341,29 @@ def _rope(parameters: Mapping[str, Any], base: float, place: str) -> Rope:
     )
 
 
-def _quantization(config: Mapping[str, Any], source: str) -> Quantization | None:
-    block = _object(config, "quantization", source) or _object(
-        config, "quantization_config", source
-    )
+def _quantization(config: Mapping[str, Any]) -> Quantization | None:
+    block = _object(config, "quantization") or _object(config, "quantization_config")
     if not block:
         return None
     if "quant_method" in block:
         raise CheckpointError(
-            f"{source}: quant_method {block['quant_method']!r} is not supported; "
+            f"quant_method {block['quant_method']!r} is not supported; "
             "convert the checkpoint with `mlx_lm.convert -q`"
         )
     if block.get("mode", "affine") != "affine":
-        raise CheckpointError(f"{source}: quantization mode {block['mode']!r} is not supported")
+        raise CheckpointError(f"quantization mode {block['mode']!r} is not supported")
     overrides = []
     for path in sorted(block.keys() - {"group_size", "bits", "mode"}):
         # Modules of the unused towers may be listed. A wrong value for one of ours can't pass: the
         # shapes of its packed weights and scales tell.
-        value, place = block[path], f"{source}: quantization of {path}"
+        value, place = block[path], f"quantization of {path}"
         if value is False:
             overrides.append((path, 0, 0))
         elif isinstance(value, Mapping) and value.get("mode", "affine") == "affine":
             overrides.append((path, *_group_size_and_bits({**block, **value}, place)))
         elif value is not True:
             raise CheckpointError(f"{place}: {value!r} is not supported")
-    size, bits = _group_size_and_bits(block, f"{source}: quantization")
+    size, bits = _group_size_and_bits(block, "quantization")
     return Quantization(size, bits, tuple(overrides))
 
 

@@ -85,15 +85,14 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
     """
     prompts = [request.prompts[i] for i in batch]
     given = None if request.continuation is None else [list(request.continuation[i]) for i in batch]
-    following = given or [[]] * len(batch)
     max_tokens = request.max_tokens if given is None else 0
-    tokens, padding = left_pad([[*p, *c] for p, c in zip(prompts, following, strict=True)])
+    tokens, padding = left_pad([request.tokens(i) for i in batch])
     cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1] + max_tokens)
     seeds = [request.seeds[i] for i in batch] if request.seeds else [0] * len(batch)
     sample = Sampler(request.sampling, prompts, seeds, gemma.config.vocab_size)
     # What is captured lies in the first pass, at its last columns, or in a pass for each token.
     at_first = request.positions != "generated"
-    last = max(1, *map(len, following))
+    last = max([1, *map(len, given or ())])
     recorder = Recorder(gemma.config, request.sites, request.layers, tokens=last)
 
     def read(tokens: mx.array, *, record: bool) -> mx.array:

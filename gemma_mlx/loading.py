@@ -96,20 +96,19 @@ def load_checkpoint(
             f"{' or '.join(COMPUTE_DTYPES)} (float16 overflows in Gemma's residual stream)"
         )
     model = GemmaModel(config)
-    if config.quantization is not None:
-        _quantize(model, config.quantization, weights, checkpoint)
-    _check_tensors(model, weights, checkpoint)
-    model.load_weights(
-        [(key, _cast(value, COMPUTE_DTYPES[name])) for key, value in weights.items()], strict=True
-    )
-    # Nothing is read from disk yet. A rank that splits its tensors must not keep them whole.
-    del weights
-    if ranks.size > 1:
-        try:
+    try:
+        if config.quantization is not None:
+            _quantize(model, config.quantization, weights)
+        _check_tensors(model, weights)
+        model.load_weights([(k, _cast(v, COMPUTE_DTYPES[name])) for k, v in weights.items()])
+        # Nothing is read from disk yet. A rank that splits its tensors must not keep them whole.
+        del weights
+        if ranks.size > 1:
             model.shard(ranks)
-        except ValueError as error:
-            # Heads, features, or the groups of a quantization don't divide.
-            raise CheckpointError(f"{checkpoint.path}: {error}") from None
+    except ValueError as error:
+        # Tensors that don't fit, or numbers that don't divide: widths by a quantization's group
+        # size; heads, features or groups by the number of ranks.
+        raise CheckpointError(f"{checkpoint.path}: {error}") from None
     model.eval()
     mx.eval(model.parameters())
     _check_finite(model, ranks, checkpoint)
@@ -169,12 +168,7 @@ def _drop_tied_head(weights: dict[str, mx.array], checkpoint: Checkpoint) -> Non
             )
 
 
-def _quantize(
-    model: GemmaModel,
-    quantization: Quantization,
-    weights: dict[str, mx.array],
-    checkpoint: Checkpoint,
-) -> None:
+def _quantize(model: GemmaModel, quantization: Quantization, weights: dict[str, mx.array]) -> None:
     default = {"group_size": quantization.group_size, "bits": quantization.bits}
     overrides = {
         _our_name(f"{path}.weight"): {"group_size": size, "bits": bits} if bits else False
@@ -186,14 +180,10 @@ def _quantize(
             return False
         return overrides.get(f"{path}.weight", default)
 
-    try:
-        nn.quantize(model, **default, class_predicate=how)
-    except ValueError as error:
-        # A width that the group size doesn't divide.
-        raise CheckpointError(f"{checkpoint.path}: quantization doesn't fit ({error})") from None
+    nn.quantize(model, **default, class_predicate=how)
 
 
-def _check_tensors(model: GemmaModel, weights: dict[str, mx.array], checkpoint: Checkpoint) -> None:
+def _check_tensors(model: GemmaModel, weights: dict[str, mx.array]) -> None:
     expected: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     faults = [f"missing tensor {key}" for key in sorted(expected.keys() - weights.keys())]
     faults += [f"unexpected tensor {key}" for key in sorted(weights.keys() - expected.keys())]
@@ -206,7 +196,7 @@ def _check_tensors(model: GemmaModel, weights: dict[str, mx.array], checkpoint: 
                 faults.append(f"wrong dtype: {key} is {value.dtype}")
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise CheckpointError(f"{checkpoint.path}: {faults[0]}{more}")
+        raise CheckpointError(f"{faults[0]}{more}")
 
 
 def _kind(value: mx.array) -> mx.Dtype | mx.DtypeCategory:

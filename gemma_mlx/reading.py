@@ -100,7 +100,7 @@ def read_continuations(
     request.check(gemma.config)
     if not all(map(len, continuations)):
         raise RequestError("a continuation has no tokens")
-    tokens, padding = left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
+    tokens, padding = left_pad([request.tokens(i) for i in range(len(prompts))])
     cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1])
     cache.columns.advance(tokens.shape[1])
     model = gemma.model
