@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with Python ≥ 3.11, make and git:
 #   make checks   the artifact checks on the embedded checkpoint, and their report
-#   make test     the tests of this repository's own code
+#   make test     the tests of this repository's own code; make quick leaves out the slow ones
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,13 +18,21 @@ REQUIREMENTS := requirements.txt $(if $(BACKEND),requirements-$(BACKEND).txt)
 INSTALLED := $(VENV)/.installed-$(BACKEND)
 DEVELOPING := $(VENV)/.developing
 
-.PHONY: checks test report lint install develop calibration clean
+.PHONY: checks test quick report lint install develop calibration clean
 
 checks: install
 	$(BIN)/python -m pytest artifact_checks
 
+# Two processes with one thread each; a file's tests share what they prepare, and the files come in
+# the order that tests/conftest.py gives them.
+TESTS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests \
+  -n 2 --dist loadfile --no-loadscope-reorder
+
 test: develop
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
+	$(TESTS)
+
+quick: develop
+	$(TESTS) -m "not slow"
 
 report:
 	@test -f artifact_report/report.html || { echo "no report yet: run make checks" >&2; exit 1; }

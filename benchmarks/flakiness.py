@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as store:
         checkpoints = {
-            name: with_seeds(harness.analyze(ROOT / "fixtures" / name, store=store), options.seeds)
+            name: with_seeds(harness.analyze(name, store=store).analysis, options.seeds)
             for name in CHECKPOINTS
         }
     section = markdown(checkpoints)

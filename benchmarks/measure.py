@@ -2,19 +2,18 @@
 
 import resource
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-Name = TypeVar("Name", bound=Hashable)
 Found = TypeVar("Found")
 
 
-def in_turn(calls: Mapping[Name, Callable[[], Found]], rounds: int) -> dict[Name, list[Found]]:
+def in_turn(calls: Mapping[str, Callable[[], Found]], rounds: int) -> dict[str, list[Found]]:
     """What each call returns in each round.
 
     Each goes first in some rounds, so that what else the machine does falls on all of them.
     """
-    found: dict[Name, list[Found]] = {name: [] for name in calls}
+    found: dict[str, list[Found]] = {name: [] for name in calls}
     names = list(calls)
     for number in range(rounds):
         first = number % len(names)

@@ -10,28 +10,28 @@ the processes that share the work. Both checkpoints are made to write every toke
 Runs are taken in turn; a row is the median of its runs. The model is loaded once, before.
 """
 
-import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
 import gemma_mlx
-from benchmarks.collect import FIXTURES, LARGE, machine, random_checkpoint
-from gemma_mlx import Checkpoint, GemmaConfig
+from benchmarks.measure import in_turn
+from benchmarks.page import command_line, spread, table
+from benchmarks.workloads import LARGE, endless_checkpoint, machine_with_mlx, repeated_pairs
+from gemma_mlx import Checkpoint, Gemma, GemmaConfig
 from harness.collect import collect
-from harness.data.pairs import Pair, PromptPairs, load_pairs
 from harness.settings import CollectSettings
 
-EMBEDDED = FIXTURES / "tiny-gemma3-aligned"
 # As published.
 GEMMA_27B: dict[str, int] = {
     "vocab_size": 262_208,
@@ -54,34 +54,6 @@ class Row:
     settings: CollectSettings
 
 
-def endless(folder: Path, name: str, changes: dict[str, object] | None = None) -> Checkpoint:
-    """The embedded checkpoint, or random weights of another shape with its tokenizer, whose end
-    token is one that isn't written."""
-    path = folder / name
-    if changes is None:
-        shutil.copytree(EMBEDDED, path)
-    else:
-        random_checkpoint(path, changes)
-        for file in EMBEDDED.glob("tokenizer*"):
-            shutil.copy(file, path)
-    config = json.loads((path / "config.json").read_text())
-    config["eos_token_id"] = 0
-    (path / "config.json").write_text(json.dumps(config))
-    (path / "generation_config.json").unlink(missing_ok=True)
-    return Checkpoint(path)
-
-
-def prompts(count: int) -> PromptPairs:
-    """The embedded pairs, over and over."""
-    few = list(load_pairs(FIXTURES / "alignment_artifact_prompt_pairs.json"))
-    repeated = (few[i % len(few)] for i in range(count))
-    pairs = [
-        Pair(p.category, f"{p.id}_{number:05d}", p.natural, p.artifact)
-        for number, p in enumerate(repeated)
-    ]
-    return PromptPairs(tuple(pairs), {}, source="the embedded pairs, repeated")
-
-
 def rows(pairs: tuple[int, ...], layers: int) -> Iterator[Row]:
     base = CollectSettings()
     for count in pairs:
@@ -101,40 +73,48 @@ def bytes_per_pair(config: GemmaConfig, settings: CollectSettings) -> int:
     return 2 * 4 * layers * settings.max_tokens * width
 
 
-def measured(checkpoint: Checkpoint, pairs: tuple[int, ...], rounds: int) -> str:
-    config = checkpoint.config
+@contextmanager
+def loaded_once(checkpoint: Checkpoint) -> Iterator[Gemma]:
+    """The model, which every collection takes instead of loading it again."""
     gemma = gemma_mlx.load_checkpoint(checkpoint)
-    plan = list(rows(pairs, config.num_hidden_layers))
-    seconds: dict[Row, list[float]] = {row: [] for row in plan}
-    stored: dict[Row, int] = {}
     with patch.object(gemma_mlx, "load_checkpoint", lambda *_, **__: gemma):
-        for number in range(rounds + 1):
-            for row in plan if number else plan[:1]:
-                with tempfile.TemporaryDirectory() as store:
-                    start = time.perf_counter()
-                    run = collect(
-                        checkpoint, prompts(row.pairs), row.settings, Path(store), progress=False
-                    )
-                    seconds[row].append(time.perf_counter() - start)
-                    stored[row] = sum(file.stat().st_size for file in run.path.iterdir())
-                    steps = {len(r.token_ids) for r in run.responses().values()}
-                    assert steps == {row.settings.max_tokens}
-    # The first run of all warmed up.
-    seconds[plan[0]] = seconds[plan[0]][1:]
-    lines = [
-        "| varied | size | seconds, median (range) | ms per prompt | KiB per pair in the store "
-        "| of which activations |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in plan:
-        took = seconds[row]
-        lines.append(
-            f"| {row.varied} | {row.size} | {median(took):.2f} ({min(took):.2f} to {max(took):.2f})"
-            f" | {1000 * median(took) / (2 * row.pairs):.1f} "
-            f"| {stored[row] / row.pairs / 1024:.1f} "
-            f"| {bytes_per_pair(config, row.settings) / 1024:.1f} |"
+        yield gemma
+
+
+def collected(checkpoint: Checkpoint, pairs: int, settings: CollectSettings) -> tuple[float, int]:
+    """Seconds that a collection takes, and bytes that it leaves in the store."""
+    prompts = repeated_pairs(pairs)
+    with tempfile.TemporaryDirectory() as store:
+        start = time.perf_counter()
+        run = collect(checkpoint, prompts, settings, Path(store), progress=False)
+        seconds = time.perf_counter() - start
+        assert {len(r.token_ids) for r in run.responses().values()} == {settings.max_tokens}
+        return seconds, sum(file.stat().st_size for file in run.path.iterdir())
+
+
+def by_size(checkpoint: Checkpoint, pairs: tuple[int, ...], rounds: int) -> str:
+    """A Markdown table of what is varied, one row a size."""
+    config = checkpoint.config
+    plan = {f"{r.varied}, {r.size}": r for r in rows(pairs, config.num_hidden_layers)}
+    calls = {n: partial(collected, checkpoint, r.pairs, r.settings) for n, r in plan.items()}
+    with loaded_once(checkpoint):
+        next(iter(calls.values()))()  # to warm up
+        found = in_turn(calls, rounds)
+    cells = []
+    for name, row in plan.items():
+        seconds, stored = zip(*found[name], strict=True)
+        cells.append(
+            (
+                row.varied,
+                row.size,
+                spread(seconds, ".2f"),
+                f"{1000 * median(seconds) / (2 * row.pairs):.1f}",
+                f"{stored[-1] / row.pairs / 1024:.1f}",
+                f"{bytes_per_pair(config, row.settings) / 1024:.1f}",
+            )
         )
-    return "\n".join(lines)
+    head = ("varied", "size", "seconds, median (range)", "ms per prompt")
+    return table((*head, "KiB per pair in the store", "of which activations"), cells)
 
 
 def operations(shape: dict[str, int], read: float, written: int) -> float:
@@ -149,18 +129,13 @@ def operations(shape: dict[str, int], read: float, written: int) -> float:
 
 def forecast(checkpoint: Checkpoint, pairs: int, rounds: int) -> str:
     """From 270M's shape here to 10,000 pairs on 27B, at the three positions of the checks."""
-    gemma = gemma_mlx.load_checkpoint(checkpoint)
-    few, seconds = prompts(pairs), []
-    lengths = [len(ids) for ids in gemma_mlx.encode_prompts(gemma, list(few.prompts().values()))]
-    length = sum(lengths) / len(lengths)
-    with patch.object(gemma_mlx, "load_checkpoint", lambda *_, **__: gemma):
-        for _ in range(rounds + 1):
-            with tempfile.TemporaryDirectory() as store:
-                start = time.perf_counter()
-                collect(checkpoint, few, CollectSettings(), Path(store), progress=False)
-                seconds.append(time.perf_counter() - start)
-    tokens, many = 20, 20_000
-    rate = operations(LARGE, length + tokens, tokens) * 2 * pairs / median(seconds[1:])
+    with loaded_once(checkpoint) as gemma:
+        texts = list(repeated_pairs(pairs).prompts().values())
+        lengths = [len(ids) for ids in gemma_mlx.encode_prompts(gemma, texts)]
+        settings = CollectSettings()
+        _, *seconds = (collected(checkpoint, pairs, settings)[0] for _ in range(rounds + 1))
+    length, tokens, many = sum(lengths) / len(lengths), settings.max_tokens, 20_000
+    rate = operations(LARGE, length + tokens, tokens) * 2 * pairs / median(seconds)
     needed = many * (
         2 * operations(GEMMA_27B, length + tokens, tokens) + operations(GEMMA_27B, length, 0)
     )
@@ -184,62 +159,55 @@ def forecast(checkpoint: Checkpoint, pairs: int, rounds: int) -> str:
 def ranks(checkpoint: Checkpoint, folder: Path, pairs: int, rounds: int) -> str:
     """Whole commands, start and loading included, each process on one thread of the BLAS."""
     file = folder / "pairs.json"
-    listed = [{"id": p.id, "natural": p.natural, "artifact": p.artifact} for p in prompts(pairs)]
+    listed = [
+        {"id": p.id, "natural": p.natural, "artifact": p.artifact} for p in repeated_pairs(pairs)
+    ]
     body = {"metadata": {}, "categories": {"all": {"description": "", "pairs": listed}}}
     file.write_text(json.dumps({"alignment_artifact_prompt_pairs": body}))
-    launcher = str(Path(sys.executable).with_name("mlx.launch"))
-    command = [sys.executable, "-m", "harness", "collect", "--model", str(checkpoint.path)]
-    command += ["--pairs", str(file), "--artifact-store"]
-    launched = [launcher, "-n", "2", "--"]
-    ways = {
-        "one process": [],
-        "two processes": launched,
-        "two processes that hold the model together": launched,
-    }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    command = [sys.executable, "-m", "harness", "collect"]
+    command += ["--model", str(checkpoint.path), "--pairs", str(file)]
+    launched = [str(Path(sys.executable).with_name("mlx.launch")), "-n", "2", "--", *command]
     waiting, _ = os.pipe()
-    for number in range(rounds):
-        for way, prefix in ways.items():
-            store = [str(folder / f"{way} {number}")]
-            together = ["--tensor-parallel", "2"] if "together" in way else []
+
+    def timed(command: list[str]) -> float:
+        with tempfile.TemporaryDirectory() as store:
             start = time.perf_counter()
             subprocess.run(
-                [*prefix, *command, *store, *together],
+                [*command, "--artifact-store", store],
                 check=True,
                 capture_output=True,
                 # mlx.launch spins where its input has ended.
                 stdin=waiting,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
-            seconds[way].append(time.perf_counter() - start)
-            shutil.rmtree(store[0])
-    lines = [f"| {pairs} pairs by | seconds, median (range) |", "| --- | --- |"]
-    for way, took in seconds.items():
-        lines.append(f"| {way} | {median(took):.1f} ({min(took):.1f} to {max(took):.1f}) |")
-    return "\n".join(lines)
+            return time.perf_counter() - start
+
+    together = [*launched, "--tensor-parallel", "2"]
+    calls = {
+        "one process": partial(timed, command),
+        "two processes": partial(timed, launched),
+        "two processes that hold the model together": partial(timed, together),
+    }
+    took = ((way, spread(seconds, ".1f")) for way, seconds in in_turn(calls, rounds).items())
+    return table((f"{pairs} pairs by", "seconds, median (range)"), took)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("scaling", __doc__)
     parser.add_argument("--only", choices=("small", "large", "ranks", "27b"), help="one part")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     options = parser.parse_args(arguments)
-    print(machine(), end="\n\n", flush=True)
+    print(machine_with_mlx(), end="\n\n", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        small = endless(folder, "small")
+        small = endless_checkpoint(folder / "small")
         if options.only in (None, "small"):
-            print(
-                f"the embedded checkpoint\n\n{measured(small, (50, 100, 200, 400), options.rounds)}"
-            )
+            sizes = by_size(small, (50, 100, 200, 400), options.rounds)
+            print(f"the embedded checkpoint\n\n{sizes}")
         if options.only in (None, "large", "27b"):
-            large = endless(folder, "large", LARGE)
+            large = endless_checkpoint(folder / "large", LARGE)
             if options.only != "27b":
-                print(f"\n270M's shape\n\n{measured(large, (8, 16), options.rounds)}")
+                print(f"\n270M's shape\n\n{by_size(large, (8, 16), options.rounds)}")
             print(f"\n{forecast(large, 16, options.rounds)}")
         if options.only in (None, "ranks"):
             print(f"\n{ranks(small, folder, 400, options.rounds)}")

@@ -21,17 +21,15 @@ from unittest.mock import patch
 from benchmarks.measure import peak
 from benchmarks.page import command_line, machine, table
 from fixtures.corpus import scenarios
-from harness import experiment as run
 from harness.analysis import layers as analysis
 from harness.data.pairs import Pair, PromptPairs
-from harness.report import outputs, plots
-from harness.report import page as report
-from harness.results import file as results
-from harness.settings import Criteria
+from harness.experiment import Experiment
+from harness.report import plots
+from harness.results.file import FILE_NAME
 
-# Where `harness.experiment.analyze` and `harness.analysis.layers.analyze` call for each part.
+# Where `Experiment.run` and `harness.analysis.layers.analyze` call for each part.
 PARTS = (
-    (run.Collection, "collect", "collecting"),
+    (Experiment, "collect", "collecting"),
     (analysis, "read_activations", "reading activations, averaging over tokens"),
     (analysis, "separation", "sign flips and bootstrap"),
     (analysis, "in_sample_separation", "in-sample figures"),
@@ -87,23 +85,20 @@ def soak(count: int, folder: Path) -> tuple[Clock, dict[str, int]]:
                 patch.object(owner, name, clock.timed(getattr(owner, name), part))
             )
         start, before = time.process_time(), peak()
-        found = run.analyze(pairs=pairs, store=folder / "store")
+        found = Experiment(pairs=pairs, store=folder / "store").run()
         took = time.process_time() - start
     seconds, memory = map(sum, zip(*clock.parts.values(), strict=True))
     clock.parts["what lies between"] = took - seconds, peak() - before - memory
-    assert len(found.scored) == count
-    criteria = Criteria()
-    with clock.part("results file"):
-        results.write_results(folder / results.FILE_NAME, found, criteria)
-    with clock.part("plot"):
-        outputs.write_plot(folder, found, criteria)
+    assert len(found.analysis.scored) == count
+    with clock.part("results file and plot"):
+        found.write(folder, page=False)
     with clock.part("report"):
-        page = report.page_html(found, criteria)
+        page = found.page()
     with clock.part("scores of each layer, as failed checks show them"):
         scores = [plots.to_bytes(plots.scores_figure(r), "svg") for r in found.values()]
     return clock, {
         "store": sum(file.stat().st_size for file in folder.rglob("*.safetensors")),
-        "results file": (folder / results.FILE_NAME).stat().st_size,
+        "results file": (folder / FILE_NAME).stat().st_size,
         "report.html": len(page.encode()),
         "scores of one layer": max(map(len, scores)),
     }

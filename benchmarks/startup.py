@@ -9,9 +9,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 
+from benchmarks.measure import in_turn
 from benchmarks.page import command_line, machine, table
 
 _RUN = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
@@ -34,22 +36,14 @@ def main() -> None:
     parser = command_line("startup", __doc__)
     parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
     rounds = parser.parse_args().rounds
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in _VARIANTS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
-        for arguments in _VARIANTS.values():
-            measure(folder, arguments)
-        for number in range(rounds):
-            # In turns, so that neither always runs after the other.
-            for variant in sorted(_VARIANTS, reverse=number % 2 == 1):
-                found[variant].append(measure(folder, _VARIANTS[variant]))
+        calls = {name: partial(measure, folder, given) for name, given in _VARIANTS.items()}
+        in_turn(calls, 1)  # to warm up
+        found = in_turn(calls, rounds)
     rows = [
-        (
-            name,
-            f"{median(seconds for seconds, _ in runs):.3f}",
-            f"{median(size for _, size in runs):.1f}",
-        )
+        (name, f"{median(s for s, _ in runs):.3f}", f"{median(size for _, size in runs):.1f}")
         for name, runs in found.items()
     ]
     pairs = list(zip(found["with"], found["without"], strict=True))

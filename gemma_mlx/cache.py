@@ -32,10 +32,7 @@ class Columns:
 
     def advance(self, length: int) -> None:
         """Add `length` columns: first the prompts', then one at a time."""
-        if self.count and length != 1:
-            raise ValueError("after the prompts, a batch goes on one token at a time")
-        if self.count + length > self.capacity:
-            raise ValueError(f"{self.count + length} columns exceed capacity {self.capacity}")
+        assert self.count + length <= self.capacity
         self.positions = mx.array(self.count - self._padding) if self._padded else self.count
         self.count += length
         self._masks.clear()
@@ -85,8 +82,7 @@ class LayerCache:
         self._columns = columns
         self._window = window
         self._slots = min(window or columns.capacity, columns.capacity)
-        self._keys: mx.array | None = None
-        self._values: mx.array | None = None
+        self._buffers: tuple[mx.array, mx.array] | None = None
 
     @property
     def positions(self) -> mx.array | int:
@@ -102,18 +98,19 @@ class LayerCache:
             The keys and values to attend to, and the mask over them: boolean, for all heads;
             "causal"; or None where every key may be attended to.
         """
-        if self._keys is None or self._values is None:
-            if self._columns.capacity > self._columns.count:
-                self._keys, self._values = self._stored(keys), self._stored(values)
-            return keys, values, self._columns.prefill_mask(self._window)
-        slot = (self._columns.count - 1) % self._slots
-        self._keys[:, :, slot : slot + 1] = keys
-        self._values[:, :, slot : slot + 1] = values
-        filled = min(self._columns.count, self._slots)
-        mask = self._columns.step_mask(self._slots)
-        return self._keys[:, :, :filled], self._values[:, :, :filled], mask
+        columns = self._columns
+        if self._buffers is None:
+            if columns.capacity > columns.count:
+                self._buffers = self._buffer(keys), self._buffer(values)
+            return keys, values, columns.prefill_mask(self._window)
+        slot = (columns.count - 1) % self._slots
+        filled = min(columns.count, self._slots)
+        for buffer, new in zip(self._buffers, (keys, values), strict=True):
+            buffer[:, :, slot : slot + 1] = new
+        kept_keys, kept_values = (buffer[:, :, :filled] for buffer in self._buffers)
+        return kept_keys, kept_values, columns.step_mask(self._slots)
 
-    def _stored(self, x: mx.array) -> mx.array:
+    def _buffer(self, x: mx.array) -> mx.array:
         batch, heads, length, width = x.shape
         if length >= self._slots:
             # Column c lives in slot c mod slots.
@@ -121,10 +118,6 @@ class LayerCache:
             return mx.roll(x[:, :, -self._slots :], shift, 2)
         empty = mx.zeros((batch, heads, self._slots - length, width), dtype=x.dtype)
         return mx.concatenate([x, empty], axis=2)
-
-    def causal(self, length: int) -> mx.array:
-        """The boolean mask (length, length) that "causal" stands for."""
-        return mx.array(np.tril(np.ones((length, length), dtype=bool)))
 
     def order(self, filled: int) -> mx.array | None:
         """Indices that put the slots into the order of their columns; None where they are in it."""
@@ -135,19 +128,16 @@ class LayerCache:
 
 
 class BatchCache:
-    """The caches of all layers for one batch: `padding` and `capacity` as for `Columns`."""
+    """The caches of all layers for one batch: `padding` and `capacity` as for `Columns`.
+
+    `columns.advance` is to be called before the layers are updated with new columns.
+    """
 
     def __init__(self, config: GemmaConfig, *, padding: Sequence[int], capacity: int):
         # Shared with the layers, which don't know this object: a cycle would keep the buffers of
         # every batch until Python's garbage collector comes by.
-        self._columns = Columns(padding, capacity)
+        self.columns = Columns(padding, capacity)
         self.layers = [
-            LayerCache(
-                self._columns, config.sliding_window if kind == "sliding_attention" else None
-            )
+            LayerCache(self.columns, config.sliding_window if kind == "sliding_attention" else None)
             for kind in config.layer_types
         ]
-
-    def advance(self, length: int) -> None:
-        """Add `length` columns; to be called before the layers are updated with them."""
-        self._columns.advance(length)

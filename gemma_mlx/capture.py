@@ -62,31 +62,27 @@ class Recorder:
         """
         rows: list[dict[str, Activations]] = [{} for _ in steps]
         for site, arrays in self._arrays.items():
-            if not SITES[site].is_vector:
-                for number, row in enumerate(rows):
-                    row[site] = self._patterns(arrays, number, steps[number], padding[number])
-                continue
-            grid = self._grid(site, len(rows))
-            for number, row in enumerate(rows):
-                count = grid.shape[1]
-                end = count if self._one_pass else steps[number]
-                kept = grid[number, end - steps[number] : end]
-                row[site] = kept.transpose(1, 0, 2).copy()
+            if SITES[site].is_vector:
+                grid = self._grid(site, len(rows))
+                for row, count in enumerate(steps):
+                    first = grid.shape[2] - count if self._tokens > 1 else 0
+                    rows[row][site] = grid[:, row, first : first + count].copy()
+            else:
+                for row, count in enumerate(steps):
+                    rows[row][site] = self._patterns(arrays, row, count, padding[row])
         return rows
 
-    @property
-    def _one_pass(self) -> bool:
-        return len(self._columns) == 1 and self._tokens > 1
-
     def _grid(self, site: str, rows: int) -> np.ndarray:
-        """(rows, steps, layers, width) float32 of one site, whose recorded arrays are freed."""
+        """(layers, rows, steps, width) float32 of one site, whose recorded arrays are freed."""
         arrays, self._arrays[site] = self._arrays[site], []
-        steps = self._tokens if self._one_pass else len(self._columns)
-        shape = (rows, steps, len(self._layers), SITES[site].features(self._config))
         if not arrays:
-            return np.zeros(shape, np.float32)
-        joined = mx.stack(arrays, axis=2) if self._one_pass else mx.concatenate(arrays, axis=1)
-        return _to_numpy(joined).reshape(shape)
+            steps, width = len(self._columns) * self._tokens, SITES[site].features(self._config)
+            return np.zeros((len(self._layers), rows, steps, width), np.float32)
+        grid = _to_numpy(mx.stack(arrays))
+        if self._tokens > 1:
+            return grid
+        passes = grid.reshape(len(self._columns), len(self._layers), rows, -1)
+        return passes.transpose(1, 2, 0, 3)
 
     def _patterns(
         self, arrays: list[mx.array], row: int, steps: int, padding: int
@@ -94,26 +90,21 @@ class Recorder:
         layers = len(self._layers)
         patterns = []
         for step in range(steps):
-            if self._one_pass:
-                columns = self._columns[0] - steps + step + 1
-                mine = [a[row, :, step - steps] for a in arrays]
-            else:
-                columns = self._columns[step]
-                mine = [a[row, :, -1] for a in arrays[step * layers : (step + 1) * layers]]
-            patterns.append(np.stack([_real_keys(w, columns, padding) for w in mine]))
+            number, back = (0, steps - step) if self._tokens > 1 else (step, 1)
+            columns = self._columns[number] - back + 1
+            of_pass = arrays[number * layers : (number + 1) * layers]
+            weights = [_real_keys(a[row, :, -back], columns, padding) for a in of_pass]
+            patterns.append(np.stack(weights))
         return patterns
 
 
 def _real_keys(weights: mx.array, columns: int, padding: int) -> np.ndarray:
     """Weights (heads, keys) over the tokens of one row up to the query: without pads, and 0 for
     keys that have left a sliding window."""
-    held = _to_numpy(weights)
     # A step has weights over the keys that its cache still holds; a whole pass, over all columns.
+    held = _to_numpy(weights)[:, :columns]
     full = np.zeros((held.shape[0], columns), np.float32)
-    if held.shape[1] >= columns:
-        full[:] = held[:, :columns]
-    else:
-        full[:, columns - held.shape[1] :] = held
+    full[:, columns - held.shape[1] :] = held
     return full[:, padding:]
 
 

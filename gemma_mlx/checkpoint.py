@@ -6,15 +6,20 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from gemma_mlx.config import GemmaConfig, read_json, token_ids
+from gemma_mlx.config import GemmaConfig, token_ids
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.system.files import read_json
 
 _FILES = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model")
 _INDEX = "model.safetensors.index.json"
-_TOKENIZER_FILES = (
+# Besides the weights, whatever decides what comes out.
+_FINGERPRINTED = (
+    "config.json",
+    "generation_config.json",
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -33,7 +38,8 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> GemmaConfig:
-        return GemmaConfig.from_file(self.path / "config.json")
+        path = self.path / "config.json"
+        return GemmaConfig.from_dict(_read_object(path), source=str(path))
 
     @cached_property
     def eos_token_ids(self) -> frozenset[int]:
@@ -42,7 +48,7 @@ class Checkpoint:
         ids = set(self.config.eos_token_ids)
         path = self.path / "generation_config.json"
         if path.exists():
-            ids.update(token_ids(read_json(path).get("eos_token_id"), f"{path}: eos_token_id"))
+            ids.update(token_ids(_read_object(path).get("eos_token_id"), f"{path}: eos_token_id"))
         return frozenset(ids)
 
     @property
@@ -57,7 +63,7 @@ class Checkpoint:
             return _sha256(file)
         for name in ("chat_template.json", "tokenizer_config.json"):
             path = self.path / name
-            template = read_json(path).get("chat_template") if path.exists() else None
+            template = _read_object(path).get("chat_template") if path.exists() else None
             if template is not None:
                 # Several templates are a list of objects.
                 text = template if isinstance(template, str) else json.dumps(template)
@@ -73,13 +79,15 @@ class Checkpoint:
         """
         index = self.path / _INDEX
         if index.exists():
-            weight_map = read_json(index).get("weight_map")
+            weight_map = _read_object(index).get("weight_map")
             if not isinstance(weight_map, dict) or not weight_map:
                 raise CheckpointError(f"{index}: no weight_map")
-            names = sorted({str(name) for name in weight_map.values()})
+            names = sorted({*map(str, weight_map.values())})
             for name in names:
                 if Path(name).name != name or not name.endswith(".safetensors"):
                     raise CheckpointError(f"{index}: {name!r} is not a file of this folder")
+                if not (self.path / name).exists():
+                    raise CheckpointError(f"{index}: names {name}, which is missing")
         else:
             names = sorted(path.name for path in self.path.glob("*.safetensors"))
             if not names:
@@ -89,8 +97,6 @@ class Checkpoint:
                 )
         files = [self.path / name for name in names]
         for file in files:
-            if not file.exists():
-                raise CheckpointError(f"{index}: names {file.name}, which is missing")
             try:
                 with safe_open(file, framework="numpy"):
                     pass
@@ -102,13 +108,17 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """sha256 over config, generation config, weights, tokenizer files and chat template."""
         digest = hashlib.sha256()
-        names = ["config.json", "generation_config.json", *_TOKENIZER_FILES]
-        files = [self.path / name for name in names] + self.weight_files()
-        for file in files:
+        for file in [self.path / name for name in _FINGERPRINTED] + self.weight_files():
             if file.exists():
-                content = _sha256(file)
-                digest.update(f"{file.name}\0{content}\n".encode())
+                digest.update(f"{file.name}\0{_sha256(file)}\n".encode())
         return digest.hexdigest()
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path, error=CheckpointError)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 def _sha256(path: Path) -> str:
@@ -159,28 +169,20 @@ def _download(repo: str, revision: str | None, config_only: bool) -> Path:
             return Path(hf_hub_download(repo, "config.json", revision=revision)).parent
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(_FILES)))
     except hub.GatedRepoError:
-        raise CheckpointError(
-            f"{at}: a gated repository; accept its licence on its page at the hub, then log in "
-            "with `hf auth login`"
-        ) from None
+        why = (
+            "a gated repository; accept its licence on its page at the hub, then log in with "
+            "`hf auth login`"
+        )
     except hub.RevisionNotFoundError:
-        raise CheckpointError(f"{repo}: has no revision {revision!r}") from None
+        why = f"the repository has no revision {revision!r}"
     except (hub.RepositoryNotFoundError, hub.HFValidationError):
-        raise CheckpointError(
-            f"{at}: neither a local folder nor a repository on the Hugging Face hub"
-        ) from None
-    except hub.EntryNotFoundError as error:
-        if isinstance(error, hub.LocalEntryNotFoundError):
-            raise _unreachable(at) from None
-        raise CheckpointError(f"{at}: the repository has no config.json") from None
+        why = "neither a local folder nor a repository on the Hugging Face hub"
+    except hub.RemoteEntryNotFoundError:
+        why = "the repository has no config.json"
     except Exception as error:
         # Besides its own errors the client lets through those of its HTTP library, which changes.
-        raise _unreachable(at, error) from error
-
-
-def _unreachable(at: str, error: Exception | None = None) -> CheckpointError:
-    why = f" ({type(error).__name__})" if error else ""
-    return CheckpointError(
-        f"{at}: not a local folder, not in the local hub cache, and the Hugging Face hub can't "
-        f"be reached{why}; check the spelling, the network and HF_HUB_OFFLINE"
-    )
+        why = (
+            "not a local folder, not in the local hub cache, and the Hugging Face hub can't be "
+            f"reached ({type(error).__name__}); check the spelling, the network and HF_HUB_OFFLINE"
+        )
+    raise CheckpointError(f"{at}: {why}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import gemma_mlx
 from gemma_mlx.errors import RequestError, UserError
 from gemma_mlx.npz import write_steps
 from gemma_mlx.prompts_file import PROMPT_LIST, SAMPLES, Prompt, named_prompts, read_prompts
-from gemma_mlx.request import Positions, Request, Sampling
+from gemma_mlx.request import Request, Sampling
 from gemma_mlx.sites import VECTOR_SITES
 from gemma_mlx.system.files import write_json
 from gemma_mlx.system.interrupts import EXIT_CODE, held, interruptible
@@ -64,19 +65,27 @@ def _parser() -> argparse.ArgumentParser:
         ),
         epilog="Exit codes: 0 done, 2 bad input or usage, 130 interrupted.",
     )
-    add = parser.add_argument
+
+    def add(flag: str, metavar: str | None = None, **options: Any) -> None:
+        """Add an option, which shows its default if it has one."""
+        if metavar:
+            options["metavar"] = metavar
+        if metavar and "default" in options:
+            options["help"] += " (default: %(default)s)"
+        parser.add_argument(flag, **options)
+
     add(
         "--model",
+        "PATH_OR_REPO",
         default="google/gemma-3-1b-it",
-        metavar="PATH_OR_REPO",
-        help="checkpoint folder, or owner/name on the hub (default: %(default)s)",
+        help="checkpoint folder, or owner/name on the hub",
     )
-    add("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
-    add("--prompts", nargs="+", metavar="PROMPT", help="prompts")
+    add("--revision", "REV", help="branch, tag or commit of a hub repository")
+    add("--prompts", "PROMPT", nargs="+", help="prompts")
     add(
         "--prompts-file",
+        "FILE",
         type=Path,
-        metavar="FILE",
         help="JSON: {group: {subcategory: [prompt, …]}}, {group: [prompt, …]}, or [prompt, …]",
     )
     add(
@@ -89,26 +98,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="no batch across groups; activations in <group>/<subcategory>/batch_<N>/",
     )
+    add("--batch-size", "N", type=int, help="prompts per batch (default: as many as fit 2 GiB)")
+    add("--max-tokens", "N", type=int, default=Request.max_tokens, help="tokens per prompt")
+    add("--temp", "T", type=float, default=Sampling.temperature, help="0 is greedy")
+    add("--top-p", "P", type=float, default=Sampling.top_p, help="1 is off")
+    add("--top-k", "K", type=int, default=Sampling.top_k, help="0 is off")
+    add("--min-p", "P", type=float, default=Sampling.min_p, help="0 is off")
     add(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="prompts per batch; results don't depend on it (default: as many as fit 2 GiB)",
+        "--repetition-penalty",
+        "X",
+        type=float,
+        default=Sampling.repetition_penalty,
+        help="1 is off",
     )
-    add(
-        "--max-tokens",
-        type=int,
-        default=Request.max_tokens,
-        metavar="N",
-        help="tokens per prompt (default: %(default)s)",
-    )
-    how, shown = Sampling(), "default: %(default)s"
-    add("--temp", type=float, default=how.temperature, metavar="T", help=f"0 is greedy; {shown}")
-    add("--top-p", type=float, default=how.top_p, metavar="P", help=f"1 is off; {shown}")
-    add("--top-k", type=int, default=how.top_k, metavar="K", help=f"0 is off; {shown}")
-    add("--min-p", type=float, default=how.min_p, metavar="P", help=f"0 is off; {shown}")
-    add("--repetition-penalty", type=float, default=how.repetition_penalty, metavar="X", help=shown)
-    add("--seed", type=int, default=0, metavar="N", help=shown)
+    add("--seed", "N", type=int, default=0, help="of the random numbers")
     add(
         "--chat-mode",
         action=argparse.BooleanOptionalAction,
@@ -117,27 +120,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--site",
+        "SITE",
         action="append",
         choices=VECTOR_SITES,
-        metavar="SITE",
         help=f"what to save; may be repeated (default: {', '.join(Request.sites)})",
     )
     add("--save-activations", action="store_true", help="save activations as npz files")
     add("--no-compress-activations", action="store_true", help="npz files without compression")
-    add(
-        "--activations-dir",
-        type=Path,
-        default=Path("collected_activations_output"),
-        metavar="DIR",
-        help="default: %(default)s",
-    )
-    add(
-        "--output-dir",
-        type=Path,
-        default=Path("gemma_output"),
-        metavar="DIR",
-        help="where results.json, prompt_metadata.json and summary.json go (default: %(default)s)",
-    )
+    output, activations = Path("gemma_output"), Path("collected_activations_output")
+    add("--activations-dir", "DIR", type=Path, default=activations, help="where the npz files go")
+    add("--output-dir", "DIR", type=Path, default=output, help="where the *.json files go")
     return parser
 
 
@@ -158,31 +150,46 @@ def _run(options: argparse.Namespace) -> int:
     if options.save_activations and there.exists() and not _is_empty(there):
         raise RequestError(f"{there}: holds something already; name another --activations-dir")
     gemma = gemma_mlx.load(options.model, revision=options.revision)
-    names = [prompt.name for prompt in prompts]
     # All of them before the first batch, so that a prompt that can't be used costs no work.
-    ids = gemma_mlx.encode_prompts(
-        gemma, [prompt.text for prompt in prompts], chat=options.chat_mode, names=names
-    )
-    rows = dict(zip(names, ids, strict=True))
-    batches = list(_batches(gemma, prompts, rows, options))
-    results: dict[str, Any] = {}
+    requests = _requests(gemma, prompts, options)
+    batches = [
+        (there / folder / f"batch_{number}", request, batch)
+        for folder, request in requests.items()
+        for number, batch in enumerate(
+            gemma_mlx.plan_batches(request, gemma.config, options.batch_size), start=1
+        )
+    ]
+    answers: dict[str, Generation] = {}
     start = time.perf_counter()
     try:
-        _work(gemma, batches, rows, options, results)
+        with tqdm(total=len(prompts), desc="generating", unit="prompt", disable=None) as bar:
+            for folder, request, batch in batches:
+                answers.update(_work(gemma, request, batch, folder, options))
+                bar.update(len(batch))
     finally:
         # Interrupts are raised again every half second, and writing may take longer.
         with held():
+            results = {
+                prompt.name: {
+                    "prompt": prompt.text,
+                    "text": answers[prompt.name].text,
+                    "token_ids": answers[prompt.name].token_ids,
+                    "finish_reason": answers[prompt.name].finish_reason,
+                }
+                for prompt in prompts
+                if prompt.name in answers
+            }
             write_json(options.output_dir / "results.json", results)
             if options.save_activations:
                 # Where `python -m harness analyze` looks for the answers.
                 write_json(options.activations_dir / "results.json", results)
     seconds = time.perf_counter() - start
-    tokens = sum(len(result["token_ids"]) for result in results.values())
+    tokens = sum(len(answer.token_ids) for answer in answers.values())
     metadata = {
         prompt.name: {
             "group": prompt.group,
             "subcategory": prompt.subcategory,
-            "prompt_tokens": len(rows[prompt.name]),
+            "prompt_tokens": len(answers[prompt.name].prompt),
         }
         for prompt in prompts
     }
@@ -201,9 +208,9 @@ def _run(options: argparse.Namespace) -> int:
     write_json(options.output_dir / "prompt_metadata.json", metadata)
     write_json(options.output_dir / "summary.json", summary)
     if not options.save_activations:
-        for name, result in results.items():
+        for name, answer in answers.items():
             # An answer has lines; whatever else moves the cursor is shown as an escape.
-            text = printable(result["text"], keep="\n\t")
+            text = printable(answer.text, keep="\n\t")
             print(f"{name}: {text}")
     print(f"{len(prompts)} prompts, {tokens} tokens in {seconds:.1f} s: {options.output_dir}/")
     return 0
@@ -213,92 +220,56 @@ def _is_empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _work(
-    gemma: Gemma,
-    batches: Sequence[tuple[Path, list[Prompt]]],
-    rows: Mapping[str, list[int]],
-    options: argparse.Namespace,
-    results: dict[str, Any],
-) -> None:
-    """Generate batch by batch; adds each prompt's answer to `results` and writes its activations,
-    where they are asked for."""
-    with tqdm(total=len(rows), desc="generating", unit="prompt", disable=None) as bar:
-        for folder, batch in batches:
-            mine = {prompt.name: rows[prompt.name] for prompt in batch}
-            answers = _generate(gemma, mine, options)
-            if options.save_activations:
-                at_prompt = _generate(gemma, mine, options, "prompt_last")
-                write_steps(
-                    options.activations_dir / folder,
-                    {name: _arrays(answer) for name, answer in answers.items()},
-                    range(gemma.config.num_hidden_layers),
-                    prefill={name: _arrays(answer) for name, answer in at_prompt.items()},
-                    compress=not options.no_compress_activations,
-                )
-            for prompt in batch:
-                answer = answers[prompt.name]
-                results[prompt.name] = {
-                    "prompt": prompt.text,
-                    "text": answer.text,
-                    "token_ids": answer.token_ids,
-                    "finish_reason": answer.finish_reason,
-                }
-            bar.update(len(batch))
-
-
-def _generate(
-    gemma: Gemma,
-    rows: Mapping[str, list[int]],
-    options: argparse.Namespace,
-    positions: Positions = Request.positions,
-) -> dict[str, Generation]:
-    """Answers by name, with their activations where they are to be saved."""
-    answers = gemma_mlx.generate(
-        gemma,
-        list(rows.values()),
-        max_tokens=options.max_tokens if positions == "generated" else 0,
-        sites=_sites(options) if options.save_activations else (),
-        positions=positions,
-        temperature=options.temp,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        min_p=options.min_p,
-        repetition_penalty=options.repetition_penalty,
-        seed=[gemma_mlx.prompt_seed(options.seed, name) for name in rows],
-        batch_size=len(rows),
-    )
-    return dict(zip(rows, answers, strict=True))
-
-
-def _sites(options: argparse.Namespace) -> tuple[str, ...]:
-    return tuple(options.site or Request.sites)
-
-
-def _arrays(answer: Generation) -> dict[str, Any]:
-    # A list only at sites that the command doesn't offer.
-    return dict(answer.activations)
-
-
-def _batches(
-    gemma: Gemma,
-    prompts: Sequence[Prompt],
-    rows: Mapping[str, list[int]],
-    options: argparse.Namespace,
-) -> Iterator[tuple[Path, list[Prompt]]]:
-    """The folder of each batch's activations, and the batch."""
+def _requests(
+    gemma: Gemma, prompts: Sequence[Prompt], options: argparse.Namespace
+) -> dict[Path, Request]:
+    """What is asked of the model, by the folder of the activations."""
     parts: dict[Path, list[Prompt]] = {}
     for prompt in prompts:
-        apart = Path(prompt.group, prompt.subcategory) if options.process_by_group else Path()
-        parts.setdefault(apart, []).append(prompt)
+        folder = Path(prompt.group, prompt.subcategory) if options.process_by_group else Path()
+        parts.setdefault(folder, []).append(prompt)
+    cut = (options.top_p, options.top_k, options.min_p)
+    how = Sampling(options.temp, *cut, options.repetition_penalty)
+    requests = {}
     for folder, part in parts.items():
-        request = Request(
-            prompts=[rows[prompt.name] for prompt in part],
+        names = [prompt.name for prompt in part]
+        texts = [prompt.text for prompt in part]
+        requests[folder] = Request(
+            gemma_mlx.encode_prompts(gemma, texts, chat=options.chat_mode, names=names),
             layers=tuple(range(gemma.config.num_hidden_layers)),
             max_tokens=options.max_tokens,
-            sites=_sites(options),
-            names=[prompt.name for prompt in part],
+            sites=tuple(options.site or Request.sites),
+            sampling=how,
+            seeds=[gemma_mlx.prompt_seed(options.seed, name) for name in names],
+            names=names,
         )
-        request.check(gemma.config)
-        plan = gemma_mlx.plan_batches(request, gemma.config, options.batch_size)
-        for number, batch in enumerate(plan, start=1):
-            yield folder / f"batch_{number}", [part[i] for i in batch]
+        requests[folder].check(gemma.config)
+    return requests
+
+
+def _work(
+    gemma: Gemma, request: Request, batch: Sequence[int], folder: Path, options: argparse.Namespace
+) -> dict[str, Generation]:
+    """Answers to one batch, whose activations go into `folder` if they are asked for."""
+    if not options.save_activations:
+        return _generate(gemma, replace(request, sites=()), batch)
+    answers = _generate(gemma, request, batch)
+    at_prompt = replace(request, positions="prompt_last", max_tokens=0)
+    write_steps(
+        folder,
+        _arrays(answers),
+        request.layers,
+        prefill=_arrays(_generate(gemma, at_prompt, batch)),
+        compress=not options.no_compress_activations,
+    )
+    return {name: replace(answer, activations={}) for name, answer in answers.items()}
+
+
+def _generate(gemma: Gemma, request: Request, batch: Sequence[int]) -> dict[str, Generation]:
+    names = [request.names[number] for number in batch]
+    return dict(zip(names, gemma_mlx.run_batch(gemma, request, batch), strict=True))
+
+
+def _arrays(answers: Mapping[str, Generation]) -> dict[str, dict[str, Any]]:
+    # Lists only at sites that the command doesn't offer.
+    return {name: dict(answer.activations) for name, answer in answers.items()}

@@ -15,7 +15,7 @@ from gemma_mlx.cache import BatchCache
 from gemma_mlx.capture import Activations, Recorder
 from gemma_mlx.errors import CheckpointError, RequestError
 from gemma_mlx.loading import Gemma
-from gemma_mlx.models.gemma import Hook, no_hook
+from gemma_mlx.models.gemma import Hook
 from gemma_mlx.request import Positions, Request, Sampling, plan_batches, prompt_name
 from gemma_mlx.sampling import Sampler
 from gemma_mlx.system.backend import mx
@@ -83,79 +83,58 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
     Returns:
         One per number, in the order of `batch`; `.prompt` is the token ids.
     """
-    if request.continuation is not None:
-        return _replay(gemma, request, batch)
     prompts = [request.prompts[i] for i in batch]
-    tokens, padding = left_pad(prompts)
-    width = tokens.shape[1]
-    pattern = request.has_patterns
-    cache = BatchCache(gemma.config, padding=padding, capacity=width + request.max_tokens)
+    given = None if request.continuation is None else [list(request.continuation[i]) for i in batch]
+    max_tokens = request.max_tokens if given is None else 0
+    tokens, padding = left_pad([request.tokens(i) for i in batch])
+    cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1] + max_tokens)
     seeds = [request.seeds[i] for i in batch] if request.seeds else [0] * len(batch)
     sample = Sampler(request.sampling, prompts, seeds, gemma.config.vocab_size)
+    # What is captured lies in the first pass, at its last columns, or in a pass for each token.
+    at_first = request.positions != "generated"
+    last = max([1, *map(len, given or ())])
+    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=last)
 
-    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=1)
-    at_prompt = request.positions == "prompt_last"
-    hook = chain(gemma, recorder if at_prompt else None)
-    hidden = gemma.model(tokens, cache, hook, pattern=at_prompt and pattern, last=1)
-    if at_prompt:
-        recorder.end_step(columns=width)
-    token = sample(gemma.model.logits(hidden[:, -1]))
-    mx.async_eval(recorder.pending(), [token] if request.max_tokens else [])
+    def read(tokens: mx.array, *, record: bool) -> mx.array:
+        hook = chain(gemma, recorder if record else None)
+        pattern = record and request.has_patterns
+        hidden = gemma.model(tokens, cache, hook, pattern=pattern, last=last)
+        if record:
+            recorder.end_step(columns=cache.columns.count)
+        return gemma.model.logits(hidden[:, -1])
 
+    token = sample(read(tokens, record=at_first))
+    mx.async_eval(recorder.pending(), [token] if max_tokens else [])
     ended = np.zeros(len(batch), dtype=bool)
     stops = np.array(sorted(gemma.eos_token_ids))
-    generated: list[np.ndarray] = []
-    hook = chain(gemma, None if at_prompt else recorder)
-    for step in range(request.max_tokens):
-        following = token
-        if not at_prompt or step + 1 < request.max_tokens:
-            hidden = gemma.model(token[:, None], cache, hook, pattern=pattern and not at_prompt)
-            if not at_prompt:
-                recorder.end_step(columns=width + step + 1)
-            if step + 1 < request.max_tokens:
-                following = sample(gemma.model.logits(hidden[:, -1]))
-            mx.async_eval(following, recorder.pending())
-        generated.append(np.array(token))
-        ended |= np.isin(generated[-1], stops)
+    generated = [np.zeros((0, len(batch)), np.int32)]
+    for left in reversed(range(max_tokens)):
+        next_token = token
+        if left or not at_first:
+            logits_after = read(token[:, None], record=not at_first)
+            next_token = sample(logits_after) if left else token
+            mx.async_eval(next_token, recorder.pending())
+        generated.append(np.array(token)[None])
+        ended |= np.isin(generated[-1][0], stops)
         if ended.all():
             break
-        token = following
+        token = next_token
 
-    grid = np.stack(generated, axis=1) if generated else np.zeros((len(batch), 0), np.int32)
-    rows = [_until_end(row, stops) for row in grid]
-    steps = [1] * len(rows) if at_prompt else [len(ids) for ids, _ in rows]
+    if given is None:
+        rows = [_until_end(row, stops) for row in np.concatenate(generated).T]
+    else:
+        rows = [(ids, False) for ids in given]
+    steps = [1 if request.positions == "prompt_last" else len(ids) for ids, _ in rows]
     captured = recorder.rows(steps, padding)
     return [
-        Generation(prompt, ids, _decode(gemma, ids), "stop" if stopped else "length", activations)
+        Generation(
+            prompt,
+            ids,
+            gemma.tokenizer.decode(ids) if gemma.tokenizer else "",
+            "stop" if stopped else "length",
+            activations,
+        )
         for prompt, (ids, stopped), activations in zip(prompts, rows, captured, strict=True)
-    ]
-
-
-def _replay(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Generation]:
-    """`run_batch` for continuations that are given: one pass reads them."""
-    assert request.continuation is not None
-    prompts = [request.prompts[i] for i in batch]
-    continuations = [list(request.continuation[i]) for i in batch]
-    steps = [len(c) for c in continuations]
-    tokens, padding = left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
-    width = tokens.shape[1]
-    recorder = Recorder(gemma.config, request.sites, request.layers, tokens=max(steps))
-    if max(steps):
-        cache = BatchCache(gemma.config, padding=padding, capacity=width)
-        gemma.model(
-            tokens,
-            cache,
-            chain(gemma, recorder),
-            pattern=request.has_patterns,
-            last=max(steps),
-        )
-        recorder.end_step(columns=width)
-        mx.eval(recorder.pending())
-    return [
-        Generation(prompt, ids, _decode(gemma, ids), "length", activations)
-        for prompt, ids, activations in zip(
-            prompts, continuations, recorder.rows(steps, padding), strict=True
-        )
     ]
 
 
@@ -247,8 +226,6 @@ def prompt_seed(seed: int, key: int | str) -> int:
 def chain(gemma: Gemma, recorder: Recorder | None = None) -> Hook:
     """One hook of the interventions that are on and, after them, `recorder`."""
     hooks: list[Hook] = [*gemma.interventions, *([recorder] if recorder else [])]
-    if len(hooks) <= 1:
-        return hooks[0] if hooks else no_hook
 
     def hook(site: str, layer: int, x: mx.array) -> mx.array:
         for each in hooks:
@@ -271,7 +248,3 @@ def left_pad(rows: Sequence[Sequence[int]]) -> tuple[mx.array, list[int]]:
 def _until_end(row: np.ndarray, stops: np.ndarray) -> tuple[list[int], bool]:
     ends = np.flatnonzero(np.isin(row, stops))
     return (row[: ends[0]].tolist(), True) if ends.size else (row.tolist(), False)
-
-
-def _decode(gemma: Gemma, ids: Sequence[int]) -> str:
-    return gemma.tokenizer.decode(ids) if gemma.tokenizer else ""

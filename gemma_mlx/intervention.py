@@ -10,7 +10,7 @@ al. 2024 (arXiv:2406.11717).
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
@@ -22,26 +22,23 @@ from gemma_mlx.sites import find_site
 from gemma_mlx.system.backend import mx
 
 
-@contextmanager
-def add(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> Iterator[None]:
+def add(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> AbstractContextManager[None]:
     """Add `vector` to the activations at `site` of `layer`."""
     addend = _vector(gemma, site, layer, vector)
-    with _changed(gemma, site, layer, lambda x: x + _of_rows(addend, x).astype(x.dtype)):
-        yield
+    return _changed(gemma, site, layer, lambda x: x + _of_rows(addend, x).astype(x.dtype))
 
 
-@contextmanager
-def scale(gemma: Gemma, site: str, layer: int, factor: float) -> Iterator[None]:
+def scale(gemma: Gemma, site: str, layer: int, factor: float) -> AbstractContextManager[None]:
     """Multiply the activations at `site` of `layer` by `factor`."""
-    _check(gemma, site, layer)
+    _width(gemma, site, layer)
     if not math.isfinite(factor):
         raise RequestError(f"the factor for {site} of layer {layer} is {factor}")
-    with _changed(gemma, site, layer, lambda x: x * factor):
-        yield
+    return _changed(gemma, site, layer, lambda x: x * factor)
 
 
-@contextmanager
-def ablate(gemma: Gemma, site: str, layer: int, direction: np.ndarray) -> Iterator[None]:
+def ablate(
+    gemma: Gemma, site: str, layer: int, direction: np.ndarray
+) -> AbstractContextManager[None]:
     """Project `direction`, of any length but 0, out of the activations at `site`."""
     v = _vector(gemma, site, layer, direction)
     norm = mx.linalg.norm(v, axis=-1, keepdims=True)
@@ -54,8 +51,7 @@ def ablate(gemma: Gemma, site: str, layer: int, direction: np.ndarray) -> Iterat
         y, u = x.astype(mx.float32), _of_rows(unit, x)
         return (y - (y * u).sum(axis=-1, keepdims=True) * u).astype(x.dtype)
 
-    with _changed(gemma, site, layer, project_out):
-        yield
+    return _changed(gemma, site, layer, project_out)
 
 
 @contextmanager
@@ -70,14 +66,14 @@ def _changed(
         gemma.interventions.remove(found)
 
 
-def _check(gemma: Gemma, site: str, layer: int) -> int:
+def _width(gemma: Gemma, site: str, layer: int) -> int:
     width = find_site(site).features(gemma.config)
     check_layer(layer, gemma.config)
     return width
 
 
 def _vector(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> mx.array:
-    width = _check(gemma, site, layer)
+    width = _width(gemma, site, layer)
     array = np.asarray(vector, dtype=np.float32)
     if array.ndim not in (1, 2) or array.shape[-1] != width:
         raise RequestError(

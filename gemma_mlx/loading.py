@@ -1,9 +1,9 @@
 """Load a Gemma checkpoint, accounting for every tensor of its files and of the model."""
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
 from gemma_mlx.config import GemmaConfig, Quantization
@@ -23,13 +23,9 @@ _PREFIXES = (
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
 )
-_UNNEEDED_PREFIXES = (
-    "vision_tower.",
-    "multi_modal_projector.",
-    "model.vision_tower.",
-    "model.multi_modal_projector.",
+_UNNEEDED = re.compile(
+    r"(model\.)?(vision_tower|multi_modal_projector)\..*|.*\.rotary_emb\.inv_freq"
 )
-_UNNEEDED_SUFFIXES = (".rotary_emb.inv_freq",)
 
 
 @dataclass(frozen=True)
@@ -100,16 +96,19 @@ def load_checkpoint(
             f"{' or '.join(COMPUTE_DTYPES)} (float16 overflows in Gemma's residual stream)"
         )
     model = GemmaModel(config)
-    if config.quantization is not None:
-        _quantize(model, config.quantization, weights, checkpoint)
-    _check_tensors(model, weights, checkpoint)
-    model.load_weights(
-        [(key, _cast(value, COMPUTE_DTYPES[name])) for key, value in weights.items()], strict=True
-    )
-    # Nothing is read from disk yet. A rank that splits its tensors must not keep them whole.
-    del weights
-    if ranks.size > 1:
-        _shard(model, ranks, checkpoint)
+    try:
+        if config.quantization is not None:
+            _quantize(model, config.quantization, weights)
+        _check_tensors(model, weights)
+        model.load_weights([(k, _cast(v, COMPUTE_DTYPES[name])) for k, v in weights.items()])
+        # Nothing is read from disk yet. A rank that splits its tensors must not keep them whole.
+        del weights
+        if ranks.size > 1:
+            model.shard(ranks)
+    except ValueError as error:
+        # Tensors that don't fit, or numbers that don't divide: widths by a quantization's group
+        # size; heads, features or groups by the number of ranks.
+        raise CheckpointError(f"{checkpoint.path}: {error}") from None
     model.eval()
     mx.eval(model.parameters())
     _check_finite(model, ranks, checkpoint)
@@ -125,35 +124,31 @@ def _default_dtype(weights: Iterable[mx.array]) -> str:
     """The compute dtype for these weights on MLX's default device."""
     if device_name() == "cpu":
         return "float32"
-    floating = {w.dtype for w in weights if mx.issubdtype(w.dtype, mx.floating)}
+    floating = {w.dtype for w in weights if _kind(w) == mx.floating}
     return "bfloat16" if floating == {mx.bfloat16} else "float32"
 
 
 def _read_weights(checkpoint: Checkpoint) -> dict[str, mx.array]:
     weights: dict[str, mx.array] = {}
     for file in checkpoint.weight_files():
-        for key, value in _read_file(file).items():
+        try:
+            tensors: dict[str, mx.array] = mx.load(str(file))  # type: ignore[assignment]
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{file}: MLX can't read it ({error})") from None
+        for key, value in tensors.items():
             name = _our_name(key)
-            if name is None:
-                continue
             if name in weights:
                 raise CheckpointError(f"{file}: tensor {key} occurs twice in the checkpoint")
-            weights[name] = value
+            if name is not None:
+                weights[name] = value
     if checkpoint.config.tie_word_embeddings:
         _drop_tied_head(weights, checkpoint)
     return weights
 
 
-def _read_file(file: Path) -> dict[str, mx.array]:
-    try:
-        return mx.load(str(file))  # type: ignore[return-value]
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{file}: MLX can't read it ({error})") from None
-
-
 def _our_name(key: str) -> str | None:
     """The model's name of a checkpoint tensor; None where the text model doesn't need it."""
-    if key.startswith(_UNNEEDED_PREFIXES) or key.endswith(_UNNEEDED_SUFFIXES):
+    if _UNNEEDED.fullmatch(key):
         return None
     for prefix, ours in _PREFIXES:
         if key.startswith(prefix):
@@ -173,12 +168,7 @@ def _drop_tied_head(weights: dict[str, mx.array], checkpoint: Checkpoint) -> Non
             )
 
 
-def _quantize(
-    model: GemmaModel,
-    quantization: Quantization,
-    weights: dict[str, mx.array],
-    checkpoint: Checkpoint,
-) -> None:
+def _quantize(model: GemmaModel, quantization: Quantization, weights: dict[str, mx.array]) -> None:
     default = {"group_size": quantization.group_size, "bits": quantization.bits}
     overrides = {
         _our_name(f"{path}.weight"): {"group_size": size, "bits": bits} if bits else False
@@ -190,36 +180,23 @@ def _quantize(
             return False
         return overrides.get(f"{path}.weight", default)
 
-    try:
-        nn.quantize(model, **default, class_predicate=how)
-    except ValueError as error:
-        # A width that the group size doesn't divide.
-        raise CheckpointError(f"{checkpoint.path}: quantization doesn't fit ({error})") from None
+    nn.quantize(model, **default, class_predicate=how)
 
 
-def _check_tensors(model: GemmaModel, weights: dict[str, mx.array], checkpoint: Checkpoint) -> None:
+def _check_tensors(model: GemmaModel, weights: dict[str, mx.array]) -> None:
     expected: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-    missing = sorted(expected.keys() - weights.keys())
-    unknown = sorted(weights.keys() - expected.keys())
-    wrong = [
-        f"{key} is {weights[key].shape}, config.json asks for {expected[key].shape}"
-        for key in sorted(expected.keys() & weights.keys())
-        if weights[key].shape != expected[key].shape
-    ]
-    other = [
-        f"{key} is {weights[key].dtype}"
-        for key in sorted(expected.keys() & weights.keys())
-        if _kind(weights[key]) != _kind(expected[key])
-    ]
-    for what, found in (
-        ("missing tensor", missing),
-        ("unexpected tensor", unknown),
-        ("wrong shape:", wrong),
-        ("wrong dtype:", other),
-    ):
-        if found:
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            raise CheckpointError(f"{checkpoint.path}: {what} {found[0]}{more}")
+    faults = [f"missing tensor {key}" for key in sorted(expected.keys() - weights.keys())]
+    faults += [f"unexpected tensor {key}" for key in sorted(weights.keys() - expected.keys())]
+    if not faults:
+        for key, value in sorted(weights.items()):
+            if value.shape != expected[key].shape:
+                asked = f"config.json asks for {expected[key].shape}"
+                faults.append(f"wrong shape: {key} is {value.shape}, {asked}")
+            elif _kind(value) != _kind(expected[key]):
+                faults.append(f"wrong dtype: {key} is {value.dtype}")
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise CheckpointError(f"{faults[0]}{more}")
 
 
 def _kind(value: mx.array) -> mx.Dtype | mx.DtypeCategory:
@@ -227,23 +204,14 @@ def _kind(value: mx.array) -> mx.Dtype | mx.DtypeCategory:
 
 
 def _cast(value: mx.array, dtype: mx.Dtype) -> mx.array:
-    return value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) else value
-
-
-def _shard(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> None:
-    try:
-        model.shard(ranks)
-    except ValueError as error:
-        # Heads, features, or the groups of a quantization don't divide.
-        raise CheckpointError(f"{checkpoint.path}: {error}") from None
+    return value.astype(dtype) if _kind(value) == mx.floating else value
 
 
 def _check_finite(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> None:
-    parameters: list[tuple[str, mx.array]] = tree_flatten(model.parameters())
     bad = [
         key
-        for key, value in parameters
-        if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item()
+        for key, value in tree_flatten(model.parameters())
+        if _kind(value) == mx.floating and not mx.isfinite(value).all().item()
     ]
     # Each rank sees its own part only, and all of them must raise.
     for found in ranks.share(bad):

@@ -56,18 +56,12 @@ def write_steps(
 def _packed(
     batch: Mapping[str, Mapping[str, np.ndarray]], layers: Sequence[int], step: int, compress: bool
 ) -> bytes:
-    arrays = {
-        SITES[site].npz_key(layer): np.stack(
-            [
-                sites[site][row, step]
-                if step < sites[site].shape[1]
-                else np.full(sites[site].shape[2], np.nan, np.float32)
-                for sites in batch.values()
-            ]
-        )[:, None]
-        for site in next(iter(batch.values()))
-        for row, layer in enumerate(layers)
-    }
+    arrays = {}
+    for site in next(iter(batch.values())):
+        for row, layer in enumerate(layers):
+            steps = [sites[site][row] for sites in batch.values()]
+            found = [a[step] if step < len(a) else np.full(a.shape[1], np.nan) for a in steps]
+            arrays[SITES[site].npz_key(layer)] = np.stack(found, dtype=np.float32)[:, None]
     content = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(content, allow_pickle=False, **arrays)
     return content.getvalue()

@@ -45,8 +45,7 @@ class Reading:
             RequestError: an intervention below `layer` came or went since the reading began.
         """
         logits = self._logits()
-        log_probs = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
-        return [r[-len(c) :] for r, c in zip(log_probs, self.continuations, strict=True)]
+        return self._rows(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 
     def token_log_probs(self) -> list[np.ndarray]:
         """Log-probabilities, in nats, of the continuations' own tokens: per row float32 (steps,).
@@ -57,8 +56,12 @@ class Reading:
         logits = self._logits()
         tokens, _ = left_pad(self.continuations)
         own = mx.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-        log_probs = np.array(own - mx.logsumexp(logits, axis=-1))
-        return [r[-len(c) :] for r, c in zip(log_probs, self.continuations, strict=True)]
+        return self._rows(own - mx.logsumexp(logits, axis=-1))
+
+    def _rows(self, steps: mx.array) -> list[np.ndarray]:
+        """Of left-padded steps, each row's own."""
+        whole = np.array(steps)
+        return [row[-len(c) :] for row, c in zip(whole, self.continuations, strict=True)]
 
     def _logits(self) -> mx.array:
         """(rows, steps of the longest continuation, vocab)."""
@@ -66,16 +69,12 @@ class Reading:
             raise RequestError(f"interventions below layer {self.layer} changed after the reading")
         columns = self._stream.shape[1]
         cache = BatchCache(self.gemma.config, padding=self._padding, capacity=columns)
-        cache.advance(columns)
-        model, steps = self.gemma.model, max(map(len, self.continuations))
-        # The last column predicts what comes after the row. Logits are wide: they are computed of
-        # the columns that predict a continuation only.
-        hidden = model.model.norm(
-            model.run_blocks(
-                self._stream, cache, chain(self.gemma), first=self.layer, last=steps + 1
-            )
-        )
-        return model.logits(hidden[:, -steps - 1 : -1])
+        cache.columns.advance(columns)
+        model, last = self.gemma.model, max(map(len, self.continuations)) + 1
+        hook = chain(self.gemma)
+        stream = model.run_blocks(self._stream, cache, hook, first=self.layer, last=last)
+        # The last column predicts what comes after the row.
+        return model.logits(model.model.norm(stream)[:, -last:-1])
 
 
 def read_continuations(
@@ -101,9 +100,9 @@ def read_continuations(
     request.check(gemma.config)
     if not all(map(len, continuations)):
         raise RequestError("a continuation has no tokens")
-    tokens, padding = left_pad([[*p, *c] for p, c in zip(prompts, continuations, strict=True)])
+    tokens, padding = left_pad([request.tokens(i) for i in range(len(prompts))])
     cache = BatchCache(gemma.config, padding=padding, capacity=tokens.shape[1])
-    cache.advance(tokens.shape[1])
+    cache.columns.advance(tokens.shape[1])
     model = gemma.model
     stream = model.run_blocks(model.embed(tokens), cache, chain(gemma), until=layer)
     mx.eval(stream)

@@ -113,7 +113,7 @@ class Request:
             called = prompt_name(number, self.names)
             if not prompt:
                 raise RequestError(f"{called} has no tokens")
-            tokens = [*prompt, *(self.continuation[number] if self.continuation else ())]
+            tokens = self.tokens(number)
             if min(tokens) < 0 or max(tokens) >= config.vocab_size:
                 raise RequestError(
                     f"{called} holds a token id outside 0 to {config.vocab_size - 1}"
@@ -129,6 +129,10 @@ class Request:
     def has_patterns(self) -> bool:
         """Whether attention weights are captured, for which attention is computed more slowly."""
         return not all(find_site(name).is_vector for name in self.sites)
+
+    def tokens(self, number: int) -> list[int]:
+        """Prompt `number` and its continuation, if one is given."""
+        return [*self.prompts[number], *(self.continuation[number] if self.continuation else ())]
 
     def length(self, number: int) -> int:
         """Tokens of prompt `number` and what follows it, at most."""

@@ -25,7 +25,6 @@ class Sampler:
         self, sampling: Sampling, prompts: Sequence[Sequence[int]], seeds: Sequence[int], vocab: int
     ):
         self._how = sampling
-        self._step = 0
         self._seen: mx.array | None = None
         if sampling.repetition_penalty != 1.0:
             seen = np.zeros((len(prompts), vocab), dtype=bool)

@@ -5,6 +5,7 @@ A prompt's ids have exactly one BOS; control tokens spelled out in its text are 
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ class GemmaTokenizer:
         self._path = path
         self._bos = bos_token_id
         self._embedded = vocab_size
-        self._frame: tuple[str, str, bool] | None = None
         added = self._tokenizer.added_tokens_decoder.values()
         self._control = [str(token) for token in added if token.special]
         # Added tokens may lie beyond the embedding: Gemma 3 1B has one for images, never used.
@@ -79,8 +79,6 @@ class GemmaTokenizer:
             ) from None
         if not chat:
             return [self._bos, *self._ids(prompt, control=False)]
-        if self._frame is None:
-            self._frame = self._render_frame()
         before, after, trims = self._frame
         text = prompt.strip() if trims else prompt
         if not any(token in text for token in self._control):
@@ -109,7 +107,8 @@ class GemmaTokenizer:
             )
         return ids
 
-    def _render_frame(self) -> tuple[str, str, bool]:
+    @cached_property
+    def _frame(self) -> tuple[str, str, bool]:
         """What the chat template puts before and after the prompt, and whether it trims it."""
         if not self.chat_template:
             raise CheckpointError(

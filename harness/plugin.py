@@ -8,7 +8,7 @@ can ask for is in `harness.testing.fixtures`, which comes with it.
 import base64
 import pickle
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from gemma_mlx.system.terminal import printable
 from harness.options import OPTIONS
 from harness.settings import INTERRUPTED
 from harness.testing import html
-from harness.testing.session import Session, or_exit, session_of
+from harness.testing.session import PROPERTIES, Session, or_exit, session_of
 
 _FIXTURES = "harness.testing.fixtures"
 pytest_plugins = [_FIXTURES]
@@ -33,7 +33,6 @@ PAGE_NAME = "report.html"
 _NEEDS = "_artifact_needs"
 # What a worker of pytest-xdist found, in its output.
 _OUTPUT = "artifact_harness"
-_A_CHECK = re.compile(rf"\[(?:.*-)?layer_\d+-(?:{'|'.join(SITES)})[\]-]")
 
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -91,6 +90,10 @@ def _takes_layer_result(metafunc: pytest.Metafunc) -> bool:
     return bool(found) and found[-1].func.__module__ == _FIXTURES
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session_of(session.config).pytest_session = session
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config) -> None:
     ours = session_of(config)
@@ -100,20 +103,25 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     _start_or_refuse(ours, session)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
-    """The controller collects nothing itself: it looks at what the first worker collected."""
-    ours = session_of(node.config)
-    if not ours.wanted and any(map(_A_CHECK.search, ids)):
-        _start_or_refuse(ours, node.config.pluginmanager.getplugin("dsession")._session)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """The controller of pytest-xdist collects nothing itself: there the report is started when the
+    first check's report comes from a worker."""
+    node = getattr(report, "node", None)
+    ours = None if node is None else session_of(node.config)
+    if ours is None or ours.wanted or not dict(report.user_properties).keys() >= PROPERTIES:
+        return
+    for started in _start_or_refuse(ours, ours.pytest_session):
+        # It isn't asked in this round any more.
+        started.pytest_runtest_logreport(report)
 
 
-def _start_or_refuse(ours: Session, session: pytest.Session) -> None:
+def _start_or_refuse(ours: Session, session: pytest.Session | None) -> list[Any]:
     """Start the report; a plan that can't be used ends the run with one line."""
     try:
         if isinstance(ours.plan, UserError):
             raise ours.plan
-        html.start_report(session, ours.plan.report / PAGE_NAME)
+        return html.start_report(session, ours.plan.report / PAGE_NAME)
     except UserError as error:
         ours.refused = printable(error)
         raise pytest.UsageError(ours.refused) from None

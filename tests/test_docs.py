@@ -156,7 +156,7 @@ def test_make_targets_exist(name: str) -> None:
     named = {
         words[1]
         for line in (*spans(name), *commands(name))
-        if (words := line.split())[:1] == ["make"]
+        if (words := [word for word in line.split() if "=" not in word])[:1] == ["make"]
     }
     assert named <= targets
 

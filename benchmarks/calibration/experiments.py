@@ -4,7 +4,7 @@ The settings' names seed their random numbers: another name gives other figures.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -53,32 +53,18 @@ def largest_difference(name: str, population: Population, n: int, runs: int) -> 
     return max(errors)
 
 
-def one_layer(
-    artifact: Array,
-    natural: Array,
-    run: int = 0,
-    *,
-    flips: int = FLIPS,
-    bootstrap: int = 0,
-    collapse: bool = True,
-) -> Separation:
+def one_layer(artifact: Array, natural: Array, run: int = 0, **how: Any) -> Separation:
     """`harness.stats.separation` of one layer, with the run's number for its seed."""
-    (found,) = separation(
-        artifact[None],
-        natural[None],
-        permutations=flips,
-        bootstrap=bootstrap,
-        seed=run,
-        collapse_duplicates=collapse,
-    )
+    settings = {"permutations": FLIPS, "bootstrap": 0, "seed": run} | how
+    (found,) = separation(artifact[None], natural[None], **settings)
     return found
 
 
 def null_run(ours: Separation) -> Run:
     return {
-        "reject": ours.p_value <= 0.05,
-        "d": ours.d,
-        "accuracy": ours.accuracy,
+        "type-I error": ours.p_value <= 0.05,
+        "mean d": ours.d,
+        "mean accuracy": ours.accuracy,
         "control": abs(ours.null_mean) <= 0.03 + 4 * ours.null_mean_se,
     }
 
@@ -98,9 +84,9 @@ def token_size(name: str, tokens: Tokens, n: int, runs: int) -> Iterator[Run]:
         usual = in_sample_separation(artifact, natural)
         yield {
             **null_run(one_layer(*pair_means(artifact, natural), run)),
-            "pooled_d": usual.d,
-            "pooled_accuracy": usual.accuracy,
-            "pooled_reject": bool(ttest_ind(*pooled_scores(artifact, natural)).pvalue <= 0.05),
+            "pooled t-test rejects": ttest_ind(*pooled_scores(artifact, natural)).pvalue <= 0.05,
+            "pooled d": usual.d,
+            "pooled accuracy": usual.accuracy,
         }
 
 
@@ -118,7 +104,7 @@ def uncut_size(n: int, runs: int) -> Iterator[Run]:
     for run, rng in generators(runs, "uncut", n):
         arms = drift_and_lengths(rng, n)
         a, b = (np.stack([tokens.mean(axis=0) for tokens in arm]) for arm in arms)
-        yield {"reject": one_layer(a, b, run).p_value <= 0.05}
+        yield {"type-I error": one_layer(a, b, run).p_value <= 0.05}
 
 
 @gathered
@@ -127,7 +113,8 @@ def duplicate_size(runs: int, *, collapse: bool) -> Iterator[Run]:
     rows = [*range(30), *range(10)]
     for run, rng in generators(runs, "duplicates", collapse):
         a, b = gaussian().pairs(rng, 30)
-        yield {"reject": one_layer(a[rows], b[rows], run, collapse=collapse).p_value <= 0.05}
+        ours = one_layer(a[rows], b[rows], run, collapse_duplicates=collapse)
+        yield {"type-I error": ours.p_value <= 0.05}
 
 
 @gathered
@@ -137,9 +124,9 @@ def family(n: int, runs: int) -> Iterator[Run]:
         arms = autoregressive(rng, 2, n, 26, HIDDEN).transpose(0, 2, 1, 3)
         results = separation(*arms, permutations=FLIPS, bootstrap=0, seed=run)
         yield {
-            "family_wise": min(r.p_adjusted for r in results) <= 0.05,
+            "family-wise (maxT)": min(r.p_adjusted for r in results) <= 0.05,
             "uncorrected": min(r.p_value for r in results) <= 0.05,
-            "effective": results[0].effective_layers,
+            "effective layers": results[0].effective_layers,
         }
 
 
@@ -149,16 +136,9 @@ def step_family(n: int, runs: int) -> Iterator[Run]:
     for run, rng in generators(runs, "steps", n):
         curve = step_curve(*ar_tokens(rng, n), permutations=FLIPS, seed=run)
         yield {
-            "family_wise": min(r.p_adjusted for r in curve) <= 0.05,
+            "family-wise (maxT)": min(r.p_adjusted for r in curve) <= 0.05,
             "uncorrected": min(r.p_value for r in curve) <= 0.05,
         }
-
-
-class Truth(NamedTuple):
-    """d and accuracy of fresh pairs along the directions fitted to given ones."""
-
-    d: float
-    accuracy: float
 
 
 def truth(
@@ -167,8 +147,10 @@ def truth(
     natural: Array,
     effect: float,
     pool: Array | None = None,
-) -> Truth:
-    """What the intervals are to cover: fresh pairs, these directions, averaged over folds.
+) -> tuple[float, float]:
+    """d and accuracy of fresh pairs along the directions fitted to these, averaged over folds.
+
+    That is what the intervals are to cover.
 
     Args:
         artifact, natural: `(n, hidden)`, the pairs that the directions are fitted to.
@@ -194,7 +176,7 @@ def truth(
         scores = pool @ directions.T
         above = (scores > thresholds - gaps / 2).mean(axis=0)
         below = (scores < thresholds + gaps / 2).mean(axis=0)
-    return Truth(float(d), float((above + below).mean() / 2))
+    return float(d), float((above + below).mean() / 2)
 
 
 @gathered
@@ -205,16 +187,16 @@ def coverage(population: Population, n: int, effect: float, runs: int) -> Iterat
         pool = population.draw(np.random.default_rng(0), POOL // 2).reshape(POOL, -1)
     for run, rng in generators(runs, "coverage", population.name, n, effect):
         artifact, natural = population.pairs(rng, n, effect)
-        ours = one_layer(artifact, natural, run, flips=0, bootstrap=1000)
-        true = truth(population, artifact, natural, effect, pool)
+        ours = one_layer(artifact, natural, run, permutations=0, bootstrap=1000)
+        true_d, true_accuracy = truth(population, artifact, natural, effect, pool)
         scores = np.array([ours.scores_artifact, ours.scores_natural])
         yield {
-            "true_d": true.d,
-            "bias": ours.d - true.d,
-            "d": covers(ours.d_interval, true.d),
-            "analytic": covers(ours.analytic_interval, true.d),
-            "accuracy": covers(ours.accuracy_interval, true.accuracy),
-            "percentile": covers(percentile_interval(scores, rng), true.d),
+            "true d": true_d,
+            "bias of d": ours.d - true_d,
+            "d": covers(ours.d_interval, true_d),
+            "analytic": covers(ours.analytic_interval, true_d),
+            "accuracy": covers(ours.accuracy_interval, true_accuracy),
+            "percentile bootstrap": covers(percentile_interval(scores, rng), true_d),
             "width": ours.d_interval[1] - ours.d_interval[0],
         }
 
@@ -240,7 +222,7 @@ def effect_for(target: float, population: Population, n: int) -> float:
     def gap(effect: float) -> float:
         total = 0.0
         for _, rng in generators(draws, "effect", population.name, n):
-            total += truth(population, *population.pairs(rng, n, effect), effect).d
+            total += truth(population, *population.pairs(rng, n, effect), effect)[0]
         return total / draws - target
 
     return float(brentq(gap, 0.0, 10.0, xtol=0.003))
@@ -252,7 +234,7 @@ def power(population: Population, n: int, target: float, runs: int) -> Iterator[
     effect = effect_for(target, population, n)
     for run, rng in generators(runs, "power", population.name, n, target):
         ours = one_layer(*population.pairs(rng, n, effect), run)
-        yield {"reject": ours.p_value <= 0.05, "d": ours.d}
+        yield {"power": ours.p_value <= 0.05, "mean estimated d": ours.d}
 
 
 @gathered
@@ -271,9 +253,9 @@ def versions(
             margin=0.5,
         )
         yield {
-            "detectable": result.detectable,
-            "equivalent": result.verdict == "equivalent",
-            "difference": result.difference,
+            "detected": result.detectable,
+            "called equivalent": result.verdict == "equivalent",
+            "mean difference": result.difference,
         }
 
 
@@ -294,7 +276,7 @@ def categories(n: int, runs: int, *, shared: bool) -> Iterator[Run]:
             true_d = direction @ shifts[category] / np.linalg.norm(direction)
             hits.append(covers(part.d_interval, float(true_d)))
         yield {
-            "d": one_layer(artifact, natural, flips=0).d,
-            "left_out": float(np.mean([part.d for part in parts])),
-            "coverage": float(np.mean(hits)),
+            "held-out d": one_layer(artifact, natural, permutations=0).d,
+            "d of the category left out": float(np.mean([part.d for part in parts])),
+            "coverage of its interval": float(np.mean(hits)),
         }

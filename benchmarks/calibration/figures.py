@@ -1,7 +1,7 @@
 """Measured figures, what is required of them, and the tables that they stand in."""
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from itertools import chain
@@ -51,13 +51,17 @@ class Figure:
         return f"{self.value:.{digits}f} ± {self.error:.{digits}f}{mark}"
 
 
+Row = dict[str, Figure]
+"""Figures of one setting, by name."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Figures by setting (rows) and name (columns)."""
 
     title: str
     note: str
-    rows: dict[str, dict[str, Figure]]
+    rows: dict[str, Row]
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
         """Every figure, under the names of its table, its row and its column."""
@@ -99,6 +103,10 @@ class Runs:
             share = (values.sum() + 2) / (len(values) + 4)
             spread = np.sqrt(share * (1 - share))
         return Figure(float(values.mean()), float(spread / np.sqrt(len(values))), required)
+
+    def row(self, required: Mapping[str, Range | None] | None = None) -> Row:
+        """Every figure by its name, with what is required of it."""
+        return {name: self.figure(name, (required or {}).get(name)) for name in self.runs[0]}
 
 
 def gathered(experiment: Callable[Setting, Iterator[Run]]) -> Callable[Setting, Runs]:

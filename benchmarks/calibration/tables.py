@@ -4,7 +4,7 @@ from functools import partial
 from itertools import product
 
 from benchmarks.calibration import experiments
-from benchmarks.calibration.figures import Figure, Range, Runs, Table
+from benchmarks.calibration.figures import Figure, Range, Row, Table
 from benchmarks.calibration.populations import (
     HIDDEN,
     Population,
@@ -24,6 +24,7 @@ from harness.stats import smallest_detectable_effect
 
 SIZE = Range(0.036, 0.064)
 COVERAGE = Range(0.925, 0.98)
+NULL = {"type-I error": SIZE, "mean d": Range(-0.03, 0.03), "mean accuracy": Range(0.49, 0.51)}
 EFFECTS = (0.0, 1.5, 3.0)
 
 
@@ -45,12 +46,12 @@ def noise_table(runs: int) -> Table:
         wide = partial(law, hidden=1152)
         result = experiments.token_size(name, wide, 50, max(20, runs // 10))
         rows[name] = {
-            "pooled d": result.figure("pooled_d"),
-            "pooled accuracy": result.figure("pooled_accuracy"),
-            "pooled t-test rejects": result.figure("pooled_reject"),
-            "held-out d": result.figure("d"),
-            "held-out accuracy": result.figure("accuracy"),
-            "sign flips reject": result.figure("reject"),
+            "pooled d": result.figure("pooled d"),
+            "pooled accuracy": result.figure("pooled accuracy"),
+            "pooled t-test rejects": result.figure("pooled t-test rejects"),
+            "held-out d": result.figure("mean d"),
+            "held-out accuracy": result.figure("mean accuracy"),
+            "sign flips reject": result.figure("type-I error"),
         }
     return Table(
         "Pure noise",
@@ -62,7 +63,7 @@ def noise_table(runs: int) -> Table:
 
 
 def size_table(runs: int) -> Table:
-    rows: dict[str, dict[str, Figure]] = {}
+    rows: dict[str, Row] = {}
     prompts = [
         *((law, 50, True) for law in (gaussian(), massive(), elementwise_t3(), pair_effects())),
         *((law, 50, False) for law in (multivariate_t3(), low_rank())),
@@ -71,9 +72,9 @@ def size_table(runs: int) -> Table:
     ]
     for law, n, required in prompts:
         result = experiments.size(law, n, 4 * runs)
-        rows[f"{law.name}, n = {n}"] = null_figures(result, required)
+        rows[f"{law.name}, n = {n}"] = result.row(NULL if required else None)
     for law in (gaussian(20), gaussian(1152)):
-        rows[f"{law.name}, n = 50"] = null_figures(experiments.size(law, 50, runs), False)
+        rows[f"{law.name}, n = 50"] = experiments.size(law, 50, runs).row()
     responses: list[tuple[str, Tokens, bool]] = [
         ("independent tokens", independent_tokens, False),
         ("AR(0.9) tokens", ar_tokens, True),
@@ -82,16 +83,14 @@ def size_table(runs: int) -> Table:
     ]
     for name, tokens, required in responses:
         result = experiments.token_size(name, tokens, 50, 4 * runs if required else runs)
-        rows[f"{name}, n = 50"] = null_figures(result, required) | {
-            "pooled t-test rejects": result.figure("pooled_reject")
-        }
-    spoilt = {
-        "… averaged without cutting to the shorter": experiments.uncut_size(50, runs),
-        "10 duplicates in 40 pairs, collapsed": experiments.duplicate_size(runs, collapse=True),
-        "… counted as 40 pairs": experiments.duplicate_size(runs, collapse=False),
+        row = rows[f"{name}, n = 50"] = result.row(NULL if required else None)
+        del row["pooled d"], row["pooled accuracy"]  # they are in the table above
+    collapsed, counted = (experiments.duplicate_size(runs, collapse=c) for c in (True, False))
+    rows |= {
+        "… averaged without cutting to the shorter": experiments.uncut_size(50, runs).row(),
+        "10 duplicates in 40 pairs, collapsed": collapsed.row(),
+        "… counted as 40 pairs": counted.row(),
     }
-    for name, result in spoilt.items():
-        rows[name] = {"type-I error": result.figure("reject")}
     return Table(
         "One layer under the null",
         f"Rejections of the sign-flip test at α = 0.05 ({experiments.FLIPS} flips per run), and "
@@ -102,33 +101,16 @@ def size_table(runs: int) -> Table:
     )
 
 
-def null_figures(result: Runs, required: bool) -> dict[str, Figure]:
-    size, d, accuracy = (SIZE, Range(-0.03, 0.03), Range(0.49, 0.51)) if required else (None,) * 3
-    return {
-        "type-I error": result.figure("reject", size),
-        "mean d": result.figure("d", d),
-        "mean accuracy": result.figure("accuracy", accuracy),
-        "control": result.figure("control"),
-    }
-
-
 def family_table(runs: int) -> Table:
-    layers = experiments.family(50, 4 * runs)
-    steps = experiments.step_family(50, runs)
     return Table(
         "A family of tests under the null",
         "Runs with at least one rejection at α = 0.05: 26 layers, each correlated 0.9 with the one "
         "before; and the 20 tokens of AR(0.9) responses. n = 50.",
         {
-            "26 correlated layers": {
-                "family-wise (maxT)": layers.figure("family_wise", Range(0.03, 0.065)),
-                "uncorrected": layers.figure("uncorrected", Range(low=0.3)),
-                "effective layers": layers.figure("effective"),
-            },
-            "steps of AR(0.9) tokens": {
-                "family-wise (maxT)": steps.figure("family_wise"),
-                "uncorrected": steps.figure("uncorrected"),
-            },
+            "26 correlated layers": experiments.family(50, 4 * runs).row(
+                {"family-wise (maxT)": Range(0.03, 0.065), "uncorrected": Range(low=0.3)}
+            ),
+            "steps of AR(0.9) tokens": experiments.step_family(50, runs).row(),
         },
     )
 
@@ -149,15 +131,8 @@ def coverage_table(runs: int) -> Table:
     for population, ns, (d, accuracy) in settings:
         for n, effect in product(ns, EFFECTS):
             result = experiments.coverage(population, n, effect, runs)
-            rows[f"{population.name}, n = {n}, shift {effect:g}"] = {
-                "true d": result.figure("true_d"),
-                "bias of d": result.figure("bias"),
-                "d": result.figure("d", d),
-                "analytic": result.figure("analytic"),
-                "accuracy": result.figure("accuracy", accuracy),
-                "percentile bootstrap": result.figure("percentile"),
-                "width": result.figure("width"),
-            }
+            row = result.row({"d": d, "accuracy": accuracy})
+            rows[f"{population.name}, n = {n}, shift {effect:g}"] = row
     return Table(
         "Coverage of 95% intervals",
         "Share of runs whose interval holds the truth: d and accuracy of *fresh* pairs along the "
@@ -184,10 +159,7 @@ def power_table(runs: int) -> Table:
     rows = {}
     for population, n, target, name, required in settings:
         result = experiments.power(population, n, target, runs)
-        rows[f"{population.name}, n = {n}, {name}"] = {
-            "power": result.figure("reject", required),
-            "mean estimated d": result.figure("d"),
-        }
+        rows[f"{population.name}, n = {n}, {name}"] = result.row({"power": required})
     return Table(
         "Power",
         "Rejections at α = 0.05, one layer, where the true held-out d averages the value given. "
@@ -201,16 +173,10 @@ def version_table(runs: int) -> Table:
     for d in (0.7, 1.5):
         same = experiments.versions(gaussian(), 50, (d, d), 4 * runs)
         apart = experiments.versions(gaussian(), 50, (d, d + 0.5), runs)
-        rows[f"d = {d} in both"] = {
-            "detected": same.figure("detectable", Range(0.02, 0.065)),
-            "called equivalent": same.figure("equivalent"),
-            "mean difference": same.figure("difference"),
-        }
-        rows[f"d = {d} and {d + 0.5}"] = {
-            "detected": apart.figure("detectable", Range(0.65)),
-            "called equivalent": apart.figure("equivalent", Range(high=0.07)),
-            "mean difference": apart.figure("difference"),
-        }
+        rows[f"d = {d} in both"] = same.row({"detected": Range(0.02, 0.065)})
+        rows[f"d = {d} and {d + 0.5}"] = apart.row(
+            {"detected": Range(0.65), "called equivalent": Range(high=0.07)}
+        )
     return Table(
         "Two versions",
         "The same 50 pairs under two versions whose activations correlate 0.9. *Detected*: the 95% "
@@ -226,15 +192,8 @@ def category_table(runs: int) -> Table:
         "Five categories of ten pairs, each shifted by 6 standard deviations in one dimension: the "
         "same for all, or one of its own.",
         {
-            name: {
-                "held-out d": result.figure("d"),
-                "d of the category left out": result.figure("left_out"),
-                "coverage of its interval": result.figure("coverage"),
-            }
-            for name, result in (
-                ("one direction for all", experiments.categories(50, runs, shared=True)),
-                ("each its own", experiments.categories(50, runs, shared=False)),
-            )
+            "one direction for all": experiments.categories(50, runs, shared=True).row(),
+            "each its own": experiments.categories(50, runs, shared=False).row(),
         },
     )
 

@@ -9,7 +9,6 @@ seconds, on the first run of every machine.
 """
 
 import math
-from functools import partial
 from typing import cast
 
 from gemma_mlx.system.backend import mx
@@ -61,7 +60,7 @@ def _forward(gate: mx.array, up: mx.array) -> mx.array:
     return (0.5 * x * (1 + _tanh(x))).astype(gate.dtype) * up
 
 
-_fused = partial(mx.compile, shapeless=True)(_forward)
+_fused = mx.compile(_forward, shapeless=True)
 
 
 def _tanh(x: mx.array) -> mx.array:

@@ -111,7 +111,7 @@ class Attention(nn.Module):
         self.head_dim = width
         self.scale = config.query_pre_attn_scalar**-0.5
         self.softcap = config.attn_logit_softcapping
-        self.base, self.position_scale = rope.base, 1.0 / rope.factor
+        self.rope = nn.RoPE(width, base=rope.base, scale=1.0 / rope.factor)
         self.ranks = ALONE
 
     def shard(self, ranks: Ranks) -> None:
@@ -138,8 +138,8 @@ class Attention(nn.Module):
         v = heads(self.v_proj(x), self.kv_heads)
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q = self._rotate(q, cache.positions + (length - last))
-        k = self._rotate(k, cache.positions)
+        q = self.rope(q, cache.positions + (length - last))
+        k = self.rope(k, cache.positions)
         k, v, mask = cache.update(k, v)
         if isinstance(mask, mx.array):
             mask = mask[..., -last:, :]
@@ -148,16 +148,6 @@ class Attention(nn.Module):
         else:
             mixed = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
         return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(batch, last, -1))
-
-    def _rotate(self, x: mx.array, offset: mx.array | int) -> mx.array:
-        return mx.fast.rope(
-            x,
-            self.head_dim,
-            traditional=False,
-            base=self.base,
-            scale=self.position_scale,
-            offset=offset,
-        )
 
     def _explicit(
         self,
@@ -177,7 +167,7 @@ class Attention(nn.Module):
         if self.softcap is not None:
             scores = mx.tanh(scores / self.softcap) * self.softcap
         if isinstance(mask, str):
-            mask = cache.causal(k.shape[2])[-q.shape[2] :]
+            mask = mx.tri(k.shape[2], dtype=mx.bool_)[-q.shape[2] :]
         if mask is not None:
             scores = mx.where(mask, scores, mx.array(-math.inf, scores.dtype))
         weights = mx.softmax(scores, axis=-1, precise=True)
@@ -276,7 +266,7 @@ class GemmaModel(nn.Module):
         batch, length = tokens.shape
         if cache is None:
             cache = BatchCache(self.config, padding=[0] * batch, capacity=length)
-        cache.advance(length)
+        cache.columns.advance(length)
         x = self.run_blocks(self.embed(tokens), cache, hook, pattern=pattern, last=last)
         return self.model.norm(x)
 
@@ -304,11 +294,10 @@ class GemmaModel(nn.Module):
             hook, pattern: as for a call.
             last: columns at the end that the model's last block computes, by default all.
         """
-        length, final = x.shape[1], len(self.model.layers) - 1
-        for layer in range(first, final + 1 if until is None else until):
-            kept = (last or length) if layer == final else length
-            block = self.model.layers[layer]
-            x = block(x, cache.layers[layer], layer, hook, pattern, kept)
+        length, blocks = x.shape[1], self.model.layers
+        for layer in range(len(blocks))[first:until]:
+            kept = last or length if layer == len(blocks) - 1 else length
+            x = blocks[layer](x, cache.layers[layer], layer, hook, pattern, kept)
         return x
 
     def logits(self, hidden: mx.array) -> mx.array:

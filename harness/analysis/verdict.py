@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.analysis.causality import Effect
@@ -42,7 +42,7 @@ class Verdict:
 
     outcome: Outcome
     explanation: str
-    margin: float = field(default=math.inf, metadata={"optional": True})
+    margin: float = math.inf
 
     @property
     def close(self) -> bool:

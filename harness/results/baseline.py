@@ -4,6 +4,7 @@ One file holds a run's token means (float64), which a paired comparison needs, a
 with their provenance as JSON in the safetensors header.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from gemma_mlx.errors import UserError
 from gemma_mlx.system.files import write_whole
 from harness.analysis.comparison import (
     BaselineError,
@@ -63,9 +65,19 @@ def save_baseline(name: str, found: Findings, directory: Path = BASELINES) -> Pa
         "results": to_json(found),
     }
     content = save(tensors, {"baseline": json.dumps(header, sort_keys=True, allow_nan=False)})
-    number = 1 + max((number for number, _, _ in _listed(directory)), default=0)
-    path = directory / f"{number:04d}_{name}.safetensors"
-    write_whole(path, content)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Locked until it is closed: two runs that are saved at once don't take the same number.
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            number = 1 + max((number for number, _, _ in _listed(directory)), default=0)
+            path = directory / f"{number:04d}_{name}.safetensors"
+            write_whole(path, content)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror or error})") from error
     return path
 
 

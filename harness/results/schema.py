@@ -6,7 +6,7 @@ NaN is null, infinities are "inf" and "-inf", keys (layer, site) their id.
 import math
 import re
 import types
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -51,10 +51,7 @@ def schema_of(kind: Any) -> dict[str, Any]:
         return _PLAIN[kind]
     if is_dataclass(kind):
         hints = get_type_hints(kind)
-        return record(
-            {f.name: schema_of(hints[f.name]) for f in fields(kind)},
-            optional=[f.name for f in fields(kind) if f.metadata.get("optional")],
-        )
+        return record({f.name: schema_of(hints[f.name]) for f in fields(kind)})
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return {"enum": list(arguments)}
@@ -79,16 +76,12 @@ def schema_of(kind: Any) -> dict[str, Any]:
     raise TypeError(f"no schema for {kind}")
 
 
-def record(properties: Mapping[str, Any], optional: Collection[str] = ()) -> dict[str, Any]:
-    """Schema of an object that has these keys, but perhaps for the `optional`, and no others.
-
-    Optional are figures that files from before they were estimated lack: dataclass fields with
-    `metadata={"optional": True}`, which then have their default.
-    """
+def record(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema of an object that has these keys and no others."""
     return {
         "type": "object",
         "properties": dict(properties),
-        "required": [name for name in properties if name not in optional],
+        "required": list(properties),
         "additionalProperties": False,
     }
 
@@ -99,13 +92,7 @@ def from_plain(kind: Any, value: Any) -> Any:
         return math.nan if value is None else float(value)
     if is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)
-        return kind(
-            **{
-                f.name: from_plain(hints[f.name], value[f.name])
-                for f in fields(kind)
-                if f.name in value or not f.metadata.get("optional")
-            }
-        )
+        return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields(kind)})
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         (other,) = (argument for argument in arguments if argument is not type(None))

@@ -128,9 +128,11 @@ class Results(Findings):
 
     def _repr_html_(self) -> str:
         """As notebooks show it."""
-        rows = tables.layer_rows(self)
-        head, *body = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-        table = "".join(f"<tr>{row}</tr>" for row in body)
+        titles, *rows = tables.layer_rows(self)
+        head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+        table = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+        )
         return (
             f"<p><strong>{escape(sentences.headline(self))}</strong></p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{table}</tbody></table>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,8 +135,8 @@ class StepSeparation:
     p_adjusted: float
     null_quantile_95: float
     n_pairs: int
-    p_se: float = field(default=np.nan, metadata={"optional": True})
-    p_adjusted_se: float = field(default=np.nan, metadata={"optional": True})
+    p_se: float
+    p_adjusted_se: float
 
 
 def step_curve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,7 @@ class Separation:
         scores_artifact, scores_natural: held-out scores of those pairs, zero at the training
             midpoint.
         p_adjusted_se, d_interval_se: Monte Carlo standard errors of `p_adjusted` and of either end
-            of `d_interval`: what another seed would change. Zero where nothing was drawn at random;
-            NaN in results that were saved before they were estimated.
+            of `d_interval`: what another seed would change. Zero where nothing was drawn at random.
     """
 
     d: float
@@ -95,8 +94,8 @@ class Separation:
     pairs: tuple[int, ...]
     scores_artifact: tuple[float, ...]
     scores_natural: tuple[float, ...]
-    p_adjusted_se: float = field(default=np.nan, metadata={"optional": True})
-    d_interval_se: float = field(default=np.nan, metadata={"optional": True})
+    p_adjusted_se: float
+    d_interval_se: float
 
 
 def separation(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gemma_mlx.system.terminal import printable
-from harness.testing.session import or_exit, session_of
+from harness.testing.session import PROPERTIES, or_exit, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -168,7 +168,7 @@ def causal_effects(
 def layer_result(request: pytest.FixtureRequest, analysis: Analysis) -> LayerResult:
     """One layer at one site; a test that takes it runs once for each of the run's family."""
     result = analysis[request.param]
-    for name in ("d", "d_interval", "accuracy", "accuracy_interval", "p_adjusted", "n_pairs"):
+    for name in sorted(PROPERTIES):
         request.node.user_properties.append((name, getattr(result.separation, name)))
     return result
 

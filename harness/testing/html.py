@@ -17,11 +17,11 @@ class _Title:
         report.title = "Alignment artifacts"
 
 
-def start_report(session: Any, path: Path) -> None:
+def start_report(session: Any, path: Path) -> list[Any]:
     """Have pytest-html write a self-contained report to `path`, unless the user named another.
 
     pytest-html starts when pytest is configured, before it is known whether there are checks. It
-    is started now instead, with what its report would have heard since.
+    is started now instead; returned are the plugins that make its report, if any.
 
     Raises:
         OptionError: the folder of `path` can't be made.
@@ -33,7 +33,7 @@ def start_report(session: Any, path: Path) -> None:
         or config.option.htmlpath
         or hasattr(config, "workerinput")
     ):
-        return
+        return []
     from pytest_html import plugin
 
     config.option.htmlpath = str(path)
@@ -44,8 +44,10 @@ def start_report(session: Any, path: Path) -> None:
         raise OptionError(f"{path.parent}: no report can be written there ({error})") from error
     config.stash[_STARTED] = path
     config.pluginmanager.register(_Title())
-    for report in _reports(config):
+    started = _reports(config)
+    for report in started:
         report.pytest_sessionstart(session)
+    return started
 
 
 def drop_report(config: pytest.Config) -> None:

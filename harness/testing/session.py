@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Figures that each check's report carries, as JUnit's XML then does.
+PROPERTIES = {"d", "d_interval", "accuracy", "accuracy_interval", "p_adjusted", "n_pairs"}
+
 
 class PytestOptions:
     """A pytest configuration as `harness.options` reads one."""
@@ -43,6 +46,7 @@ class Session:
     """One pytest session.
 
     Attributes:
+        pytest_session: pytest's own, once it is started.
         results: what was found, once it is computed.
         saved: where the run was saved as a baseline.
         refused: why the run ended without results.
@@ -51,6 +55,7 @@ class Session:
 
     def __init__(self, config: pytest.Config):
         self._config = config
+        self.pytest_session: pytest.Session | None = None
         self.results: Results | None = None
         self.saved: Path | None = None
         self.refused: str | None = None

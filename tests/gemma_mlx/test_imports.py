@@ -64,21 +64,6 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not HEAVY & {name.partition(".")[0] for name in done.stdout.split()}
 
 
-def test_type_checkers_see_the_same_names() -> None:
-    (block,) = [
-        node
-        for node in ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name)
-    ]
-    seen = {
-        alias.asname: (node.module or "").removeprefix("gemma_mlx").removeprefix(".") or alias.name
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert seen == gemma_mlx._MODULES
-
-
 def test_every_name_is_there() -> None:
     assert set(gemma_mlx.__all__) <= set(dir(gemma_mlx))
     for name in gemma_mlx.__all__:

@@ -38,7 +38,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
         ("[" * 100_000, "nested too deeply"),
         ('"\\ud83d"', "half a surrogate pair at the top"),
         ('{"a": ["x", {"b": "\\uDE42\\ud83d"}]}', "half a surrogate pair at a/1/b"),
-        ('{"a": {"\\udc00": 1}}', "half a surrogate pair at a/\udc00"),
+        ('{"a": {"\\udc00": 1}}', r"half a surrogate pair at a/\udc00"),
         ('["\ud800"]', "half a surrogate pair at 0"),
     ],
 )

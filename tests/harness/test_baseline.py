@@ -6,18 +6,21 @@ import math
 import os
 import random
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from gemma_mlx.errors import UserError
 from harness.analysis.layers import layer_id
 from harness.data.activations import PairActivations
 from harness.data.pairs import Pair
-from harness.results import baseline
+from harness.results import Results, baseline
 from harness.results.baseline import (
     BaselineError,
     check_name,
@@ -26,7 +29,6 @@ from harness.results.baseline import (
     load_baseline,
     save_baseline,
 )
-from harness.results.file import to_json
 from harness.settings import AnalysisSettings, Criteria
 from tests.support.measured import analysis_from, measured
 
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 CRITERIA = Criteria(d_threshold=0.7, alpha=0.01)
 KEYS = ((0, "mlp_out"), (1, "mlp_out"))
 MEASURED = measured(dict.fromkeys(KEYS, 2.0))
-ANALYSIS = analysis_from(MEASURED, failed=[KEYS[1]])
+RESULTS = Results(analysis_from(MEASURED, failed=[KEYS[1]]), CRITERIA)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -54,14 +56,14 @@ class TestRoundTrip:
             (wide, narrow),
             (-wide, np.random.default_rng(0).standard_normal((3, 4))[:, ::2]),
         )
-        file = save_baseline("v1", analysis_from(activations), CRITERIA, tmp_path)
+        file = save_baseline("v1", Results(analysis_from(activations), CRITERIA), tmp_path)
         found = load_baseline(file)
         assert found.path == file
         assert found.name == "0001_v1"
-        assert found.activations.pairs == pairs
-        assert found.activations.keys == activations.keys
+        assert found.analysis.activations.pairs == pairs
+        assert found.analysis.activations.keys == activations.keys
         for there, here in zip(
-            (*found.activations.artifact, *found.activations.natural),
+            (*found.analysis.activations.artifact, *found.analysis.activations.natural),
             (*activations.artifact, *activations.natural),
             strict=True,
         ):
@@ -70,30 +72,32 @@ class TestRoundTrip:
             assert there.tobytes() == here.tobytes(), "in C order"
 
     def test_results_are_inside(self, tmp_path):
-        analysis = analysis_from(
-            MEASURED, d_z=math.inf, p_se=math.nan, changes={"model": "ä/model"}
-        )
-        found = load_baseline(save_baseline("v1", analysis, CRITERIA, tmp_path))
-        assert found.results == json.loads(json.dumps(to_json(analysis, CRITERIA)))
-        assert found.results["criteria"] == {"d_threshold": 0.7, "alpha": 0.01, "margin": 0.5}
-        assert found.results["layers"][0]["separation"]["d_z"] == "inf"
-        assert found.results["layers"][0]["separation"]["p_se"] is None
-        assert found.provenance["model"] == "ä/model"
+        odd = {"d_z": math.inf, "p_se": math.nan}
+        analysis = analysis_from(MEASURED, **odd, changes={"model": "ä/model"})
+        results = Results(analysis, CRITERIA)
+        path = save_baseline("v1", results, tmp_path)
+        with safe_open(path, framework="numpy") as file:
+            there = json.loads(file.metadata()["baseline"])["results"]
+        assert there == json.loads(json.dumps(results.to_json()))
+        assert there["criteria"] == {"d_threshold": 0.7, "alpha": 0.01, "margin": 0.5}
+        assert there["layers"][0]["separation"]["d_z"] == "inf"
+        assert there["layers"][0]["separation"]["p_se"] is None
+        found = load_baseline(path)
+        assert Results(found.analysis, CRITERIA).to_json() == there
+        assert found.analysis.provenance["model"] == "ä/model"
         assert found.layer_count == 2
 
     def test_layers_that_passed(self, tmp_path):
-        found = load_baseline(save_baseline("v1", ANALYSIS, CRITERIA, tmp_path))
-        assert found.passed() == {"layer_0-mlp_out"}
+        found = load_baseline(save_baseline("v1", RESULTS, tmp_path))
+        assert found.passed == {KEYS[0]}
 
     def test_same_run_same_bytes(self, tmp_path):
-        one, other = (save_baseline(name, ANALYSIS, CRITERIA, tmp_path) for name in ("a", "b"))
+        one, other = (save_baseline(name, RESULTS, tmp_path) for name in ("a", "b"))
         assert one.read_bytes() == other.read_bytes()
 
     def test_where_they_lie(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        assert save_baseline("v1", ANALYSIS, CRITERIA) == Path(
-            ".artifact_baselines/0001_v1.safetensors"
-        )
+        assert save_baseline("v1", RESULTS) == Path(".artifact_baselines/0001_v1.safetensors")
         assert find_baseline("v1").is_file()
 
 
@@ -101,7 +105,7 @@ class TestNumbers:
     @pytest.fixture
     def folder(self, tmp_path):
         for name in ("one", "two", "one", "v1.2_x-y", "7"):
-            save_baseline(name, ANALYSIS, CRITERIA, tmp_path)
+            save_baseline(name, RESULTS, tmp_path)
         return tmp_path
 
     def test_go_up(self, folder):
@@ -142,21 +146,21 @@ class TestNumbers:
         for name in ("0009.safetensors", "x_0009_y.safetensors", "0009_x.safetensors.12.tmp",
                      "009_x.safetensors", "0009_x.txt"):  # fmt: skip
             (folder / name).write_text("")
-        assert save_baseline("next", ANALYSIS, CRITERIA, folder).name == "0006_next.safetensors"
+        assert save_baseline("next", RESULTS, folder).name == "0006_next.safetensors"
 
     def test_gaps_are_not_filled(self, folder):
         (folder / "0002_two.safetensors").unlink()
-        assert save_baseline("next", ANALYSIS, CRITERIA, folder).name == "0006_next.safetensors"
+        assert save_baseline("next", RESULTS, folder).name == "0006_next.safetensors"
 
     def test_beyond_four_digits(self, folder):
         (folder / "0005_7.safetensors").rename(folder / "9999_old.safetensors")
-        assert save_baseline("new", ANALYSIS, CRITERIA, folder).name == "10000_new.safetensors"
-        assert save_baseline("new", ANALYSIS, CRITERIA, folder).name == "10001_new.safetensors"
+        assert save_baseline("new", RESULTS, folder).name == "10000_new.safetensors"
+        assert save_baseline("new", RESULTS, folder).name == "10001_new.safetensors"
         assert find_baseline("new", folder).name == "10001_new.safetensors"
 
     def test_nothing_is_overwritten(self, folder):
         before = contents(folder)
-        new = save_baseline("one", analysis_from(MEASURED), CRITERIA, folder)
+        new = save_baseline("one", Results(analysis_from(MEASURED), CRITERIA), folder)
         assert new.name not in before
         assert before.items() <= contents(folder).items()
 
@@ -166,7 +170,7 @@ class TestNumbers:
         message = str(caught.value)
         assert "no baseline 'v1' in" in message
         assert "there: none" in message
-        assert message.endswith("pytest artifact_checks --model PATH --artifact-save v1")
+        assert message.endswith("pytest artifact_checks --artifact-model PATH --artifact-save v1")
 
     @pytest.mark.parametrize("asked", ["three", "9", "0", "²", "", "ONE"])
     def test_another(self, folder, asked):
@@ -192,7 +196,7 @@ def test_bad_names(tmp_path, name):
     with pytest.raises(BaselineError, match="use letters, digits, dots, dashes"):
         check_name(name)
     with pytest.raises(BaselineError):
-        save_baseline(name, ANALYSIS, CRITERIA, tmp_path)
+        save_baseline(name, RESULTS, tmp_path)
     assert contents(tmp_path) == {}
 
 
@@ -211,7 +215,7 @@ def rewritten(path: Path, change_header=lambda header: None, change_tensors=lamb
         "format": baseline.FORMAT,
         "pairs": [[p.category, p.id, p.natural, p.artifact] for p in MEASURED.pairs],
         "keys": [list(key) for key in KEYS],
-        "results": to_json(ANALYSIS, CRITERIA),
+        "results": RESULTS.to_json(),
     }
     changed = change_header(header)
     change_tensors(tensors)
@@ -241,7 +245,7 @@ def infinite(array):
 BAD_HEADERS = {
     "is a list": (lambda h: [h], ""),
     "is nothing": (lambda h: {}, ""),
-    "other format": (lambda h: {**h, "format": 99}, "format 99, this version reads 1"),
+    "other format": (lambda h: {**h, "format": 99}, "format 99, this version reads 2"),
     "no format": (lambda h: h.pop("format") and None, "format"),
     "no pairs": (lambda h: h.pop("pairs") and None, "pairs"),
     "no keys": (lambda h: h.pop("keys") and None, "keys"),
@@ -265,15 +269,15 @@ BAD_HEADERS = {
     ),
     "a d that is a text": (
         lambda h: h["results"]["layers"][0]["separation"].update(d="large"),
-        "held_out/d",
+        "separation/d",
     ),
     "a d beyond any float": (
         lambda h: h["results"]["layers"][0]["separation"].update(d=10**400),
         "a number of 401 digits",
     ),
     "a transfer without its category": (
-        lambda h: h["results"]["layers"][0].update(category_transfer=[{"d": 1.0}]),
-        "category_transfer/0",
+        lambda h: h["results"]["layers"][0].update(transfer=[{"d": 1.0}]),
+        "transfer/0",
     ),
     "half a surrogate pair": (
         lambda h: h["results"]["provenance"].update(model="\ud800"),
@@ -340,13 +344,22 @@ class TestDamage:
     def test_none(self, file):
         """What the other tests change is sound before."""
         found = load_baseline(rewritten(file))
-        assert found.activations.pairs == MEASURED.pairs
-        np.testing.assert_array_equal(found.activations.natural[1], MEASURED.natural[1])
+        assert found.analysis.activations.pairs == MEASURED.pairs
+        np.testing.assert_array_equal(found.analysis.activations.natural[1], MEASURED.natural[1])
 
     @pytest.mark.parametrize("name", BAD_HEADERS)
     def test_header(self, file, name):
         change, part = BAD_HEADERS[name]
         self.refused(rewritten(file, change_header=change), part)
+
+    def test_format_of_before(self, file):
+        """Refused in one line, and left as it is."""
+        rewritten(file, change_header=lambda h: {**h, "format": 1})
+        before = file.read_bytes()
+        with pytest.raises(BaselineError) as caught:
+            load_baseline(file)
+        assert str(caught.value) == f"{file}: baseline format 1, this version reads 2"
+        assert file.read_bytes() == before
 
     @pytest.mark.parametrize("name", BAD_TENSORS)
     def test_activations(self, file, name):
@@ -395,10 +408,28 @@ class TestDamage:
         assert refused > 10
 
 
+SAVE_MANY = """
+import os, sys, time
+from pathlib import Path
+from harness.results import Results
+from harness.results.baseline import save_baseline
+from harness.settings import Criteria
+from tests.support.measured import analysis_from, measured
+
+results = Results(analysis_from(measured({(0, "mlp_out"): 2.0})), Criteria())
+folder, name, ready = sys.argv[1:]
+Path(ready, str(os.getpid())).touch()
+while len(list(Path(ready).iterdir())) < 3:
+    time.sleep(0.001)
+for _ in range(15):
+    save_baseline(name, results, Path(folder))
+"""
+
+
 class TestAtomic:
     @pytest.mark.parametrize("call", ["fsync", "replace"])
     def test_nothing_is_left_of_a_failed_one(self, tmp_path, monkeypatch, call):
-        save_baseline("v1", ANALYSIS, CRITERIA, tmp_path)
+        save_baseline("v1", RESULTS, tmp_path)
         before = contents(tmp_path)
 
         def full(*_args, **_kwargs):
@@ -406,7 +437,7 @@ class TestAtomic:
 
         monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
         with pytest.raises(UserError, match="No space left"):
-            save_baseline("v1", ANALYSIS, CRITERIA, tmp_path)
+            save_baseline("v1", RESULTS, tmp_path)
         assert contents(tmp_path) == before
 
     def test_interrupted(self, tmp_path, monkeypatch):
@@ -415,55 +446,56 @@ class TestAtomic:
 
         monkeypatch.setattr(os, "fsync", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            save_baseline("v1", ANALYSIS, CRITERIA, tmp_path)
+            save_baseline("v1", RESULTS, tmp_path)
         assert contents(tmp_path) == {}
+
+    def test_two_processes_at_once(self, tmp_path):
+        """Every run is kept, under a number of its own, whatever its name."""
+        ready = tmp_path / "ready"
+        ready.mkdir()
+        savers = [
+            subprocess.Popen([sys.executable, "-c", SAVE_MANY, str(tmp_path), name, str(ready)])
+            for name in ("same", "same", "other")
+        ]
+        assert [saver.wait() for saver in savers] == [0, 0, 0]
+        saved = [file.name for file in tmp_path.glob("*.safetensors")]
+        assert sorted(int(name[:4]) for name in saved) == list(range(1, 46))
+        assert len(list(tmp_path.glob("*_same.safetensors"))) == 30
 
     def test_folder_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(UserError, match="cannot be written"):
-            save_baseline("v1", ANALYSIS, CRITERIA, tmp_path / "file")
+            save_baseline("v1", RESULTS, tmp_path / "file")
 
 
 class TestCompareWith:
     @pytest.fixture
     def saved(self, tmp_path):
-        return load_baseline(save_baseline("v1", ANALYSIS, CRITERIA, tmp_path))
+        return load_baseline(save_baseline("v1", RESULTS, tmp_path))
 
     def test_itself(self, saved):
-        found = compare_with(saved, ANALYSIS, CRITERIA, margin=0.5)
+        found = compare_with(saved, RESULTS)
         assert (found.a, found.b) == ("0001_v1", "this run")
         assert {c.comparison.verdict for c in found.layers.values()} == {"equivalent"}
         assert {c.comparison.difference for c in found.layers.values()} == {0.0}
         assert found.gained == found.lost == found.warnings == ()
 
-    def test_one_saved_before_figures_were_added(self, tmp_path):
-        def earlier(header):
-            for layer in header["results"]["layers"]:
-                del layer["separation"]["p_adjusted_se"], layer["separation"]["d_interval_se"]
-                for verdict in layer["criteria"].values():
-                    del verdict["margin"]
-
-        saved = load_baseline(rewritten(tmp_path / "0001_v1.safetensors", change_header=earlier))
-        found = compare_with(saved, ANALYSIS, CRITERIA, margin=0.5)
-        assert {c.comparison.verdict for c in found.layers.values()} == {"equivalent"}
-        assert found.gained == found.lost == found.warnings == ()
-
     def test_layers_that_pass_are_judged_by_the_criteria_of_each_run(self, saved):
-        found = compare_with(saved, analysis_from(MEASURED), CRITERIA, margin=0.5)
+        found = compare_with(saved, Results(analysis_from(MEASURED), CRITERIA))
         assert found.gained == ("layer_1-mlp_out",)
-        strict = compare_with(saved, ANALYSIS, Criteria(d_threshold=99), margin=0.5)
+        strict = compare_with(saved, replace(RESULTS, criteria=Criteria(d_threshold=99)))
         assert strict.lost == ("layer_0-mlp_out",)
 
     def test_names_the_file_and_what_differs(self, saved):
         other = analysis_from(MEASURED, changes={"collection.max_tokens": 7})
         with pytest.raises(BaselineError, match=r"0001_v1\.safetensors: .*--max-tokens \(20 .* 7"):
-            compare_with(saved, other, CRITERIA, margin=0.5)
+            compare_with(saved, Results(other, CRITERIA))
 
     def test_level_is_that_of_this_run(self, saved):
         other = analysis_from(measured(dict.fromkeys(KEYS, 2.0), seed=1))
         narrow, wide = (
             compare_with(
-                saved, replace(other, settings=AnalysisSettings(level=level)), CRITERIA, margin=0.5
+                saved, Results(replace(other, settings=AnalysisSettings(level=level)), CRITERIA)
             )
             .layers[KEYS[0]]
             .comparison.interval

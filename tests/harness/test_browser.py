@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.experiment import EMBEDDED_PAIRS
 from tests.support.builders import written
-from tests.support.runs import BASE, QUICK, ROOT, run_checks
+from tests.support.runs import BASE, PAIRS, QUICK, ROOT, run_checks
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -28,7 +27,7 @@ LONG = "unbroken" * 60
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which everything fails, with prompts that would like to be code."""
-    content = json.loads(EMBEDDED_PAIRS.read_text(encoding="utf-8"))
+    content = json.loads(PAIRS.read_text(encoding="utf-8"))
     for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
         del body["pairs"][3:]
         for condition in ("natural", "artifact"):

@@ -14,9 +14,9 @@ import pytest
 from harness import __main__
 from harness.cli import comparing
 from harness.data.activations import AnalysisError, PairActivations
-from harness.report import depth as compare_models
-from harness.report import plots
-from harness.results.baseline import load_baseline, save_baseline
+from harness.report import depth, plots
+from harness.results import Results
+from harness.results.baseline import load_baseline
 from harness.settings import Criteria
 from tests.support.measured import analysis_from, measured, pairs_of, version_of
 
@@ -41,7 +41,7 @@ def real_pictures():
 def save(name, effects=None, *, changes=None, failed=(), results=None, **how):
     activations = measured(effects or {ONE: 3.0, TWO: 3.0}, **how)
     analysis = analysis_from(activations, failed=failed, changes=changes, **(results or {}))
-    return save_baseline(name, analysis, Criteria())
+    return Results(analysis, Criteria()).save(name)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ class TestTwo:
         analysis = analysis_from(activations)
         for key, d in ((ONE, nan), (TWO, infinity)):
             analysis.results[key] = analysis_from(activations, d=d, d_interval=(d, d))[key]
-        save_baseline("v1", analysis, Criteria())
+        Results(analysis, Criteria()).save("v1")
         code, out, _ = compare("v1", "1")
         assert code == 1, "undecided is not equivalent"
         assert "2 equivalent, 0 changed, 1 inconclusive" in out
@@ -249,17 +249,23 @@ class TestRefused:
 
     def test_report_that_cannot_be_written(self, compare, tmp_path):
         save("v1"), save("v2")
-        (tmp_path / "file").write_text("")
-        code, _, err = compare("v1", "v2", "--report", "file/report")
+        (tmp_path / "report" / "comparison.json").mkdir(parents=True)
+        code, _, err = compare("v1", "v2", "--report", "report")
         assert code == 2
-        assert "file/report" in err
-        assert "cannot be written" in err
+        assert err.startswith("error: report/comparison.json: cannot be written")
+
+    def test_report_in_a_file(self, compare, tmp_path):
+        (tmp_path / "file").write_text("")
+        code, out, err = compare("v1", "v2", "--report", "file/report")
+        assert code == 2
+        assert out == ""
+        assert err == f"error: --report file/report: {tmp_path / 'file'} is a file, not a folder\n"
 
     @pytest.mark.parametrize("margin", ["0", "-1", "x", "", "inf", "nan"])
     def test_margin(self, compare, margin):
         code, _, err = compare("v1", "v2", f"--margin={margin}")
         assert code == 2
-        assert f"argument --margin: must be a positive number, not {margin}" in err
+        assert err == f"error: --margin {margin!r}: must be a number above 0\n"
 
     def test_interrupted(self, compare, monkeypatch):
         def interrupt(_name):
@@ -318,7 +324,7 @@ class TestFigures:
             save("small"), save("large", effects, changes={"model_layers": 5}),
             save("middle", {(2, "mlp_out"): 1.0}, changes={"model_layers": 5}),
         )  # fmt: skip
-        (axes,) = compare_models.depth_figure(versions).axes
+        (axes,) = depth.depth_figure(versions).axes
         curves = {line.get_label(): line for line in axes.lines if "_" in str(line.get_label())}
         x = {
             name: curves[f"{name}, mlp_out"].get_xdata()
@@ -333,7 +339,7 @@ class TestFigures:
         versions = loaded(
             save("v1", effects, results={"d": 2.0, "d_interval": (1.75, 2.5)}), save("v2")
         )
-        (axes,) = compare_models.depth_figure(versions).axes
+        (axes,) = depth.depth_figure(versions).axes
         labels = {line.get_label() for line in axes.lines}
         assert {"0001_v1, mlp_out", "0001_v1, attn_out", "0002_v2, mlp_out"} <= labels
         drawn = {
@@ -345,7 +351,7 @@ class TestFigures:
 
     def test_a_model_of_one_layer(self):
         versions = loaded(save("v1", {ONE: 1.0}, changes={"model_layers": 1}), save("v2"))
-        assert compare_models.depth_figure(versions).axes
+        assert depth.depth_figure(versions).axes
 
     def test_likeness_of_every_two(self):
         one = measured({ONE: 0.0, TWO: 0.0}, seed=1)
@@ -360,7 +366,7 @@ class TestFigures:
             (*other.natural[:2], one.natural[0] @ turn),
         )
         versions = [version_of(n, a) for n, a in (("a", one), ("b", other), ("c", one))]
-        figure = compare_models.likeness_figure(versions, [v.activations for v in versions])
+        figure = depth.likeness_figure(versions, [v.analysis.activations for v in versions])
         panels = [axes for axes in figure.axes if axes.images]
         found = {
             (axes.get_xlabel(), axes.get_ylabel()): np.asarray(axes.images[0].get_array())
@@ -381,7 +387,7 @@ class TestFigures:
             version_of("v", whole.select([p for p in pairs if p.id not in out], whole.keys))
             for out in ((), ("q01", "q02"), ("q02", "q09"))
         ]
-        found = compare_models.common_pairs(some)
+        found = depth.common_pairs(some)
         left = tuple(p for p in pairs if p.id not in ("q01", "q02", "q09"))
         assert [activations.pairs for activations in found] == [left] * 3
         for activations in found:
@@ -393,4 +399,4 @@ class TestFigures:
         halves = [version_of("v", whole.select(part, whole.keys)) for part in
                   (pairs[:11], pairs[4:])]  # fmt: skip
         with pytest.raises(AnalysisError, match="only 7 pairs"):
-            compare_models.common_pairs(halves)
+            depth.common_pairs(halves)

@@ -19,12 +19,12 @@ from harness.analysis.controls import TextBaseline
 from harness.analysis.layers import layer_id
 from harness.data.pairs import Pair
 from harness.report import panels, plots
-from harness.report.page import comparison_headline, summary_html
+from harness.report.page import summary_html
 from harness.report.plots import to_bytes
+from harness.report.sentences import comparison_headline
 from harness.report.tables import comparison_table
-from harness.settings import Criteria
 from harness.stats import CategoryTransfer, DirectionDrift, StepSeparation
-from tests.support.builders import SEPARATION, analysis_of, layer_result, responses
+from tests.support.builders import SEPARATION, analysis_of, layer_result, responses, results_of
 from tests.support.measured import change_of
 
 NAN, INFINITY = math.nan, math.inf
@@ -43,7 +43,7 @@ def transfer(name, d, half=0.5):
 
 
 def step(number, d, p=0.5):
-    return StepSeparation(number, d, d, 0.75, p, p, 0.5, 16)
+    return StepSeparation(number, d, d, 0.75, p, p, 0.5, 16, 0.001, 0.002)
 
 
 def full(layer=0, site="mlp_out", *, d=1.5, categories=NAMES, steps=4):
@@ -366,20 +366,20 @@ class TestReport:
     def _quick_pictures(self, monkeypatch):
         monkeypatch.setattr(plots, "to_bytes", lambda *_: b"<svg/>")
 
-    def page(self, *results, compared=None, causal=None, **changes):
-        return Page(summary_html(analysis_of(*results, **changes), Criteria(), compared, causal))
+    def page(self, *results, **changes):
+        return Page(summary_html(results_of(*results, **changes)))
 
     def test_everything(self):
         drift = DirectionDrift(0.87, (0.81, 0.93), 0.03, 16)
         page = self.page(
             replace(full(0), beyond_base=change_of(0.25, 0.75)),
             full(1),
-            compared=versions(
+            comparison=versions(
                 compared((1, 2), (-0.25, 0.75), drift=drift),
                 lost=("layer_1-mlp_out",),
                 categories={"one": {"layer_0-mlp_out": -0.5}, "two": {"layer_0-mlp_out": 0.25}},
             ),
-            causal={(1, "mlp_out"): (effect("add"), effect("ablate", own_shift=-0.777))},
+            interventions={(1, "mlp_out"): (effect("add"), effect("ablate", own_shift=-0.777))},
             text=(
                 TextBaseline("prompt_words", "which words the prompt has", SEPARATION, {}),
             ),
@@ -445,7 +445,7 @@ class TestReport:
         result = full(categories=(text, "two"))
         found = self.page(
             replace(result, companions={text: SEPARATION, **result.companions}),
-            compared=versions(
+            comparison=versions(
                 compared((1, 2)),
                 a=text,
                 gained=(text,),
@@ -465,7 +465,7 @@ class TestReport:
     def test_ids_of_the_causal_table(self):
         result = replace(full(), layer=17, site="resid_post")
         key = (17, "resid_post")
-        page = self.page(result, causal={key: (effect("add"), effect("ablate"))})
+        page = self.page(result, interventions={key: (effect("add"), effect("ablate"))})
         rows = re.findall(rf"{layer_id(*key)} (add|ablate) (\w+) ", page.text)
         assert rows == [("add", "passed"), ("ablate", "failed")]
         assert f"The model uses the direction at {layer_id(*key)} (add)." in page.text

@@ -15,9 +15,8 @@ from matplotlib.testing.compare import compare_images
 
 from harness.report.plots import distribution_figure, scores_figure, separation_figure, to_bytes
 from harness.settings import Criteria
-from tests.support.builders import analysis_of, layer_result
+from tests.support.builders import analysis_of, layer_result, results_of
 
-CRITERIA = Criteria(d_threshold=0.8)
 NAN = math.nan
 
 SHAPES = {
@@ -63,7 +62,7 @@ class TestSeparationFigure:
     @pytest.mark.parametrize("kind", ["svg", "png"])
     @pytest.mark.parametrize("shape", SHAPES)
     def test_draws(self, shape, kind):
-        content = to_bytes(separation_figure(analysis_of(*SHAPES[shape]), CRITERIA), kind)
+        content = to_bytes(separation_figure(results_of(*SHAPES[shape])), kind)
         if kind == "svg":
             assert ElementTree.fromstring(content).tag.endswith("svg")
         else:
@@ -76,32 +75,32 @@ class TestSeparationFigure:
             layer_result(0, d_interval=(-0.5, 0.5), accuracy_interval=(0.4, 0.6)),
             layer_result(1, d_interval=(1.25, 2.5), accuracy_interval=(0.6, 0.95)),
         ]
-        top, bottom = separation_figure(analysis_of(*layers), CRITERIA).axes
+        top, bottom = separation_figure(results_of(*layers)).axes
         assert intervals(top) == [(-0.5, 0.5), (1.25, 2.5)]
         assert intervals(bottom) == [(0.4, 0.6), (0.6, 0.95)]
 
     def test_estimates_are_drawn_where_they_are(self):
         layers = [layer_result(2, d=0.25, accuracy=0.6), layer_result(9, d=2.5, accuracy=0.9)]
-        top, bottom = separation_figure(analysis_of(*layers), CRITERIA).axes
+        top, bottom = separation_figure(results_of(*layers)).axes
         for axes, values in ((top, [0.25, 2.5]), (bottom, [0.6, 0.9])):
             lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
             assert ([2, 9], values) in lines
 
     def test_threshold_and_chance(self):
-        top, bottom = separation_figure(analysis_of(layer_result()), Criteria(0.65)).axes
+        top, bottom = separation_figure(results_of(layer_result(), criteria=Criteria(0.65))).axes
         assert any(list(line.get_ydata()) == [0.65, 0.65] for line in top.lines)
         assert any(list(line.get_ydata()) == [0.5, 0.5] for line in bottom.lines)
         assert {"threshold 0.65"} <= {text.get_text() for text in top.texts}
         assert {"chance"} <= {text.get_text() for text in bottom.texts}
 
     def test_in_sample_figures_are_drawn(self):
-        top, bottom = separation_figure(analysis_of(layer_result()), CRITERIA).axes
+        top, bottom = separation_figure(results_of(layer_result())).axes
         assert any(list(line.get_ydata()) == [4.0] for line in top.lines)
         assert any(list(line.get_ydata()) == [0.97] for line in bottom.lines)
 
     def test_met_and_missed_are_told_apart_without_colour(self):
         layers = [layer_result(0), layer_result(1, d_interval=(0.1, 0.2))]
-        top, _ = separation_figure(analysis_of(*layers), CRITERIA).axes
+        top, _ = separation_figure(results_of(*layers)).axes
         faces = {
             float(line.get_xdata()[0]): line.get_markerfacecolor()
             for line in top.lines
@@ -110,7 +109,7 @@ class TestSeparationFigure:
         assert faces[1.0] == "white" != faces[0.0]
 
     def test_sites_have_curves_of_their_own(self):
-        figure = separation_figure(analysis_of(*SHAPES["26 layers, 3 sites"]), CRITERIA)
+        figure = separation_figure(results_of(*SHAPES["26 layers, 3 sites"]))
         labels = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
         for site in ("mlp_out", "attn_out", "resid_post"):
             assert any(site in label for label in labels)
@@ -118,7 +117,7 @@ class TestSeparationFigure:
 
     def test_everything_is_within_the_frame(self):
         layers = [layer_result(0, accuracy=0.1, accuracy_interval=(0.02, 0.2))]
-        _, bottom = separation_figure(analysis_of(*layers), CRITERIA).axes
+        _, bottom = separation_figure(results_of(*layers)).axes
         low, high = bottom.get_ylim()
         assert low < 0.02
         assert high > 1
@@ -157,15 +156,13 @@ class TestScoresFigure:
 class TestBytes:
     def test_same_picture_same_bytes(self):
         pictures = {
-            to_bytes(separation_figure(analysis_of(layer_result()), CRITERIA), "svg")
-            for _ in range(2)
+            to_bytes(separation_figure(results_of(layer_result())), "svg") for _ in range(2)
         }
         assert len(pictures) == 1
 
     def test_other_picture_other_bytes(self):
         pictures = {
-            to_bytes(separation_figure(analysis_of(layer_result(d=d)), CRITERIA), "svg")
-            for d in (1.2, 1.3)
+            to_bytes(separation_figure(results_of(layer_result(d=d))), "svg") for d in (1.2, 1.3)
         }
         assert len(pictures) == 2
 
@@ -204,7 +201,7 @@ class TestPictures:
     @pytest.mark.parametrize(
         ("name", "figure"),
         [
-            ("separation", lambda: separation_figure(analysis_of(*LAYERS), CRITERIA)),
+            ("separation", lambda: separation_figure(results_of(*LAYERS))),
             ("scores", lambda: scores_figure(LAYERS[3])),
             ("distribution", lambda: distribution_figure(analysis_of(*LAYERS))),
         ],

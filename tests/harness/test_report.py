@@ -12,12 +12,11 @@ import harness
 from harness.data.activations import Dropped
 from harness.data.pairs import Pair
 from harness.report import plots
-from harness.report.page import close_sentence, headline, power_sentence, summary_html
+from harness.report.page import summary_html
+from harness.report.sentences import close_sentence, headline, power_sentence
 from harness.report.tables import terminal_table
-from harness.settings import Criteria
-from tests.support.builders import PAIRS, analysis_of, layer_result, responses
-
-CRITERIA = Criteria()
+from harness.settings import Criteria, TableSettings
+from tests.support.builders import PAIRS, layer_result, responses, results_of
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +59,7 @@ class Page(HTMLParser):
 
 
 def page(*results, **changes):
-    return Page(summary_html(analysis_of(*results, **changes), CRITERIA))
+    return Page(summary_html(results_of(*results, **changes)))
 
 
 FAILED = {"d": 0.1, "d_interval": (-0.4, 0.6), "p_adjusted": 0.7}
@@ -69,31 +68,31 @@ UNDECIDED = {"d": 1.0, "d_interval": (0.5, 1.5)}
 
 class TestHeadline:
     def test_counts_and_range(self):
-        analysis = analysis_of(
+        results = results_of(
             layer_result(0, **FAILED),
             layer_result(1, **UNDECIDED),
             layer_result(2, d=3.21),
             layer_result(3, d=-0.4, d_interval=(-0.9, 0.1), p_adjusted=1.0),
             layer_result(4),
         )
-        found = headline(analysis, Criteria(d_threshold=0.8))
+        found = headline(results)
         assert found.startswith("2 of 5 layers separate")
         assert "beyond d = 0.8, 1 inconclusive" in found
         assert "from -0.40 to 3.21" in found
         assert "on 8 pairs" in found
 
     def test_nothing_inconclusive(self):
-        assert "inconclusive" not in headline(analysis_of(layer_result(0)), CRITERIA)
+        assert "inconclusive" not in headline(results_of(layer_result(0)))
 
     def test_sites(self):
-        analysis = analysis_of(layer_result(0), layer_result(0, "resid_post"))
-        assert headline(analysis, CRITERIA).startswith("2 of 2 layer")
-        assert "site" in headline(analysis, CRITERIA)
+        results = results_of(layer_result(0), layer_result(0, "resid_post"))
+        assert headline(results).startswith("2 of 2 layer")
+        assert "site" in headline(results)
 
     def test_d_that_is_not_defined(self):
         with warnings.catch_warnings(action="error"):
-            some = headline(analysis_of(layer_result(0), layer_result(1, d=math.nan)), CRITERIA)
-            none = headline(analysis_of(layer_result(1, d=math.nan)), CRITERIA)
+            some = headline(results_of(layer_result(0), layer_result(1, d=math.nan)))
+            none = headline(results_of(layer_result(1, d=math.nan)))
         assert "from 1.50 to 1.50" in some
         assert none.startswith("0 of 1 layer separates")
         assert "0.00" not in none, "a d that isn't defined is not 0"
@@ -107,17 +106,17 @@ class TestCloseCalls:
             layer_result(3, d_interval=(0.79, 2.0), p_adjusted=0.0503),
             layer_result(4, d_interval=(0.5, 2.0)),
         ]
-        said = close_sentence(analysis_of(*layers), CRITERIA)
+        said = close_sentence(results_of(*layers))
         assert "threshold: layer_1-mlp_out (d), layer_3-mlp_out (d, p). Another" in said
         assert said in page(*layers).text
 
     def test_not_a_word_if_there_is_none(self):
-        assert close_sentence(analysis_of(layer_result()), CRITERIA) == ""
-        assert 'class="close"' not in summary_html(analysis_of(layer_result()), CRITERIA)
+        assert close_sentence(results_of(layer_result())) == ""
+        assert 'class="close"' not in summary_html(results_of(layer_result()))
 
     def test_many_do_not_fill_the_page(self):
         layers = [layer_result(layer, d_interval=(0.8, 2.0)) for layer in range(62)]
-        said = close_sentence(analysis_of(*layers), CRITERIA)
+        said = close_sentence(results_of(*layers))
         assert "layer_7-mlp_out (d), …. Another" in said
         assert "layer_8" not in said
 
@@ -126,8 +125,8 @@ class TestPower:
     @pytest.mark.parametrize("alpha", [1e-6, 0.05, 0.5])
     @pytest.mark.parametrize("layers", [1.0, 26.0, math.nan])
     def test_is_said_whatever_was_asked_for(self, alpha, layers):
-        analysis = analysis_of(layer_result(effective_layers=layers))
-        said = power_sentence(analysis, Criteria(alpha=alpha))
+        found = results_of(layer_result(effective_layers=layers), criteria=Criteria(alpha=alpha))
+        said = power_sentence(found)
         assert said.startswith("With 8 pairs")
         assert "nan" not in said
 
@@ -135,8 +134,7 @@ class TestPower:
 class TestTerminal:
     def test_one_line_per_layer(self):
         (header, _), *rows = terminal_table(
-            analysis_of(layer_result(1, **FAILED), layer_result(10, **UNDECIDED), layer_result(20)),
-            CRITERIA,
+            results_of(layer_result(1, **FAILED), layer_result(10, **UNDECIDED), layer_result(20))
         )
         assert "accuracy" in header
         assert [outcome for _, outcome in rows] == ["failed", "inconclusive", "passed"]
@@ -149,33 +147,31 @@ class TestTerminal:
 
     def test_monte_carlo_errors_are_columns_of_their_own(self):
         table = terminal_table(
-            analysis_of(layer_result()), CRITERIA, columns=("d", "d_error", "p", "p_error")
+            results_of(layer_result()), TableSettings(columns=("d", "d_error", "p", "p_error"))
         )
         (header, _), (line, _) = table
         assert re.split(r"  +", header)[1:] == ["d", "± (d)", "p (family)", "± (p)", "verdict"]
         assert re.split(r"  +", line)[1:6] == ["1.50", "[1.00, 2.00]", "0.004", "0.0020", "0.0002"]
 
     def test_columns_line_up(self):
-        table = terminal_table(
-            analysis_of(layer_result(1, d=-10.5), layer_result(10, d=math.nan)), CRITERIA
-        )
+        table = terminal_table(results_of(layer_result(1, d=-10.5), layer_result(10, d=math.nan)))
         ends = {re.search(r"0\.80", line).end() for line, _ in table[1:]}
         assert len(ends) == 1
 
     def test_d_that_is_not_defined_is_not_zero(self):
-        _, (line, outcome) = terminal_table(analysis_of(layer_result(0, d=math.nan)), CRITERIA)
+        _, (line, outcome) = terminal_table(results_of(layer_result(0, d=math.nan)))
         assert re.match(r"layer_0-mlp_out +nan ", line)
         assert outcome == "failed"
 
     def test_no_escape_sequence_gets_through(self):
         evil = "\x1b[2J\x1b]0;title\x07 evil \x9b31m"
-        analysis = analysis_of(
+        results = results_of(
             layer_result(0),
             responses=(responses(PAIRS[0], evil, evil),),
             provenance={"model": evil, "pairs_version": evil},
         )
-        lines = [line for line, _ in terminal_table(analysis, CRITERIA)]
-        lines.append(headline(analysis, CRITERIA))
+        lines = [line for line, _ in terminal_table(results)]
+        lines.append(headline(results))
         assert all(line.isprintable() for line in lines)
 
 
@@ -227,7 +223,7 @@ class TestEscaping:
             assert shown.text.count(" ".join(evil.split())) >= 9
 
     def test_nothing_is_fetched(self):
-        content = summary_html(analysis_of(layer_result()), CRITERIA)
+        content = summary_html(results_of(layer_result()))
         shown = Page(content)
         addresses = [v for name, v in shown.attributes if name in ("src", "href", "srcset")]
         assert addresses
@@ -242,9 +238,9 @@ class TestEscaping:
 
 class TestSummary:
     def test_headline_and_rows(self):
-        analysis = analysis_of(layer_result(3, **FAILED), layer_result(4, d=2.345))
-        shown = Page(summary_html(analysis, CRITERIA))
-        assert headline(analysis, CRITERIA) in shown.text
+        results = results_of(layer_result(3, **FAILED), layer_result(4, d=2.345))
+        shown = Page(summary_html(results))
+        assert headline(results) in shown.text
         assert (
             "layer_3-mlp_out failed: d, p 0.10 [-0.40, 0.60] ± 0.004 0.80 [0.70, 0.90] "
             "0.7000 ± 0.0002"
@@ -260,7 +256,7 @@ class TestSummary:
         assert re.search(r"layer_6-mlp_out passed 1\.50 .* 4\.00 0\.97", page(layer_result()).text)
 
     def test_criteria_are_said(self):
-        text = Page(summary_html(analysis_of(layer_result()), Criteria(0.65, 0.02))).text
+        text = Page(summary_html(results_of(layer_result(), criteria=Criteria(0.65, 0.02)))).text
         assert "95% interval" in text
         assert "0.65" in text
         assert "0.02" in text

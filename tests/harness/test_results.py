@@ -1,15 +1,22 @@
-"""The results file: strict JSON with every figure in it."""
+"""The results: strict JSON with every figure in it, and what is shown of them elsewhere."""
 
 import json
 import math
+from dataclasses import replace
+from html.parser import HTMLParser
 
 import pytest
 
 from gemma_mlx.errors import UserError
+from harness import settings
 from harness.data.activations import Dropped
+from harness.report import tables
+from harness.results import Results
+from harness.results.baseline import BaselineError
 from harness.results.file import FILE_NAME, SCHEMA_VERSION
 from harness.settings import Criteria
-from tests.support.builders import PAIRS, layer_result, responses, results_of
+from tests.support.builders import PAIRS, SEPARATION, layer_result, responses, results_of
+from tests.support.measured import change_of
 
 CRITERIA = Criteria(d_threshold=0.7, alpha=0.01)
 
@@ -126,3 +133,146 @@ class TestJson:
         (tmp_path / "file").touch()
         with pytest.raises(UserError, match="cannot be written"):
             results_of(layer_result()).write(tmp_path / "file")
+
+
+class TestRead:
+    def test_cannot_be_saved(self, tmp_path):
+        """A file has no activations; what could be compared with it?"""
+        results_of(layer_result()).write(tmp_path)
+        found = Results.read(tmp_path / FILE_NAME)
+        with pytest.raises(BaselineError) as caught:
+            found.save("v1", tmp_path / "baselines")
+        assert str(caught.value) == (
+            "can't save 'v1': results that were read from a file have no activations; save the "
+            "run that made them"
+        )
+        assert not (tmp_path / "baselines").exists()
+
+    def test_shows_what_the_run_showed(self, tmp_path):
+        made = results_of(layer_result(0), layer_result(1, d_interval=(0.5, 2.0)))
+        made.write(tmp_path)
+        found = Results.read(tmp_path / FILE_NAME)
+        assert type(found) is Results
+        assert found.verdicts() == made.verdicts()
+        assert found.page() == made.page()
+        assert str(found) == str(made)
+
+
+class Cells(HTMLParser):
+    """Cells of a table, row by row, and every tag."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data):
+        if self.rows:
+            self.rows[-1][-1] += data
+
+
+class TestShown:
+    @pytest.fixture
+    def large(self):
+        """26 layers, 65 pairs."""
+        pairs = tuple(replace(PAIRS[0], id=f"q{number}") for number in range(65))
+        scores = tuple(number + 1 / 3 for number in range(65))
+        sizes = {"n_pairs": 65, "pairs": tuple(range(65))}
+        layers = [
+            layer_result(n, **sizes, d_interval=(n / 13, 3.0),
+                         scores_artifact=scores, scores_natural=scores)
+            for n in range(26)
+        ]  # fmt: skip
+        return results_of(*layers, scored=pairs, responses=tuple(map(responses, pairs)))
+
+    def test_repr_is_a_sentence(self, large):
+        assert repr(large) == (
+            "<Results: 15 of 26 layers separate artifact from natural prompts beyond d = 0.8, 11 "
+            "inconclusive; held-out d runs from 1.50 to 1.50 on 65 pairs.>"
+        )
+        assert len(repr(large)) < 200
+
+    def test_print_gives_the_table_and_the_verdict(self, large):
+        header, *rows, empty, headline = str(large).splitlines()
+        assert header.split()[:3] == ["d", "accuracy", "p"]
+        assert len(rows) == 26
+        assert rows[-1].startswith("layer_25-mlp_out ")
+        assert rows[-1].endswith(" passed")
+        assert empty == ""
+        assert headline.startswith("15 of 26 layers")
+
+    def test_html_in_notebooks(self, large):
+        shown = Cells(large._repr_html_())
+        titles, *rows = shown.rows
+        assert titles[1:3] == ["d", "interval"]
+        assert titles[-1] == "verdict"
+        assert shown.tags.count("th") == len(titles)
+        assert len(rows) == 26
+        assert {len(row) for row in rows} == {len(titles)}
+        assert rows[3][:3] == ["layer_3-mlp_out", "1.50", "[0.23, 3.00]"]
+        assert [row[-1] for row in rows] == ["inconclusive"] * 11 + ["passed"] * 15
+
+    def test_html_is_escaped(self):
+        evil = "<img src=x onerror=alert(1)>"
+        shown = Cells(results_of(layer_result(0, evil))._repr_html_())
+        assert "img" not in shown.tags
+        assert shown.rows[1][0] == f"layer_0-{evil}"
+
+    def test_columns_that_the_settings_know_are_those_there_are(self):
+        assert tuple(tables.COLUMNS) == settings.COLUMNS
+
+
+class TestTable:
+    @pytest.fixture
+    def frame(self):
+        pytest.importorskip("pandas", reason="pandas isn't installed")
+        layers = [
+            replace(
+                layer_result(0),
+                companions={"forced": replace(SEPARATION, d=0.25)},
+                beyond_base=change_of(0.25, 0.75),
+            ),
+            layer_result(3, "resid_post", d_interval=(0.5, 2.0), d=math.nan),
+            layer_result(4, d_interval=(0.5, 2.0)),
+        ]
+        return results_of(*layers).to_dataframe()
+
+    def test_one_row_per_layer_and_site_with_its_verdict(self, frame):
+        assert list(frame.columns[:3]) == ["layer", "site", "verdict"]
+        assert list(frame["layer"]) == [0, 3, 4]
+        assert list(frame["site"]) == ["mlp_out", "resid_post", "mlp_out"]
+        assert list(frame["verdict"]) == ["passed", "failed", "inconclusive"]
+
+    def test_figures_are_columns(self, frame):
+        assert list(frame["d"].isna()) == [False, True, False]
+        assert list(frame["d_interval_lower"]) == [1.0, 0.5, 0.5]
+        assert list(frame["accuracy_interval_upper"]) == [0.9] * 3
+        assert list(frame["p_adjusted"]) == [0.002] * 3
+        assert list(frame["in_sample_d"]) == [4.0] * 3
+        assert frame["n_pairs"].dtype.kind == "i"
+
+    def test_what_only_some_layers_have_is_nan_elsewhere(self, frame):
+        assert frame["forced_d"][0] == 0.25
+        assert frame["beyond_base"][0] == 0.5
+        assert list(frame["forced_d"].isna()) == [False, True, True]
+        assert list(frame["beyond_base"].isna()) == [False, True, True]
+
+    def test_no_cell_holds_an_array(self, frame):
+        kinds = {type(value) for column in frame for value in frame[column].tolist()}
+        assert kinds == {int, float, str}
+
+    def test_without_activations(self, tmp_path):
+        pandas = pytest.importorskip("pandas", reason="pandas isn't installed")
+        made = results_of(layer_result())
+        made.write(tmp_path)
+        found = Results.read(tmp_path / FILE_NAME).to_dataframe()
+        pandas.testing.assert_frame_equal(found, made.to_dataframe())

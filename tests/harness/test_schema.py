@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +13,16 @@ from gemma_mlx.npz import step_file, write_steps
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import compare_versions
 from harness.analysis.layers import analyze
-from harness.analysis.verdict import effect_size
-from harness.report.tables import COLUMNS
-from harness.results.file import ResultsError, check, read_results, schema, to_json, write_results
+from harness.results import Results
+from harness.results.file import FILE_NAME, ResultsError, check, parse, schema, to_text
 from harness.results.schema import from_plain, plain, schema_of
 from harness.settings import AnalysisSettings, Criteria
 from tests.support.builders import (
-    analysis_of,
     layer_result,
     noise,
     parsed,
     planted,
+    results_of,
     run_of,
     two_categories,
 )
@@ -57,7 +55,7 @@ def everything(tmp_path_factory):
     )
     keys = {(0, "mlp_out"): 1.0, (3, "mlp_out"): 2.0}
     versions = [version_of(name, measured(keys, seed=seed)) for seed, name in enumerate("ab")]
-    return (
+    return Results(
         analysis,
         CRITERIA,
         compare_versions(*versions, margin=0.5),
@@ -67,25 +65,23 @@ def everything(tmp_path_factory):
 
 @pytest.fixture
 def content(everything):
-    return copy.deepcopy(to_json(*everything))
+    return copy.deepcopy(everything.to_json())
 
 
 def test_there_and_back(everything, tmp_path):
-    write_results(tmp_path / "results.json", *everything)
-    found = read_results(tmp_path / "results.json")
-    again = (found.analysis, found.criteria, found.comparison, found.causal)
-    assert to_json(*again) == to_json(*everything)
-    assert isinstance(found.comparison, type(everything[2]))
-    assert found.causal[3, "mlp_out"][0] == EFFECT
-    for key, result in everything[0].items():
-        assert plain(found.analysis[key]) == plain(result)
-        assert isinstance(found.analysis[key].separation.scores_natural, tuple)
+    everything.write(tmp_path)
+    found = Results.read(tmp_path / FILE_NAME)
+    assert found.to_json() == everything.to_json()
+    assert isinstance(found.comparison, type(everything.comparison))
+    assert found.interventions[3, "mlp_out"][0] == EFFECT
+    for key, result in everything.items():
+        assert plain(found[key]) == plain(result)
+        assert isinstance(found[key].separation.scores_natural, tuple)
 
 
-def test_numbers_that_json_has_not(tmp_path):
-    odd = analysis_of(layer_result(d=math.nan, d_z=math.inf, d_se=-math.inf))
-    write_results(tmp_path / "results.json", odd, CRITERIA)
-    (result,) = read_results(tmp_path / "results.json").analysis.values()
+def test_numbers_that_json_has_not():
+    odd = results_of(layer_result(d=math.nan, d_z=math.inf, d_se=-math.inf))
+    (result,) = parse(to_text(odd, "results.json"), "results.json").values()
     assert math.isnan(result.separation.d)
     assert (result.separation.d_z, result.separation.d_se) == (math.inf, -math.inf)
 
@@ -95,39 +91,11 @@ def test_schema_in_docs_is_the_schema():
     assert there == schema()
 
 
-def without_later_figures(content):
-    """A results file as it was written before Monte Carlo errors and cut pairs were part of it."""
-    del content["pairs"]["cut"], content["pairs"]["dropped_beside"]
-    for layer in content["layers"]:
-        for verdict in layer["criteria"].values():
-            del verdict["margin"]
-        for part in (layer["separation"], *layer["companions"].values()):
-            del part["p_adjusted_se"], part["d_interval_se"]
-        for step in layer["steps"]:
-            del step["p_se"], step["p_adjusted_se"]
-    for text in content["text"]:
-        del text["separation"]["p_adjusted_se"], text["separation"]["d_interval_se"]
-
-
-def test_files_of_before_a_figure_was_added_are_read(content, everything, tmp_path):
-    without_later_figures(content)
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    found = read_results(path).analysis
-    for key, result in everything[0].items():
-        before = result.separation
-        assert math.isnan(found[key].separation.d_interval_se)
-        later = {"p_adjusted_se": math.nan, "d_interval_se": math.nan}
-        assert plain(found[key].separation) == plain(replace(before, **later))
-        assert "±" not in effect_size(found[key], CRITERIA).explanation
-        assert COLUMNS["d"].error_of(found[key]) == ""
-
-
-def test_figures_of_the_first_version_cannot_be_left_out(content, tmp_path):
-    for name in content["layers"][0]["separation"].keys() - {"p_adjusted_se", "d_interval_se"}:
+def test_no_figure_can_be_left_out(content):
+    for name in content["layers"][0]["separation"]:
         damaged = copy.deepcopy(content)
         del damaged["layers"][0]["separation"][name]
-        with pytest.raises(ResultsError, match=f"layers/0/held_out: '{name}'"):
+        with pytest.raises(ResultsError, match=f"layers/0/separation: '{name}'"):
             check(damaged, "results.json")
     for part in ("criteria", "settings"):
         for name in content[part]:
@@ -160,7 +128,7 @@ def test_what_is_not_of_the_schema_is_named(content, tmp_path, change, place):
     change(content)
     (tmp_path / "results.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ResultsError, match=f"results.json: not a results file: at {place}: "):
-        read_results(tmp_path / "results.json")
+        Results.read(tmp_path / "results.json")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +145,7 @@ def test_parts_that_contradict_each_other(content, tmp_path, change, message):
     change(content)
     (tmp_path / "results.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ResultsError, match=message):
-        read_results(tmp_path / "results.json")
+        Results.read(tmp_path / "results.json")
 
 
 @pytest.mark.parametrize(
@@ -186,19 +154,29 @@ def test_parts_that_contradict_each_other(content, tmp_path, change, message):
         ("{", "not readable as JSON"),
         ("[" * 100_000, "not readable as JSON"),
         ("[]", "at the top"),
-        ('{"schema_version": 2}', "schema version 2; this harness reads version 1"),
+        ('{"schema_version": 3}', "schema version 3; this harness reads version 2"),
         ('{"schema_version": true}', "not a results file"),
     ],
 )
 def test_files_that_are_none(tmp_path, text, message):
     (tmp_path / "results.json").write_text(text, encoding="utf-8")
     with pytest.raises(ResultsError, match=message):
-        read_results(tmp_path / "results.json")
+        Results.read(tmp_path / "results.json")
+
+
+def test_a_file_of_the_first_version_is_refused_and_left_as_it_is(content, tmp_path):
+    path = tmp_path / FILE_NAME
+    path.write_text(json.dumps({**content, "schema_version": 1}), encoding="utf-8")
+    before = path.read_bytes()
+    with pytest.raises(ResultsError) as caught:
+        Results.read(path)
+    assert str(caught.value) == f"{path}: schema version 1; this harness reads version 2"
+    assert path.read_bytes() == before
 
 
 def test_nothing_that_is_not_of_the_schema_is_written(tmp_path):
-    with pytest.raises(ResultsError):
-        write_results(tmp_path / "results.json", analysis_of(layer_result(d_s="large")), CRITERIA)
+    with pytest.raises(ResultsError, match=f"{FILE_NAME}: not a results file: at layers/0"):
+        results_of(layer_result(d_s="large")).write(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

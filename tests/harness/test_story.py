@@ -9,13 +9,11 @@ import pytest
 import harness
 from gemma_mlx.system.backend import mx
 from harness.analysis.comparison import VersionComparison
-from harness.analysis.layers import Analysis
-from harness.analysis.verdict import overall
-from harness.experiment import EMBEDDED_MODEL
-from harness.results.baseline import compare_with, load_baseline, save_baseline
-from harness.settings import AnalysisSettings, Criteria
+from harness.results import Results
+from harness.results.baseline import compare_with, load_baseline
+from harness.settings import AnalysisSettings
+from tests.support.runs import ALIGNED, BASE
 
-FIXTURES = EMBEDDED_MODEL.parent
 LAYERS = (0, 3, 6)
 QUICK = AnalysisSettings(replicates=500)
 
@@ -25,52 +23,51 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-def analysed(model: Path, store: Path, **options: object) -> Analysis:
+def analysed(model: str | Path, store: Path, **options: object) -> Results:
     return harness.analyze(model, layers=LAYERS, settings=QUICK, store=store, **options)
 
 
 @pytest.fixture(scope="module")
-def aligned(store: Path) -> Analysis:
-    return analysed(FIXTURES / "tiny-gemma3-aligned", store)
+def aligned(store: Path) -> Results:
+    return analysed(ALIGNED, store)
 
 
 @pytest.fixture(scope="module")
-def base(store: Path) -> Analysis:
-    return analysed(FIXTURES / "tiny-gemma3-base", store)
+def base(store: Path) -> Results:
+    return analysed(BASE, store)
 
 
-def against(before: Analysis, now: Analysis, folder: Path) -> VersionComparison:
-    saved = load_baseline(save_baseline("before", before, Criteria(), folder))
-    return compare_with(saved, now, Criteria(), margin=0.5)
+def against(before: Results, now: Results, folder: Path) -> VersionComparison:
+    return compare_with(load_baseline(before.save("before", folder)), now)
 
 
 def verdicts(compared: VersionComparison) -> set[str]:
     return {layer.comparison.verdict for layer in compared.layers.values()}
 
 
-def test_aligned_separates_and_base_does_not(aligned: Analysis, base: Analysis) -> None:
-    assert {overall(result, Criteria()) for result in aligned.values()} == {"passed"}
-    assert {overall(result, Criteria()) for result in base.values()} == {"failed"}
+def test_aligned_separates_and_base_does_not(aligned: Results, base: Results) -> None:
+    assert {aligned.outcome(key) for key in aligned} == {"passed"}
+    assert {base.outcome(key) for key in base} == {"failed"}
     assert aligned[6, "mlp_out"].separation.d >= 2.5
     assert abs(base[6, "mlp_out"].separation.d) <= 0.5
 
 
-def test_most_of_it_is_the_words(aligned: Analysis) -> None:
+def test_most_of_it_is_the_words(aligned: Results) -> None:
     for result in aligned.values():
         forced = result.companions["forced"]
         assert forced.d < result.separation.d / 2
 
 
-def test_aligned_is_equivalent_to_itself(aligned: Analysis, tmp_path: Path) -> None:
+def test_aligned_is_equivalent_to_itself(aligned: Results, tmp_path: Path) -> None:
     compared = against(aligned, aligned, tmp_path)
     assert verdicts(compared) == {"equivalent"}
     assert all(layer.comparison.difference == 0 for layer in compared.layers.values())
     assert all(layer.drift.cosine == pytest.approx(1) for layer in compared.layers.values())
 
 
-def test_float_noise_changes_nothing(aligned: Analysis, store: Path, tmp_path: Path) -> None:
+def test_float_noise_changes_nothing(aligned: Results, store: Path, tmp_path: Path) -> None:
     noisy = tmp_path / "noisy"
-    shutil.copytree(FIXTURES / "tiny-gemma3-aligned", noisy)
+    shutil.copytree(ALIGNED, noisy)
     weights = mx.load(str(noisy / "model.safetensors"))
     mx.random.seed(0)
     changed = {
@@ -83,11 +80,11 @@ def test_float_noise_changes_nothing(aligned: Analysis, store: Path, tmp_path: P
     assert any(layer.comparison.difference != 0 for layer in compared.layers.values())
 
 
-def test_eight_bits_change_nothing(aligned: Analysis, store: Path, tmp_path: Path) -> None:
+def test_eight_bits_change_nothing(aligned: Results, store: Path, tmp_path: Path) -> None:
     convert = pytest.importorskip("mlx_lm").convert
     quantized = tmp_path / "quantized"
     convert(
-        str(FIXTURES / "tiny-gemma3-aligned"),
+        str(ALIGNED),
         mlx_path=str(quantized),
         quantize=True,
         q_bits=8,
@@ -97,25 +94,23 @@ def test_eight_bits_change_nothing(aligned: Analysis, store: Path, tmp_path: Pat
     assert verdicts(compared) == {"equivalent"}
 
 
-def test_base_against_aligned_is_changed(aligned: Analysis, base: Analysis, tmp_path: Path) -> None:
+def test_base_against_aligned_is_changed(aligned: Results, base: Results, tmp_path: Path) -> None:
     compared = against(base, aligned, tmp_path)
     assert verdicts(compared) == {"changed"}
     assert all(layer.comparison.difference > 0 for layer in compared.layers.values())
     assert set(compared.gained) == {result.id for result in aligned.values()}
 
 
-def test_v2_is_weaker_in_one_category(aligned: Analysis, store: Path, tmp_path: Path) -> None:
-    v2 = analysed(FIXTURES / "tiny-gemma3-aligned-v2", store)
+def test_v2_is_weaker_in_one_category(aligned: Results, store: Path, tmp_path: Path) -> None:
+    v2 = analysed("tiny-gemma3-aligned-v2", store)
     compared = against(aligned, v2, tmp_path)
     mean = {c: np.mean(list(changes.values())) for c, changes in compared.categories.items()}
     assert min(mean, key=mean.__getitem__) == "creative_boundaries"
     assert "changed" in verdicts(compared)
 
 
-def test_beyond_its_base(base: Analysis, store: Path) -> None:
-    found = analysed(
-        FIXTURES / "tiny-gemma3-aligned", store, base_model=FIXTURES / "tiny-gemma3-base"
-    )
+def test_beyond_its_base(base: Results, store: Path) -> None:
+    found = analysed(ALIGNED, store, base_model=BASE)
     for result in found.values():
         assert result.beyond_base.interval[0] > 0
         assert result.beyond_base.d_a == pytest.approx(

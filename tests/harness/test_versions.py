@@ -12,7 +12,7 @@ from harness.analysis.verdict import unchanged
 from harness.data.activations import AnalysisError, PairActivations
 from harness.results.provenance import provenance
 from harness.settings import AnalysisSettings, CollectSettings
-from harness.stats import compare
+from harness.stats import CategoryTransfer, compare
 from tests.support.builders import parsed, two_categories
 from tests.support.measured import facts, measured, pairs_of, version_of
 
@@ -142,19 +142,24 @@ class TestVerdicts:
 
 class TestCategories:
     def with_transfer(self, name, ds, **how):
-        """`ds` is d by category and layer, as a results file has it."""
+        """A saved run; `ds` is d by category and layer."""
         version = version_of(name, made(**how))
-        for entry in version.results["layers"]:
-            entry["category_transfer"] = [
-                {"category": category, "d": by_layer[entry["layer"]]}
-                for category, by_layer in ds.items()
-                if entry["layer"] in by_layer
-            ]
-        return version
+        results = {
+            key: replace(
+                result,
+                transfer=tuple(
+                    CategoryTransfer(category, by_layer[result.layer], (-9.0, 9.0), 0.75, 12)
+                    for category, by_layer in ds.items()
+                    if result.layer in by_layer
+                ),
+            )
+            for key, result in version.analysis.items()
+        }
+        return replace(version, analysis=replace(version.analysis, results=results))
 
     def test_change_of_each(self):
         a = self.with_transfer(
-            "a", {"one": {0: 1.0, 1: 2.0}, "two": {0: 1.5, 1: "inf"}, "old": {0: 1.0}}
+            "a", {"one": {0: 1.0, 1: 2.0}, "two": {0: 1.5, 1: math.inf}, "old": {0: 1.0}}
         )
         b = self.with_transfer(
             "b", {"new": {0: 9.0}, "one": {0: 0.25, 1: 2.5}, "two": {0: 1.5, 1: 1.0}}
@@ -166,7 +171,7 @@ class TestCategories:
         }
 
     def test_d_that_is_not_defined_is_left_out(self):
-        a = self.with_transfer("a", {"one": {0: None, 1: 2.0}})
+        a = self.with_transfer("a", {"one": {0: math.nan, 1: 2.0}})
         b = self.with_transfer("b", {"one": {0: 0.25, 1: 2.5}})
         for one, other in ((a, b), (b, a)):
             found = compare_versions(one, other, margin=0.5)
@@ -355,12 +360,6 @@ class TestSettings:
         assert warning.endswith(f"{value} now")
         assert set(verdicts(found).values()) == {"equivalent"}
 
-    def test_runs_of_before_there_was_tensor_parallel(self):
-        """One process's, and no reason to warn."""
-        old = version_of("0001_old", made())
-        del old.results["provenance"]["collection"]["tensor_parallel"]
-        assert compare_versions(old, version_of("0002_new", made()), margin=0.5).warnings == ()
-
     @pytest.mark.parametrize("what", FREE)
     def test_the_rest_may_differ(self, what):
         assert against(made(), made(), changes={what: FREE[what]}).warnings == ()
@@ -400,8 +399,8 @@ class TestSettings:
             check_comparable(old, facts({}), [TWO, (7, "mlp_out")])
 
     def test_a_baseline_that_does_not_say(self):
-        """Of an earlier version of the harness, say: not taken for equal."""
+        """Not taken for equal."""
         old = version_of("old", made())
-        del old.results["provenance"]["collection"]
+        del old.analysis.provenance["collection"]
         with pytest.raises(BaselineError, match="--positions"):
             compare_versions(old, version_of("new", made()), margin=0.5)

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from tests.support import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,9 +24,23 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
+@dataclass(frozen=True)
+class Rank:
+    """A process of a launch, with the files that its outputs go to."""
+
+    process: BaseProcess
+    output: Path
+    errors: Path
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code, or None if it still runs then."""
+        self.process.join(seconds)
+        return self.process.exitcode
+
+
 def launch(
     count: int, arguments: Sequence[str | Path], folder: Path, *, own_folders: bool = False
-) -> list[subprocess.Popen[str]]:
+) -> list[Rank]:
     """`python *arguments` as that many ranks in `folder`, or each in a folder of its own there."""
     hosts = folder / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(count)]))
@@ -30,33 +48,29 @@ def launch(
     for rank in range(count):
         place = folder / f"rank_{rank}" if own_folders else folder
         place.mkdir(exist_ok=True)
-        environment = {
-            **os.environ,
-            "MLX_RANK": str(rank),
-            "MLX_HOSTFILE": str(hosts),
-            "PYTHONPATH": str(ROOT),
-        }
-        ranks.append(
-            subprocess.Popen(
-                [sys.executable, *map(str, arguments)],
-                cwd=place,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+        output, errors = folder / f"output_{rank}", folder / f"errors_{rank}"
+        process = forked.start(
+            forked.program,
+            list(map(str, arguments)),
+            output=output,
+            errors=errors,
+            folder=place,
+            environment={"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)},
         )
+        ranks.append(Rank(process, output, errors))
     return ranks
 
 
-def finish(ranks: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    """Exit code, output and errors of each."""
-    try:
-        ended = [rank.communicate(timeout=120) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    return [(rank.returncode, *texts) for rank, texts in zip(ranks, ended, strict=True)]
+def finish(ranks: Sequence[Rank]) -> list[tuple[int | None, str, str]]:
+    """Exit code, output and errors of each; whoever runs for two minutes is killed."""
+    codes = [rank.wait(120) for rank in ranks]
+    for rank in ranks:
+        rank.process.kill()
+        rank.process.join()
+    return [
+        (code, rank.output.read_text(), rank.errors.read_text())
+        for code, rank in zip(codes, ranks, strict=True)
+    ]
 
 
 def launcher(

@@ -114,7 +114,9 @@ def analysis_from(
         layer_result(*key, **{"n_pairs": n, **results, **(FAILED if key in failed else {})})
         for key in activations.keys
     ]
-    return analysis_of(*layers, activations=activations, provenance=facts(changes or {}))
+    provenance = facts(changes or {})
+    settings = AnalysisSettings(**provenance["analysis"])
+    return analysis_of(*layers, activations=activations, settings=settings, provenance=provenance)
 
 
 def version_of(

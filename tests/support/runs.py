@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "fixtures" / "tiny-gemma3-base"
@@ -39,12 +42,28 @@ class Run:
         return (self.folder / "report.html").read_text(encoding="utf-8")
 
 
+# Hypothesis would be imported by every run.
+_OPTIONS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *SHORT)
+
+
 def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *SHORT, *map(str, arguments)]
+    return [sys.executable, "-m", "pytest", *_OPTIONS, *map(str, arguments)]
 
 
 def run_checks(folder: Path, *arguments) -> Run:
     """The checks, from within `folder`, with all that they leave where they leave it."""
+    given = [*_OPTIONS, str(ROOT / "artifact_checks"), *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as place:
+        output = Path(place, "output")
+        process = forked.start(forked.checks, given, output=output, folder=folder)
+        process.join()
+        said = output.read_text(encoding="utf-8", errors="replace")
+    assert process.exitcode is not None
+    return Run(process.exitcode, said, folder / "artifact_report")
+
+
+def run_checks_anew(folder: Path, *arguments) -> Run:
+    """The same by `python -m pytest`, everything imported anew."""
     done = subprocess.run(
         command(ROOT / "artifact_checks", *arguments),
         cwd=folder,

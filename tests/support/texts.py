@@ -1,10 +1,11 @@
-"""README and docs, and what stands in them."""
+"""README, docs and what else is written for people, and what stands in it."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")])
+_TOP = ("CONTRIBUTING.md", "README.md", "SECURITY.md")
+TEXTS = sorted([*(ROOT / name for name in _TOP), *ROOT.glob("docs/*.md")])
 NAMES = [str(text.relative_to(ROOT)) for text in TEXTS]
 
 

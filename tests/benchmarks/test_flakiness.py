@@ -2,11 +2,7 @@
 
 import math
 
-import pytest
-
-from benchmarks.calibration.page import OTHER_SEEDS
 from benchmarks.flakiness import JUDGES, Found, judged, markdown, with_seeds
-from benchmarks.page import split
 from harness.analysis.layers import analyze
 from harness.settings import AnalysisSettings
 from tests.support.builders import noise, parsed, planted, run_of, two_categories
@@ -40,11 +36,3 @@ def test_every_criterion_of_every_layer_is_judged_with_every_seed(tmp_path):
         assert set(row["accuracy"].margins) == {math.inf}
     flips = sum(found.flips for row in table.values() for found in row.values())
     assert f"Of 40 verdicts {flips} differ" in " ".join(markdown({"one": every}).split())
-
-
-@pytest.mark.parametrize("section", ["", f"\n## {OTHER_SEEDS}\n\nA table.\n"])
-def test_the_rest_of_the_page_is_kept(tmp_path, section):
-    page = tmp_path / "page.md"
-    assert split(page, OTHER_SEEDS) == ("", "")
-    page.write_text(f"# Calibration\n\nText.\n{section}", encoding="utf-8")
-    assert split(page, OTHER_SEEDS) == ("# Calibration\n\nText.\n", section)

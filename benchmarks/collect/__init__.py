@@ -1,0 +1,1 @@
+"""How fast activations are collected, beside what people use today."""

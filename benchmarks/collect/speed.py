@@ -1,0 +1,119 @@
+"""Tokens per second of the contenders, and of ours without one of its ways of saving time."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from benchmarks.collect.contenders import Contender, mlx_lm, one_at_a_time, ours, transformers
+from benchmarks.measure import in_turn
+from benchmarks.page import spread, table
+from benchmarks.workloads import TOKENS, Workload, tokens
+from gemma_mlx.models import activation
+from gemma_mlx.models.gemma import GemmaModel
+from gemma_mlx.system.backend import mx
+
+Rates = list[float]
+
+
+def measured(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Rates]:
+    """Tokens per second of each contender in each round, after one round to warm up."""
+
+    def rate(contender: Contender) -> float:
+        start = time.perf_counter()
+        done = contender()
+        return tokens(done) / (time.perf_counter() - start)
+
+    calls: dict[str, Callable[[], float]] = {
+        name: partial(rate, contender) for name, contender in contenders.items()
+    }
+    return {name: rates[1:] for name, rates in in_turn(calls, rounds + 1).items()}
+
+
+def faster(ours: Rates, theirs: Rates) -> str:
+    """How many times as fast as theirs ours are: the median of the ratios within one round."""
+    return f"{median(a / b for a, b in zip(ours, theirs, strict=True)):.2f}×"
+
+
+def compare(work: Workload, folder: Path, rounds: int, torch: bool) -> str:
+    """The cost of capture, and other programs beside ours, as a Markdown table."""
+    capture = "with capture of mlp_out"
+    # Capture reads the last token too, which generation alone has no need to: asked for one token
+    # more, it makes the same passes.
+    own = measured(
+        {
+            capture: ours(work, ("mlp_out",)),
+            "without capture": ours(work, ()),
+            "without capture, reading the last token too": ours(work, (), TOKENS + 1),
+        },
+        2 * rounds,
+    )
+    contenders: dict[str, Contender] = {
+        capture: ours(work, ("mlp_out",)),
+        "mlx-lm's batch generation, no capture": mlx_lm(work),
+        "one prompt at a time, npz per step": one_at_a_time(work, folder),
+    }
+    if torch:
+        contenders["transformers, hooks, batched"] = transformers(work)
+    others = measured(contenders, rounds)
+    beside = others.pop(capture)
+    rows = [(capture, spread(own[capture]), "")]
+    rows += [(n, spread(r), faster(own[capture], r)) for n, r in own.items() if n != capture]
+    rows += [(n, spread(r), faster(beside, r)) for n, r in others.items()]
+    lengths = [len(prompt) for prompt in work.prompts]
+    return (
+        f"**{work.name}**: {len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens, "
+        f"batches of {', '.join(str(len(batch)) for batch in work.batches)}; {rounds} rounds, "
+        f"{2 * rounds} for the cost of capture\n\n"
+        + table(("", "tokens/s, median (range)", "capture is faster by"), rows)
+    )
+
+
+def steps(work: Workload, rounds: int) -> str:
+    """Tokens per second with one way of saving time taken out at a time, as a Markdown table."""
+    every = ours(work, ("mlp_out",))
+    rng = np.random.default_rng(0)
+    prompts = [work.prompts[i] for i in rng.permutation(len(work.prompts))]
+    as_they_come = [prompts[start : start + 64] for start in range(0, len(prompts), 64)]
+    model = GemmaModel.__call__
+
+    def without(target: Any, name: str, instead: Any) -> Contender:
+        def changed() -> Sequence[Sequence[int]]:
+            with patch.object(target, name, instead):
+                return every()
+
+        return changed
+
+    def all_columns(self: Any, *arguments: Any, last: int | None = None, **how: Any) -> mx.array:
+        return model(self, *arguments, **how)
+
+    def all_logits(self: Any, tokens: mx.array, *arguments: Any, **how: Any) -> mx.array:
+        hidden = all_columns(self, tokens, *arguments, **how)
+        if tokens.shape[1] > 1:
+            mx.eval(self.logits(hidden))
+        return hidden
+
+    def plain_tanh(x: mx.array) -> mx.array:
+        return mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+
+    contenders: dict[str, Contender] = {
+        "nothing: as it is": every,
+        "batches of prompts of like length": ours(
+            replace(work, batches=as_they_come), ("mlp_out",)
+        ),
+        "the last block for the last column alone": without(GemmaModel, "__call__", all_columns),
+        "that, and logits for the last column alone": without(GemmaModel, "__call__", all_logits),
+        "a tanh of products and sums": without(activation, "_tanh", plain_tanh),
+        "building a step while the last one runs": without(mx, "async_eval", mx.eval),
+    }
+    (name, whole), *others = measured(contenders, rounds).items()
+    rows = [(name, spread(whole), ""), *((n, spread(r), faster(whole, r)) for n, r in others)]
+    head = ("without", "tokens/s, median (range)", "what it buys")
+    return f"**{work.name}**: {len(prompts)} prompts, {rounds} rounds\n\n{table(head, rows)}"

@@ -1,0 +1,164 @@
+"""What is collected: the embedded checkpoint, random weights of larger shapes, prompts for them."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gemma_mlx
+from benchmarks.page import machine
+from gemma_mlx import Checkpoint, Gemma, Request
+from gemma_mlx.system.backend import mx
+from harness.data import embedded
+from harness.data.pairs import Pair, PromptPairs, load_pairs
+
+TOKENS = 20
+EMBEDDED = Path(embedded.locate(embedded.MODEL))
+#: Gemma 3 270M's.
+LARGE: dict[str, int] = {
+    "vocab_size": 262_144,
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 18,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 512,
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A checkpoint and prompts in batches; `few` are the prompts for what takes one at a time."""
+
+    name: str
+    path: Path
+    gemma: Gemma
+    batches: list[list[list[int]]]
+    few: list[list[int]]
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        return [prompt for batch in self.batches for prompt in batch]
+
+
+def embedded_workload(count: int, batch_size: int | None) -> Workload:
+    """So many prompts for the embedded checkpoint."""
+    name = "the embedded aligned checkpoint (8 layers, hidden 144)"
+    return _workload(name, EMBEDDED, count, batch_size, few=count)
+
+
+def large_workload(folder: Path, count: int, batch_size: int | None) -> Workload:
+    """So many prompts for random weights, which are written to `folder`."""
+    path = random_checkpoint(folder / "large", LARGE)
+    name = "random weights of Gemma 3 270M's shape (18 layers, hidden 640)"
+    return _workload(name, path, count, batch_size, few=10)
+
+
+def _workload(name: str, path: Path, count: int, batch_size: int | None, *, few: int) -> Workload:
+    # Without end tokens every contender does the same work.
+    gemma = replace(gemma_mlx.load(path, dtype="float32"), eos_token_ids=frozenset())
+    prompts = prompt_ids(gemma, count)
+    layers = tuple(range(gemma.config.num_hidden_layers))
+    plan = gemma_mlx.plan_batches(
+        Request(prompts=prompts, layers=layers, max_tokens=TOKENS), gemma.config, batch_size
+    )
+    batches = [[prompts[i] for i in batch] for batch in plan]
+    return Workload(name, path, gemma, batches, prompts[:: max(1, count // few)][:few])
+
+
+def prompt_ids(gemma: Gemma, count: int) -> list[list[int]]:
+    """The prompts of the pairs file; random ids of the same lengths without a tokenizer."""
+    texts = list(load_pairs(embedded.PAIRS).prompts().values())
+    # Evenly over the categories.
+    texts = [texts[i * len(texts) // count % len(texts)] for i in range(count)]
+    if gemma.tokenizer is not None:
+        return gemma_mlx.encode_prompts(gemma, texts)
+    rng = np.random.default_rng(0)
+    # About one token per word and the eight of the chat template, as in Gemma's vocabulary.
+    return [rng.integers(3, gemma.config.vocab_size, len(t.split()) + 10).tolist() for t in texts]
+
+
+def repeated_pairs(count: int) -> PromptPairs:
+    """So many pairs: the embedded ones, over and over."""
+    few = list(load_pairs(embedded.PAIRS))
+    repeated = (few[i % len(few)] for i in range(count))
+    pairs = (
+        Pair(p.category, f"{p.id}_{number:05d}", p.natural, p.artifact)
+        for number, p in enumerate(repeated)
+    )
+    return PromptPairs(tuple(pairs), {}, source="the embedded pairs, repeated")
+
+
+def endless_checkpoint(path: Path, shape: dict[str, int] | None = None) -> Checkpoint:
+    """A checkpoint that writes every token it is asked for, made in a folder that isn't there yet.
+
+    The embedded one, or random weights of another shape with its tokenizer. The end token is one
+    that isn't written.
+    """
+    if shape is None:
+        shutil.copytree(EMBEDDED, path)
+    else:
+        random_checkpoint(path, shape)
+        for file in EMBEDDED.glob("tokenizer*"):
+            shutil.copy(file, path)
+    config = json.loads((path / "config.json").read_text())
+    config["eos_token_id"] = 0
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "generation_config.json").unlink(missing_ok=True)
+    return Checkpoint(path)
+
+
+def random_checkpoint(path: Path, shape: dict[str, int]) -> Path:
+    """Random weights of this shape and no tokenizer, in a folder that isn't there yet."""
+    config: dict[str, Any] = {
+        "model_type": "gemma3_text",
+        "sliding_window_pattern": 6,
+        "max_position_embeddings": 2048,
+        "rope_theta": 1_000_000.0,
+        "rope_local_base_freq": 10_000.0,
+        "rms_norm_eps": 1e-6,
+        **shape,
+    }
+    hidden, inner, width = (config[k] for k in ("hidden_size", "intermediate_size", "head_dim"))
+    queries = config["num_attention_heads"] * width
+    keys = config["num_key_value_heads"] * width
+    shapes = {"model.embed_tokens": (config["vocab_size"], hidden), "model.norm": (hidden,)}
+    for layer in range(config["num_hidden_layers"]):
+        block = f"model.layers.{layer}"
+        shapes |= {
+            f"{block}.self_attn.q_proj": (queries, hidden),
+            f"{block}.self_attn.k_proj": (keys, hidden),
+            f"{block}.self_attn.v_proj": (keys, hidden),
+            f"{block}.self_attn.o_proj": (hidden, queries),
+            f"{block}.self_attn.q_norm": (width,),
+            f"{block}.self_attn.k_norm": (width,),
+            f"{block}.mlp.gate_proj": (inner, hidden),
+            f"{block}.mlp.up_proj": (inner, hidden),
+            f"{block}.mlp.down_proj": (hidden, inner),
+        } | {
+            f"{block}.{name}_layernorm": (hidden,)
+            for name in ("input", "post_attention", "pre_feedforward", "post_feedforward")
+        }
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(config))
+    mx.random.seed(0)
+    weights = {f"{k}.weight": 0.03 * mx.random.normal(s) for k, s in shapes.items()}
+    mx.save_safetensors(str(path / "model.safetensors"), weights, metadata={"format": "mlx"})
+    return path
+
+
+def machine_with_mlx() -> str:
+    """The machine, and what MLX computes on."""
+    blas = gemma_mlx.BLAS or "as built into MLX"
+    return f"{machine('MLX')} on the {gemma_mlx.device_name()}, BLAS {blas}"
+
+
+def tokens(prompts: Sequence[Sequence[int]]) -> int:
+    """Prompt and generated tokens."""
+    return sum(len(prompt) + TOKENS for prompt in prompts)
