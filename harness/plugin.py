@@ -156,6 +156,15 @@ def _interruptible(ours: Session) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except BaseException:
+        html.drop_report(session.config)
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
     ours = session_of(session.config)
     try:
@@ -165,6 +174,10 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
         if hasattr(session.config, "workeroutput"):
             ours.refused = stopped.msg
         raise
+    finally:
+        # When the session finishes, pytest-html can't be kept from writing any more.
+        if ours.results is None:
+            html.drop_report(session.config)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -230,10 +243,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     elif ours.results is not None and plan is not None:
         # A full disk, say, is told in one line too.
         or_exit(lambda: _write_results(ours, config))
-    else:
-        html.drop_report(config)
-        if ours.refused is not None:
-            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    elif ours.refused is not None:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -52,6 +52,7 @@ def run(folder, *arguments, guest=("-p", "harness.plugin"), **environment):
 
 
 HTML = ("-p", "metadata", "-p", "html")
+NO_HTML = (*HTML, "-p", "no:html")
 XDIST = ("-p", "xdist")
 
 
@@ -278,10 +279,10 @@ class TestOurChecks:
         passes(run(folder, "--artifact-model", "mine"))
         assert "unrecognized arguments: --model" in run(folder, "--model", "mine").stdout
 
-    @pytest.mark.parametrize("plugins", [(), ("-p", "no:html")], ids=["alone", "no:html"])
+    @pytest.mark.parametrize("plugins", [(), NO_HTML], ids=["alone", "no:html"])
     def test_without_html_the_page_is_ours(self, suite, made, plugins):
         folder = suite()
-        done = checks(folder, made, *plugins, *(HTML if plugins else ()))
+        done = checks(folder, made, *plugins)
         assert done.returncode in (0, 1), done.stdout
         page = (folder / "artifact_report" / "report.html").read_text(encoding="utf-8")
         assert "<title>Alignment artifacts</title>" in page
@@ -315,7 +316,7 @@ class TestOurChecks:
         assert names(folder) == ["artifact_report", "pytest.ini"]
         assert names(folder / "artifact_report") == ["report.html"]
 
-    @pytest.mark.parametrize("plugins", [HTML, ("-p", "no:html"), (*HTML, *XDIST, "-n", "2")],
+    @pytest.mark.parametrize("plugins", [HTML, NO_HTML, (*HTML, *XDIST, "-n", "2")],
                              ids=["html", "no:html", "xdist"])  # fmt: skip
     @pytest.mark.parametrize(
         ("changes", "code"),
@@ -330,14 +331,14 @@ class TestOurChecks:
         assert done.returncode == code, done.stdout
         assert "INTERNALERROR" not in done.stdout
 
-    @pytest.mark.parametrize("plugins", [HTML, ("-p", "no:html")], ids=["html", "no:html"])
+    @pytest.mark.parametrize("plugins", [HTML, NO_HTML], ids=["html", "no:html"])
     @pytest.mark.parametrize("selection", [("--collect-only",), ("-k", "nosuchcheck")])
     def test_earlier_report_outlives_a_run_without_checks(self, earlier, made, plugins, selection):
         done = checks(earlier, made, *plugins, *selection)
         assert done.returncode in (0, 5), done.stdout
         assert "INTERNALERROR" not in done.stdout
 
-    @pytest.mark.parametrize("plugins", [HTML, ("-p", "no:html")], ids=["html", "no:html"])
+    @pytest.mark.parametrize("plugins", [HTML, NO_HTML], ids=["html", "no:html"])
     def test_earlier_report_outlives_an_interrupted_run(self, earlier, made, tmp_path, plugins):
         (tmp_path / "interrupting.py").write_text(
             textwrap.dedent(
