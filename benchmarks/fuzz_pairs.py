@@ -1,4 +1,4 @@
-"""Look for prompt pairs files that `parse_pairs` neither takes nor refuses as it should.
+"""Look for prompt pairs files that `pairs_of` neither takes nor refuses as it should.
 
     .venv/bin/pip install atheris
     .venv/bin/python -m benchmarks.fuzz_pairs                          half a million inputs
@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import atheris
 
 with atheris.instrument_imports(include=["harness.data.pairs", "json"]):
-    from harness.data.pairs import PairsError, parse_pairs
+    from gemma_mlx.system.files import parse_json
+    from harness.data.pairs import PairsError, pairs_of
 
 _PAIR = {"id": "q1", "natural": "n", "artifact": "a"}
 _START = {
@@ -36,9 +37,10 @@ class FindingError(Exception):
 
 
 def check(content: bytes) -> None:
-    """Raise what `parse_pairs` must not raise, or a `FindingError`."""
+    """Raise what `pairs_of` must not raise, or a `FindingError`."""
     try:
-        pairs = parse_pairs(content.decode("utf-8", "replace"), source="pairs.json")
+        text = content.decode("utf-8", "replace")
+        pairs = pairs_of(parse_json(text, "pairs.json", error=PairsError), "pairs.json")
     except PairsError as error:
         message = str(error)
         if not message.startswith("pairs.json: ") or len(message.splitlines()) != 1:

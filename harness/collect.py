@@ -5,15 +5,13 @@ together. Each writes what it has run into its own store first, which may or may
 disk as the others'; then the first rank takes what its store lacks.
 """
 
-import hashlib
-import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Ranks, RanksError
-from harness.backends import Backend
 from harness.backends.gemma import GemmaBackend
 from harness.data.pairs import CONDITIONS, PromptPairs
 from harness.data.store import RunStore, StoreError
@@ -66,10 +63,15 @@ def collect(
     if settings.positions == "forced":
         # With the same sites it is the run that the checks are about, and collected only once.
         free = replace(settings, positions="generated")
-        answers = collect(
-            checkpoint, pairs, free, root, again=again, progress=progress, ranks=ranks
-        )
-        continuation = ranks.share(_natural_answers(answers, pairs) if ranks.first else None)[0]
+        run = collect(checkpoint, pairs, free, root, again=again, progress=progress, ranks=ranks)
+        if ranks.first:
+            answers = run.responses()
+            continuation = {
+                pair.group(condition): answers[pair.group("natural")].token_ids
+                for pair in pairs
+                for condition in CONDITIONS
+            }
+        continuation = ranks.share(continuation)[0]
     prompts = pairs.prompts()
     run = RunStore(root, _identity(checkpoint, prompts, settings, continuation))
     _check_agreement({**run.settings, "recollect": again}, ranks)
@@ -81,10 +83,7 @@ def collect(
             backend.prepare()
             run.clear()
         plan = _agreed_plan(run, backend, ranks)
-        reused = _fill(
-            run, plan, backend, ranks, together=settings.tensor_parallel > 1, progress=progress
-        )
-    return replace(run, reused=reused)
+        return replace(run, reused=_fill(run, plan, backend, ranks, progress=progress))
 
 
 def _identity(
@@ -96,8 +95,8 @@ def _identity(
     """Everything that decides what a run holds, as JSON values."""
     return {
         "model": checkpoint.fingerprint,
-        "prompts": dict(sorted(prompts.items())),
-        "continuation": {g: list(c) for g, c in continuation.items()} if continuation else None,
+        "prompts": prompts,
+        "continuation": continuation,
         "device": gemma_mlx.device_name(),
         "code": _CODE_VERSION,
         "mlx": version("mlx"),
@@ -106,13 +105,9 @@ def _identity(
     }
 
 
-def _check_agreement(asked: Mapping[str, Any], ranks: Ranks) -> None:
+def _check_agreement(asked: dict[str, Any], ranks: Ranks) -> None:
     """Raise a `RanksError` unless all ranks were asked for the same."""
-    facts = {
-        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-        for name, value in asked.items()
-    }
-    first, *others = ranks.share(facts)
+    first, *others = ranks.share(asked)
     for rank, other in enumerate(others, start=1):
         different = [name for name in {**first, **other} if first.get(name) != other.get(name)]
         if different:
@@ -133,7 +128,7 @@ def _locked(run: RunStore, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _agreed_plan(run: RunStore, backend: Backend, ranks: Ranks) -> list[list[str]]:
+def _agreed_plan(run: RunStore, backend: GemmaBackend, ranks: Ranks) -> list[list[str]]:
     """The run's batches, the same in every rank's store."""
     mine = run.plan()
     plans = ranks.share(mine)
@@ -148,17 +143,14 @@ def _agreed_plan(run: RunStore, backend: Backend, ranks: Ranks) -> list[list[str
 def _fill(
     run: RunStore,
     plan: Sequence[Sequence[str]],
-    backend: Backend,
+    backend: GemmaBackend,
     ranks: Ranks,
     *,
-    together: bool,
     progress: bool,
 ) -> float:
-    """Collect what the first rank lacks; returns the share of the prompts that it had.
-
-    Args:
-        together: the ranks hold the model together, so that each batch is everyone's.
-    """
+    """Collect what the first rank lacks; returns the share of the prompts that it had."""
+    # Ranks that hold the model together run every batch together.
+    together = backend.together
     lacking = ranks.share(run.missing())
     mine = lacking[ranks.rank]
     dealt = [lacking[0]] * ranks.size if together else _deal(lacking)
@@ -192,20 +184,17 @@ def _without_bar(progress: bool, ranks: Ranks) -> bool | None:
 
 
 def _deal(lacking: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Batches that each rank brings, so that the first will lack none: those it has already, then
+    """Batches that each rank brings, so that the first will lack none: those it has already, and
     its share of those that nobody has.
 
     Args:
         lacking: batches that aren't there, by rank.
     """
-    nobody = set(lacking[0]).intersection(*lacking)
     dealt: list[list[int]] = [[] for _ in lacking]
-    for batch in sorted(set(lacking[0]) - nobody):
-        dealt[next(rank for rank, absent in enumerate(lacking) if batch not in absent)].append(
-            batch
-        )
-    for number, batch in enumerate(sorted(nobody)):
-        dealt[number % len(lacking)].append(batch)
+    turns = cycle(range(len(lacking)))
+    for batch in lacking[0]:
+        having = [rank for rank, absent in enumerate(lacking) if batch not in absent]
+        dealt[having[0] if having else next(turns)].append(batch)
     return dealt
 
 
@@ -221,13 +210,3 @@ def _hand_over(run: RunStore, batch: int | None, ranks: Ranks) -> None:
             for name, content in zip(names, contents, strict=True):
                 if name in absent:
                     run.receive(name, content)
-
-
-def _natural_answers(run: RunStore, pairs: PromptPairs) -> dict[str, Sequence[int]]:
-    """Token ids of the natural prompt's answer, for both groups of each pair."""
-    answers = run.responses()
-    return {
-        pair.group(condition): answers[pair.group("natural")].token_ids
-        for pair in pairs
-        for condition in CONDITIONS
-    }

@@ -5,27 +5,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import gemma_mlx
-from gemma_mlx import (
-    ALONE,
-    Checkpoint,
-    CheckpointError,
-    Gemma,
-    Ranks,
-    RanksError,
-    Request,
-    RequestError,
-)
+from gemma_mlx import ALONE, Checkpoint, Gemma, Ranks, Request
+from gemma_mlx.errors import CheckpointError, RanksError, RequestError
 from harness.data.store import Record, Response
 from harness.settings import CollectSettings
 
 
 @dataclass(frozen=True)
 class GemmaBackend:
-    """A `harness.backends.Backend`: a Gemma checkpoint and the prompts of one run, by group.
+    """A Gemma checkpoint and the prompts of one run, which go by the names of their groups.
 
-    `continuation` has the token ids of each group's answer where positions are "forced". With
+    Making one is cheap: the model is loaded by the first method that needs it. With
     `settings.tensor_parallel` above 1 the `ranks` hold the model together, and each of them has to
     make the same calls.
+
+    Attributes:
+        continuation: token ids of each group's answer, where positions are "forced".
     """
 
     checkpoint: Checkpoint
@@ -46,23 +41,26 @@ class GemmaBackend:
         _ = self._request
 
     def plan(self) -> list[list[str]]:
-        """Groups of each batch, prompts of similar length together; see `Backend.plan`."""
+        """Groups of each batch, prompts of similar length together, every group in one of them.
+
+        Depends on the request and the model's shape alone, not on the machine; raises what
+        `prepare` does.
+        """
         size = self.settings.batch_size
         batches = gemma_mlx.plan_batches(self._request, self._gemma.config, size)
         return [[self._groups[i] for i in batch] for batch in batches]
 
     def run(self, batch: Sequence[str]) -> dict[str, Record]:
-        """What the model gives for the prompts of these groups.
+        """What the model gives for the prompts of these groups, a batch of `plan`.
 
         Raises:
             gemma_mlx.RanksError: ranks that hold the model together chose different tokens, or one
                 is gone.
         """
         number_of = {group: number for number, group in enumerate(self._groups)}
-        generations = gemma_mlx.run_batch(
-            self._gemma, self._request, [number_of[group] for group in batch]
-        )
-        if self._together:
+        numbers = [number_of[group] for group in batch]
+        generations = gemma_mlx.run_batch(self._gemma, self._request, numbers)
+        if self.together:
             # Also shows that no rank was lost meanwhile, and its part made up by MLX.
             tokens = self.ranks.share([g.token_ids for g in generations])
             if any(other != tokens[0] for other in tokens):
@@ -73,20 +71,18 @@ class GemmaBackend:
         }
 
     @property
-    def _together(self) -> bool:
+    def together(self) -> bool:
+        """Whether the ranks hold the model together."""
         return self.settings.tensor_parallel > 1
 
     @cached_property
     def _gemma(self) -> Gemma:
-        if self._together:
+        if self.together:
             self._check_processes()
         if not self.checkpoint.has_tokenizer:
             raise CheckpointError(f"{self.checkpoint.path}: no tokenizer.json or tokenizer.model")
-        return gemma_mlx.load_checkpoint(
-            self.checkpoint,
-            dtype=self.settings.dtype,
-            ranks=self.ranks if self._together else ALONE,
-        )
+        ranks = self.ranks if self.together else ALONE
+        return gemma_mlx.load_checkpoint(self.checkpoint, dtype=self.settings.dtype, ranks=ranks)
 
     def _check_processes(self) -> None:
         """Raise unless the model can be split over the processes wanted, and these are there."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Protocol
 
 import numpy as np
 
 from gemma_mlx.errors import UserError
-from harness.data.pairs import CONDITIONS, Pair, PromptPairs
+from harness.data.pairs import Pair, PromptPairs
 from harness.data.store import Response
 from harness.stats import average_duplicates, finite_pairs, pair_means
 
@@ -104,12 +105,8 @@ def unequal_lengths(run: Run, pairs: Sequence[Pair], site: str, layer: int) -> t
 
     They are counted at any site and layer that the run captured: all have the same tokens.
     """
-    steps = _steps(run, site, layer)
-    return tuple(
-        pair
-        for pair in pairs
-        if len({steps[pair.group(condition)] for condition in CONDITIONS}) > 1
-    )
+    arms = zip(pairs, *token_arms(run, pairs, site, layer), strict=True)
+    return tuple(pair for pair, artifact, natural in arms if len(artifact) != len(natural))
 
 
 def read_activations(
@@ -126,7 +123,11 @@ def read_activations(
     Raises:
         AnalysisError: no pair is left, or more than a tenth are not finite.
     """
-    kept, silent = _with_tokens(run, pairs, sites[0], layers[0])
+    arms = token_arms(run, pairs.pairs, sites[0], layers[0])
+    spoken = np.array([len(one) > 0 and len(other) > 0 for one, other in zip(*arms, strict=True)])
+    kept = list(compress(pairs, spoken))
+    if not kept:
+        raise AnalysisError(f"{pairs.source}: no pair has a response with tokens in both arms")
     keys, artifact, natural = [], [], []
     for site in sites:
         for layer in layers:
@@ -142,42 +143,23 @@ def read_activations(
         finite = finite_pairs(artifact, natural)
     except ValueError as error:
         raise AnalysisError(f"{pairs.source}: {error}") from error
-    infinite = [pair for pair, good in zip(kept, finite, strict=True) if not good]
-    kept = [pair for pair, good in zip(kept, finite, strict=True) if good]
-    labels = [_folded(pair) for pair in kept]
-    first = dict(reversed(list(zip(labels, kept, strict=True))))
+    usable, infinite = list(compress(kept, finite)), compress(kept, ~finite)
+    labels = [_folded(pair) for pair in usable]
+    first: dict[tuple[str, str], Pair] = {}
+    for label, pair in zip(labels, usable, strict=True):
+        first.setdefault(label, pair)
     return (
         PairActivations(
-            tuple(first[label] for label in dict.fromkeys(labels)),
+            tuple(first.values()),
             tuple(keys),
             tuple(average_duplicates(layer[finite], labels) for layer in artifact),
             tuple(average_duplicates(layer[finite], labels) for layer in natural),
         ),
         (
-            *(Dropped(pair, "a response without tokens") for pair in silent),
+            *(Dropped(pair, "a response without tokens") for pair in compress(pairs, ~spoken)),
             *(Dropped(pair, "NaN or infinity in its activations") for pair in infinite),
         ),
     )
-
-
-def _steps(run: Run, site: str, layer: int) -> dict[str, int]:
-    """How many tokens each group has."""
-    return {group: len(array) for group, array in run.tokens(site, layer).items()}
-
-
-def _with_tokens(
-    run: Run, pairs: PromptPairs, site: str, layer: int
-) -> tuple[list[Pair], list[Pair]]:
-    """Pairs with captured tokens in both arms, and the others."""
-    steps = _steps(run, site, layer)
-    kept: list[Pair] = []
-    without: list[Pair] = []
-    for pair in pairs:
-        both = all(steps[pair.group(condition)] for condition in CONDITIONS)
-        (kept if both else without).append(pair)
-    if not kept:
-        raise AnalysisError(f"{pairs.source}: no pair has a response with tokens in both arms")
-    return kept, without
 
 
 def _folded(pair: Pair) -> tuple[str, str]:

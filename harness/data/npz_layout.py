@@ -23,6 +23,9 @@ RESPONSES = "results.json"
 # Which run was written into a directory.
 _CLAIM = "collection.json"
 
+# Per group and site (layers, steps, width).
+_Batch = dict[str, dict[str, np.ndarray]]
+
 
 def write_npz(
     run: RunStore,
@@ -57,44 +60,31 @@ def write_npz(
     }
     _claim(output, run.key)
     write_json(output / RESPONSES, facts)
-    steps = _tokens(run, layers, sites)
-    last = _tokens(prefill, layers, sites) if prefill else None
+
+    def tokens(of: RunStore) -> dict[str, list[dict[str, np.ndarray]]]:
+        return {site: [of.tokens(site, layer) for layer in layers] for site in sites}
+
+    def batch(group: str, found: Mapping[str, list[dict[str, np.ndarray]]]) -> _Batch:
+        return {group: {site: np.stack([a[group] for a in each]) for site, each in found.items()}}
+
+    steps, last = tokens(run), tokens(prefill) if prefill else None
     for group in prompts:
         write_steps(
             output / group / SUBCATEGORY / "batch_1",
-            {group: _of(group, steps)},
+            batch(group, steps),
             layers,
-            prefill={group: _of(group, last)} if last else None,
+            prefill=batch(group, last) if last else None,
             compress=compress,
         )
 
 
 def _claim(output: Path, key: str) -> None:
-    """Note in a directory which run it holds.
-
-    Raises:
-        StoreError: it holds anything else.
-    """
+    """Note in a directory which run it holds; a `StoreError` if it holds anything else."""
     claim, content = output / _CLAIM, f"{json.dumps({'run': key})}\n".encode()
     try:
-        free = not output.exists() or not any(output.iterdir())
-        ours = not free and claim.exists() and claim.read_bytes() == content
+        taken = output.exists() and any(output.iterdir())
+        if taken and not (claim.exists() and claim.read_bytes() == content):
+            raise StoreError(f"{output}: holds another collection; name another directory")
     except OSError as error:
         raise StoreError(f"{output}: cannot be read ({error.strerror})") from error
-    if not free and not ours:
-        raise StoreError(f"{output}: holds another collection; name another directory")
     write_whole(claim, content)
-
-
-def _tokens(
-    run: RunStore, layers: Sequence[int], sites: Sequence[str]
-) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Each site's (steps, width) by layer and group."""
-    return {site: [run.tokens(site, layer) for layer in layers] for site in sites}
-
-
-def _of(
-    group: str, tokens: Mapping[str, Sequence[Mapping[str, np.ndarray]]]
-) -> dict[str, np.ndarray]:
-    """One prompt's (layers, steps, width) by site."""
-    return {site: np.stack([layer[group] for layer in found]) for site, found in tokens.items()}

@@ -51,11 +51,7 @@ class NpzRun:
     ignored: Mapping[str, tuple[int, ...]]
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
-        """Activations (steps, width), float32, by group, at the model's layer number `layer`.
-
-        Raises:
-            harness.data.store.StoreError: the layer wasn't read.
-        """
+        """As `Run.tokens`; the layers that were read are there, whatever the site is called."""
         row = layer_row(layer, self.layers, self.source)
         return {group: array[row] for group, array in self.arrays.items()}
 
@@ -109,23 +105,18 @@ def read_npz(
         example = next(iter(folders.values())) / step_file(0)
         raise AnalysisError(f"{source}: no activations of these pairs; {example} isn't there")
     longest = max(max(there) + 1 for there in found.values() if there)
-    wanted = range(steps or longest)
     first = next(place.folder / step_file(min(found[g])) for g, place in places.items() if found[g])
     chosen = tuple(layers) if layers is not None else _layers(first, key_template)
     keys = [key_template.replace("{layer}", str(layer)) for layer in chosen]
-    missing: dict[str, tuple[int, ...]] = {}
-    ignored: dict[str, tuple[int, ...]] = {}
-    whole: dict[str, int] = {}
+    missing, ignored, whole = {}, {}, {}
     for group, place in places.items():
-        there = found[group]
-        whole[group] = next((step for step in range(longest + 1) if step not in there), 0)
-        answer = written.get(group)
-        own = len(answer.token_ids) if answer else place.steps
-        due = [step for step in wanted if own is None or step < own]
-        absent = tuple(step for step in due if step not in there)
-        after = tuple(sorted(step for step in there if step > whole[group]))
-        missing |= {group: absent} if absent else {}
-        ignored |= {group: after} if after else {}
+        there, answer = found[group], written.get(group)
+        whole[group] = min(set(range(longest + 1)) - there)
+        due = range(steps or longest)[: len(answer.token_ids) if answer else place.steps]
+        if absent := sorted(set(due) - there):
+            missing[group] = tuple(absent)
+        if after := sorted(step for step in there if step > whole[group]):
+            ignored[group] = tuple(after)
     arrays = _read(places, whole, keys)
     return NpzRun(source, _site(key_template), chosen, arrays, written, missing, ignored)
 
@@ -168,9 +159,8 @@ def _described(source: Path) -> dict[str, _Place]:
             and all(n is None or (type(n) is int and n >= 0) for n in lengths)
         )
         if not good:
-            raise AnalysisError(
-                f'{file}: expected {{"rows": [group, …]}}, and "steps" as many counts'
-            )
+            expected = '{"rows": [group, …]}, and "steps" as many counts'
+            raise AnalysisError(f"{file}: expected {expected}")
         for number, (group, count) in enumerate(zip(rows, lengths, strict=True)):
             if group in found:
                 raise AnalysisError(f"{file}: {group} is also in {found[group].folder}")
@@ -180,11 +170,10 @@ def _described(source: Path) -> dict[str, _Place]:
 
 def _steps(place: _Place, most: int | None) -> set[int]:
     """Steps of this place that have a file, below `most`."""
-    if not place.folder.is_dir():
-        return set()
-    names = (_STEP.fullmatch(file.name) for file in place.folder.iterdir())
-    limit = min((n for n in (most, place.steps) if n is not None), default=None)
-    return {int(n[1]) for n in names if n and (limit is None or int(n[1]) < limit)}
+    names = (_STEP.fullmatch(file.name) for file in place.folder.glob("*.npz"))
+    found = {int(name[1]) for name in names if name}
+    limits = [limit for limit in (most, place.steps) if limit is not None]
+    return {step for step in found if all(step < limit for limit in limits)}
 
 
 def _read(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gemma_mlx.errors import UserError
-from gemma_mlx.system.files import name_fault, parse_json, read_json
+from gemma_mlx.system.files import name_fault, read_json
 
 Condition = Literal["natural", "artifact"]
 CONDITIONS: tuple[Condition, Condition] = ("natural", "artifact")
@@ -82,74 +82,66 @@ def load_pairs(path: str | os.PathLike[str]) -> PromptPairs:
             categories that can't be names of files.
     """
     file = Path(path)
-    return _pairs(read_json(file, error=PairsError), str(file))
+    return pairs_of(read_json(file, error=PairsError), str(file))
 
 
-def parse_pairs(text: str, *, source: str) -> PromptPairs:
-    """`load_pairs` for text that was read already.
+def pairs_of(content: Any, source: str) -> PromptPairs:
+    """The pairs of a file's content, as JSON values; raises what `load_pairs` does.
 
     Args:
-        source: what errors call the text.
+        source: what errors call the file.
     """
-    return _pairs(parse_json(text, source, error=PairsError), source)
-
-
-def _pairs(data: Any, source: str) -> PromptPairs:
-    root = _object(_object(data, source, "the file").get(_ROOT), source, f"{_ROOT!r}")
-    metadata = _object(root.get("metadata", {}), source, "metadata")
-    categories = _object(root.get("categories"), source, "categories")
-    pairs: list[Pair] = []
-    for category, body in categories.items():
-        place = f"category {category!r}"
-        _check_name(category, source, place)
-        listed = _object(body, source, place).get("pairs")
-        if not isinstance(listed, list):
-            raise PairsError(f"{source}: {place} needs a list of pairs")
-        pairs += [
-            _pair(entry, category, source, f"{place}, pair {number}")
-            for number, entry in enumerate(listed, start=1)
-        ]
-    if not pairs:
-        raise PairsError(f"{source}: no pairs")
-    _check_distinct(pairs, source)
+    try:
+        root = _object(_object(content, "the file").get(_ROOT), repr(_ROOT))
+        metadata = _object(root.get("metadata", {}), "metadata")
+        descriptions: dict[str, str] = {}
+        pairs: list[Pair] = []
+        for category, body in _object(root.get("categories"), "categories").items():
+            place = f"category {category!r}"
+            _check_name(category, place)
+            listed = _object(body, place).get("pairs")
+            if not isinstance(listed, list):
+                raise PairsError(f"{place} needs a list of pairs")
+            for number, entry in enumerate(listed, start=1):
+                pairs.append(_pair(entry, category, f"{place}, pair {number}"))
+            descriptions[category] = str(body.get("description", ""))
+        if not pairs:
+            raise PairsError("no pairs")
+        _check_distinct(pairs)
+    except PairsError as error:
+        raise PairsError(f"{source}: {error}") from None
     pairs.sort(key=lambda pair: (pair.category, pair.id))
-    descriptions = {
-        name: str(_object(body, source, name).get("description", ""))
-        for name, body in categories.items()
-    }
     return PromptPairs(tuple(pairs), descriptions, metadata, source)
 
 
-def _object(value: Any, source: str, place: str) -> dict[str, Any]:
+def _object(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         found = "nothing" if value is None else f"a JSON {type(value).__name__}"
-        raise PairsError(f"{source}: {place} must be a JSON object, found {found}")
+        raise PairsError(f"{place} must be a JSON object, found {found}")
     return value
 
 
-def _pair(entry: Any, category: str, source: str, place: str) -> Pair:
-    body = _object(entry, source, place)
-    values: dict[str, str] = {}
-    for key in ("id", "natural", "artifact"):
+def _pair(entry: Any, category: str, place: str) -> Pair:
+    body = _object(entry, place)
+    for key in ("id", *CONDITIONS):
         value = body.get(key)
         if value is None:
-            raise PairsError(f"{source}: {place} has no {key!r}")
+            raise PairsError(f"{place} has no {key!r}")
         if not isinstance(value, str) or not value.strip():
-            raise PairsError(f"{source}: {place}: {key!r} must be a text that isn't empty")
-        values[key] = value
-        place = f"{place} ({value!r})" if key == "id" else place
-    _check_name(values["id"], source, place)
-    return Pair(category, **values)
+            raise PairsError(f"{place}: {key!r} must be a text that isn't empty")
+        if key == "id":
+            place = f"{place} ({value!r})"
+            _check_name(value, place)
+    return Pair(category, body["id"], body["natural"], body["artifact"])
 
 
-def _check_name(name: str, source: str, place: str) -> None:
+def _check_name(name: str, place: str) -> None:
     """Raise unless `name`, an id or a category, can name files and directories."""
-    fault = name_fault(name, longest=_LONGEST_NAME)
-    if fault is not None:
-        raise PairsError(f"{source}: {place}: {fault}")
+    if fault := name_fault(name, longest=_LONGEST_NAME):
+        raise PairsError(f"{place}: {fault}")
 
 
-def _check_distinct(pairs: list[Pair], source: str) -> None:
+def _check_distinct(pairs: list[Pair]) -> None:
     """Raise where two pairs' names are the same, or the same to some file system."""
     groups: dict[str, Pair] = {}
     for pair in pairs:
@@ -157,6 +149,6 @@ def _check_distinct(pairs: list[Pair], source: str) -> None:
         other = groups.setdefault(key, pair)
         if other is not pair:
             raise PairsError(
-                f"{source}: pair {pair.id!r} of category {pair.category!r} and pair {other.id!r} "
-                f"of category {other.category!r} would share the name {pair.group('natural')!r}"
+                f"pair {pair.id!r} of category {pair.category!r} and pair {other.id!r} of "
+                f"category {other.category!r} would share the name {pair.group('natural')!r}"
             )

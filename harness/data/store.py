@@ -14,7 +14,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -95,13 +95,10 @@ class RunStore:
         Raises:
             StoreError: the directory can't be written, or has no locks.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = (self.path / "lock").open("a+")
-        except OSError as error:
-            raise _io_error(self.path, error) from error
-        with handle:
-            try:
+        with ExitStack() as stack:
+            with _writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                handle = stack.enter_context((self.path / "lock").open("a+"))
                 if not (job and _is_held_by(handle, job)):
                     if not _lock_within(handle, seconds=_PATIENCE):
                         warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
@@ -112,8 +109,6 @@ class RunStore:
                         handle.flush()
                         # On a network's disk the others see it only then.
                         os.fsync(handle.fileno())
-            except OSError as error:
-                raise _io_error(self.path, error) from error
             yield
 
     def plan(self) -> list[list[str]] | None:
@@ -127,22 +122,17 @@ class RunStore:
             return None
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-            written = manifest["format"]
-            if written != FORMAT:
-                raise StoreError(
-                    f"{file}: in format {written!r}, and this version reads format {FORMAT}; "
-                    "move the directory away"
-                )
-            batches = manifest["batches"]
-            same = manifest["settings"] == json.loads(json.dumps(self.settings))
-            whole = manifest["batches_sha256"] == _digest(batches)
+            if manifest["format"] != FORMAT:
+                fault = f"in format {manifest['format']!r}, and this version reads format {FORMAT}"
+            elif manifest["batches_sha256"] != _digest(manifest["batches"]):
+                fault = "damaged (its batches changed)"
+            elif manifest["settings"] != json.loads(json.dumps(self.settings)):
+                fault = "belongs to another run"
+            else:
+                return manifest["batches"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise StoreError(f"{file}: damaged ({error}); move the directory away") from error
-        if not whole:
-            raise StoreError(f"{file}: damaged (its batches changed); move the directory away")
-        if not same:
-            raise StoreError(f"{file}: belongs to another run; move the directory away")
-        return batches
+            fault = f"damaged ({error})"
+        raise StoreError(f"{file}: {fault}; move the directory away")
 
     def begin(self, batches: Sequence[Sequence[str]]) -> None:
         """Write the plan; called once, under the lock, before the first shard."""
@@ -158,14 +148,8 @@ class RunStore:
 
     def shards(self) -> dict[int, Path]:
         """Shards that are there, by batch number, sound or not (see `missing`)."""
-        if not self.path.is_dir():
-            return {}
-        found = {}
-        for file in sorted(self.path.iterdir()):
-            match = _SHARD.fullmatch(file.name)
-            if match:
-                found[int(match[1])] = file
-        return found
+        files = sorted(self.path.glob("*"))
+        return {int(match[1]): file for file in files if (match := _SHARD.fullmatch(file.name))}
 
     def missing(self) -> list[int]:
         """Numbers of the batches without a sound shard; called after `begin`, under the lock.
@@ -221,8 +205,7 @@ class RunStore:
         Raises:
             StoreError: the content isn't what the name says, or can't be written.
         """
-        match = _SHARD.fullmatch(name)
-        if match is None or hashlib.sha256(content).hexdigest() != match[2]:
+        if not _is_named_for(name, content):
             raise StoreError(f"{self.path / name}: damaged on its way here")
         self._write(name, content)
 
@@ -233,13 +216,9 @@ class RunStore:
             StoreError: the run isn't complete.
         """
         found: dict[str, Response] = {}
-        for file in self._complete():
-            with safe_open(file, framework="numpy") as shard:
-                facts = json.loads(shard.metadata()["prompts"])
-            for group, fact in facts.items():
-                found[group] = Response(
-                    tuple(fact["token_ids"]), fact["text"], fact["finish_reason"]
-                )
+        for shard in self._opened():
+            for group, fact in json.loads(shard.metadata()["prompts"]).items():
+                found[group] = Response(**{**fact, "token_ids": tuple(fact["token_ids"])})
         return found
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
@@ -251,24 +230,25 @@ class RunStore:
         """
         found: dict[str, np.ndarray] = {}
         suffix = f"/{site}"
-        for file in self._complete():
-            with safe_open(file, framework="numpy") as shard:
-                for name in shard.keys():  # noqa: SIM118 - not a mapping
-                    if name.endswith(suffix):
-                        array = shard.get_slice(name)
-                        # No layers in the settings stand for all of the model's.
-                        captured = self.settings["layers"] or range(array.get_shape()[0])
-                        row = layer_row(layer, captured, self.path)
-                        found[name.removesuffix(suffix)] = array[row]
+        for shard in self._opened():
+            for name in shard.keys():  # noqa: SIM118 - not a mapping
+                if name.endswith(suffix):
+                    array = shard.get_slice(name)
+                    # No layers in the settings stand for all of the model's.
+                    captured = self.settings["layers"] or range(array.get_shape()[0])
+                    row = layer_row(layer, captured, self.path)
+                    found[name.removesuffix(suffix)] = array[row]
         return found
 
-    def _complete(self) -> list[Path]:
+    def _opened(self) -> Iterator[Any]:
         shards = self.shards()
-        batches = self.plan() or []
-        absent = [number for number in range(len(batches)) if number not in shards]
+        batches = range(len(self.plan() or []))
+        absent = len(set(batches) - set(shards))
         if absent or not batches:
-            raise StoreError(f"{self.path}: {len(absent)} batches are missing; collect again")
-        return [shards[number] for number in range(len(batches))]
+            raise StoreError(f"{self.path}: {absent} batches are missing; collect again")
+        for number in batches:
+            with safe_open(shards[number], framework="numpy") as shard:
+                yield shard
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self.path / name, content, error=StoreError)
@@ -300,12 +280,11 @@ def _lock_within(handle: TextIO, *, seconds: float) -> bool:
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
         except BlockingIOError:
             if time.monotonic() > end:
                 return False
             time.sleep(0.05)
-        else:
-            return True
 
 
 def _digest(batches: list[list[str]]) -> str:
@@ -313,24 +292,30 @@ def _digest(batches: list[list[str]]) -> str:
 
 
 def _remove(file: Path) -> None:
-    try:
+    with _writing(file):
         # Another rank of the same job may have been faster.
         file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _io_error(file, error) from error
-
-
-def _io_error(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path}: cannot be written ({error.strerror or error})")
+        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _sound(file: Path, batch: Sequence[str]) -> bool:
     """Whether a shard is what was written, for the prompts of this batch."""
-    match = _SHARD.fullmatch(file.name)
     try:
-        if match is None or hashlib.sha256(file.read_bytes()).hexdigest() != match[2]:
+        if not _is_named_for(file.name, file.read_bytes()):
             return False
         with safe_open(file, framework="numpy") as shard:
             return json.loads(shard.metadata()["prompts"]).keys() == set(batch)
     except OSError:
         return False
+
+
+def _is_named_for(name: str, content: bytes) -> bool:
+    match = _SHARD.fullmatch(name)
+    return match is not None and hashlib.sha256(content).hexdigest() == match[2]

@@ -1,6 +1,5 @@
 """Known activations in, the right figures out: nothing swapped, shifted, leaked or mislaid."""
 
-import json
 import random
 from dataclasses import replace
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 
 from harness.analysis.layers import AnalysisError, analyze
-from harness.data.pairs import parse_pairs
 from harness.settings import AnalysisSettings
 from harness.stats import in_sample_separation, separation
 from tests.support.builders import (
@@ -209,7 +207,7 @@ class TestOrder:
                 chance.shuffle(body["pairs"])
             shuffled = dict(reversed(categories.items()))
             content["alignment_artifact_prompt_pairs"]["categories"] = shuffled
-            pairs = parse_pairs(json.dumps(content), source="pairs.json")
+            pairs = parsed(content)
             found = analysed(
                 tmp_path / str(seed),
                 tokens,

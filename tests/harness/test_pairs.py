@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.pairs import PairsError, load_pairs, parse_pairs
-from tests.support.builders import document, entry, parsed, two_categories, written
+from harness.data.pairs import PairsError, load_pairs
+from tests.support.builders import document, entry, parse_pairs, parsed, two_categories, written
 
 ROOT = "alignment_artifact_prompt_pairs"
 SEED_FILE = {
@@ -159,7 +159,7 @@ class TestUnreadableFiles:
         text = json.dumps(document({"one": [entry(1)]}, version="deep"))
         text = text.replace({"metadata": '"deep"', "description": '"about one"'}[place], deep)
         with contextlib.suppress(PairsError):
-            parse_pairs(text, source="pairs.json")
+            parse_pairs(text)
 
 
 class TestForm:
@@ -358,7 +358,7 @@ full_documents = st.dictionaries(
 
 def parse_or_refuse(text):
     try:
-        return parse_pairs(text, source="pairs.json")
+        return parse_pairs(text)
     except PairsError as error:
         message = str(error)
     assert message.startswith("pairs.json: ")

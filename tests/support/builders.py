@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import Checkpoint
+from gemma_mlx.system.files import parse_json
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.layers import Analysis, LayerResult, PairResponses
 from harness.data.activations import LayerSite, PairActivations
-from harness.data.pairs import CONDITIONS, Pair, PromptPairs, parse_pairs
+from harness.data.pairs import CONDITIONS, Pair, PairsError, PromptPairs, pairs_of
 from harness.data.store import Record, Response, RunStore
 from harness.results import Results
 from harness.settings import AnalysisSettings, Criteria
@@ -54,8 +55,12 @@ def two_categories(count: int) -> dict[str, Any]:
     return document({"one": entries[::2], "two": entries[1::2]})
 
 
+def parse_pairs(text: str, *, source: str = "pairs.json") -> PromptPairs:
+    return pairs_of(parse_json(text, source, error=PairsError), source)
+
+
 def parsed(content: Any) -> PromptPairs:
-    return parse_pairs(json.dumps(content), source="pairs.json")
+    return parse_pairs(json.dumps(content))
 
 
 def written(path: Path, content: Any) -> Path:
