@@ -97,6 +97,7 @@ def run(
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if commands(name)])
 def test_every_command_runs(name: str, run: Callable[[str], int]) -> None:
     for file, code in EXAMPLE.findall((ROOT / name).read_text(encoding="utf-8")):

@@ -51,6 +51,7 @@ def assert_all_same(found: Sequence[Generation], expected: Sequence[Generation])
         assert_same(one, two)
 
 
+@pytest.mark.slow
 @examples
 @given(lengths=lengths, max_tokens=st.integers(0, 18), at_prompt=st.booleans())
 def test_a_batch_is_its_rows_alone(
@@ -62,6 +63,7 @@ def test_a_batch_is_its_rows_alone(
     assert_all_same(everything(gemma, rows, **how), alone)
 
 
+@pytest.mark.slow
 @examples
 @given(lengths=lengths, max_tokens=st.integers(1, 18))
 def test_reading_the_generated_tokens_in_one_pass_gives_what_generation_captured(

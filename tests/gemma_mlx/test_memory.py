@@ -63,6 +63,7 @@ def test_of_a_replayed_continuation_only_its_own_tokens_are_held(wide: Gemma) ->
     assert run(VECTOR_SITES, tuple(range(LAYERS))) - run(("resid_post",), (last,)) < 2**20
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_not_asked_for_costs_nothing(wide: Gemma) -> None:
     rows = [[5, 6, 7]] * 8
 
@@ -76,6 +77,7 @@ def test_a_layer_that_is_not_asked_for_costs_nothing(wide: Gemma) -> None:
     assert all_layers - none > 4 * held
 
 
+@pytest.mark.slow
 def test_the_peak_is_flat_in_the_number_of_prompts(wide: Gemma) -> None:
     def stream(count: int) -> int:
         request = Request(

@@ -78,6 +78,7 @@ def test_full_precision_multimodal(tmp_path: Path) -> None:
     check(multimodal(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [random_checkpoint, multimodal], ids=["text", "multimodal"])
 @pytest.mark.parametrize("group_size", [32, 64])
 @pytest.mark.parametrize("bits", [4, 8])
@@ -108,6 +109,7 @@ def mixed(path: str, module: Any) -> bool | dict[str, Any]:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [random_checkpoint, multimodal], ids=["text", "multimodal"])
 @pytest.mark.parametrize("predicate", [mixed, "mixed_3_6"], ids=["by layer", "recipe"])
 def test_quantized_with_overrides(

@@ -4,6 +4,7 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import Checkpoint, Gemma, Generation, Request
+from harness.report import plots
 from tests.support.builders import checkpoint
 from tests.support.collecting import FOUR_BATCHES, gather, stored
 from tests.support.measured import tiny_checkpoint
@@ -13,6 +14,13 @@ from tests.support.measured import tiny_checkpoint
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """Random weights, six layers; not to be changed."""
     return checkpoint(Path(tmp_path_factory.mktemp("checkpoint")) / "small")
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn: whether figures draw is the matter of test_plots."""
+    monkeypatch.setattr(plots, "separation_figure", lambda *_: None)
+    monkeypatch.setattr(plots, "to_bytes", lambda *_: b"<svg/>")
 
 
 @pytest.fixture(scope="session")

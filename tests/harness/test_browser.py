@@ -16,9 +16,12 @@ from tests.support.runs import BASE, PAIRS, QUICK, ROOT, run_checks
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no Chromium and chromedriver to open the report with"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="no Chromium and chromedriver to open the report with"
+    ),
+]
 SCREENSHOTS = ROOT / "artifact_report" / "screenshots"
 EVIL = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 LONG = "unbroken" * 60

@@ -76,6 +76,7 @@ def extremes(gemma):
     return int(mean.argmax()), int(mean.argmin())
 
 
+@pytest.mark.slow
 class TestDirectionThatIsUsed:
     def test_addition(self, gemma, extremes):
         likely, unlikely = extremes
@@ -113,6 +114,7 @@ class TestDirectionThatIsUsed:
 class TestDirectionThatIsNot:
     """Directions of noise: whatever they do, so do random ones."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("answer", ["one for all", "each its own"])
     def test_is_not_taken_for_one(self, gemma, answer):
         ids = np.random.default_rng(0).integers(6, 100, (len(PAIRS), 2, 3)).tolist()

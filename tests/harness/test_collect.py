@@ -2,8 +2,6 @@
 
 import dataclasses
 import shutil
-import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from harness.analysis.layers import AnalysisError, analyze
 from harness.data.store import RunStore, StoreError
 from harness.results.provenance import origin
 from harness.settings import CollectSettings
+from tests.support import forked
 from tests.support.builders import checkpoint, document, entry, parsed
 from tests.support.collecting import PAIRS, SETTINGS, gather, shards
 
@@ -204,28 +203,24 @@ class TestReuse:
         assert len(batches.sizes) == 1
         assert shards(run) == shards(undisturbed)
 
+    @pytest.mark.slow
     def test_two_processes_at_once(self, small_checkpoint, undisturbed, tmp_path):
-        script = (
-            "import sys; from pathlib import Path; import gemma_mlx\n"
-            "from tests.support.collecting import gather\n"
-            "run_batch, count = gemma_mlx.run_batch, []\n"
-            "def counted(*args): count.append(1); return run_batch(*args)\n"
-            "gemma_mlx.run_batch = counted\n"
-            "gather(gemma_mlx.Checkpoint(Path(sys.argv[1])), Path(sys.argv[2]))\n"
-            "print(len(count))\n"
-        )
+        alone = ["-m", "tests.support.together_collect", str(small_checkpoint.path)]
+        outputs = [tmp_path / f"output_{number}" for number in range(2)]
         processes = [
-            subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", script, small_checkpoint.path, tmp_path],
-                cwd=Path(gemma_mlx.__file__).parent.parent,
-                stdout=subprocess.PIPE,
-                text=True,
+            forked.start(
+                forked.program,
+                [*alone, str(tmp_path / "store"), "[{}]"],
+                output=output,
+                errors=output.with_suffix(".errors"),
             )
-            for _ in range(2)
+            for output in outputs
         ]
-        counts = [int(process.communicate(timeout=120)[0]) for process in processes]
+        for process in processes:
+            process.join(120)
+        counts = [int(output.read_text()) for output in outputs]
         assert sum(counts) == 3
-        assert shards(RunStore(tmp_path, undisturbed.settings)) == shards(undisturbed)
+        assert shards(RunStore(tmp_path / "store", undisturbed.settings)) == shards(undisturbed)
 
 
 # A value for each setting that differs from SETTINGS.

@@ -11,9 +11,14 @@ import pytest
 
 from tests.support.builders import two_categories, written
 from tests.support.measured import tiny_checkpoint
-from tests.support.runs import RESULTS, ROOT, SHORT
+from tests.support.runs import RESULTS, ROOT, SHORT, run_pytest
 
 HEAVY = {"numpy", "scipy", "mlx", "matplotlib", "transformers", "jinja2", "safetensors"}
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 TRIVIAL = "def test_it():\n    pass\n"
 
 
@@ -37,13 +42,7 @@ def run(folder, *arguments, guest=("-p", "harness.plugin"), **environment):
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *guest, *map(str, arguments)],
         cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **environment,
-        },
+        env={**os.environ, **ENVIRONMENT, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -254,15 +253,16 @@ def made(tmp_path_factory):
 
 
 def checks(folder, given, *arguments, guest=("-p", "harness.plugin"), **environment):
-    """Our checks from somebody's folder, with the options' long names."""
+    """Our checks from somebody's folder, with the options' long names; exit code and output."""
     options = [f"{flag}={value}" for flag, value in given.items()]
-    return run(
-        folder, ROOT / "artifact_checks" / "test_separation.py", "-c", folder / "pytest.ini",
-        "--rootdir", folder, "--confcutdir", folder, *options, *arguments,
-        guest=guest, **environment,
+    return run_pytest(
+        folder, *guest, ROOT / "artifact_checks" / "test_separation.py", "-c",
+        folder / "pytest.ini", "--rootdir", folder, "--confcutdir", folder, *options, *arguments,
+        **{**ENVIRONMENT, **environment},
     )  # fmt: skip
 
 
+@pytest.mark.slow
 class TestOurChecks:
     """The same plugin, asked for."""
 
@@ -282,8 +282,8 @@ class TestOurChecks:
     @pytest.mark.parametrize("plugins", [(), NO_HTML], ids=["alone", "no:html"])
     def test_without_html_the_page_is_ours(self, suite, made, plugins):
         folder = suite()
-        done = checks(folder, made, *plugins)
-        assert done.returncode in (0, 1), done.stdout
+        code, output = checks(folder, made, *plugins)
+        assert code in (0, 1), output
         page = (folder / "artifact_report" / "report.html").read_text(encoding="utf-8")
         assert "<title>Alignment artifacts</title>" in page
         assert "of 2 layers separate" in page
@@ -292,8 +292,8 @@ class TestOurChecks:
     @pytest.mark.parametrize("plugins", [(), (*XDIST, "-n", "2")], ids=["alone", "xdist"])
     def test_with_html_every_check_has_its_row(self, suite, made, plugins):
         folder = suite()
-        done = checks(folder, made, *HTML, *plugins)
-        assert done.returncode in (0, 1), done.stdout
+        code, output = checks(folder, made, *HTML, *plugins)
+        assert code in (0, 1), output
         page = (folder / "artifact_report" / "report.html").read_text(encoding="utf-8")
         assert re.search(r"<title[^>]*>Alignment artifacts</title>", page)
         assert "of 2 layers separate" in page
@@ -327,16 +327,16 @@ class TestOurChecks:
         ids=["before collection", "in a fixture"],
     )
     def test_earlier_report_outlives_a_refused_run(self, earlier, made, plugins, changes, code):
-        done = checks(earlier, {**made, **changes}, *plugins)
-        assert done.returncode == code, done.stdout
-        assert "INTERNALERROR" not in done.stdout
+        ended, output = checks(earlier, {**made, **changes}, *plugins)
+        assert ended == code, output
+        assert "INTERNALERROR" not in output
 
     @pytest.mark.parametrize("plugins", [HTML, NO_HTML], ids=["html", "no:html"])
     @pytest.mark.parametrize("selection", [("--collect-only",), ("-k", "nosuchcheck")])
     def test_earlier_report_outlives_a_run_without_checks(self, earlier, made, plugins, selection):
-        done = checks(earlier, made, *plugins, *selection)
-        assert done.returncode in (0, 5), done.stdout
-        assert "INTERNALERROR" not in done.stdout
+        code, output = checks(earlier, made, *plugins, *selection)
+        assert code in (0, 5), output
+        assert "INTERNALERROR" not in output
 
     @pytest.mark.parametrize("plugins", [HTML, NO_HTML], ids=["html", "no:html"])
     def test_earlier_report_outlives_an_interrupted_run(self, earlier, made, tmp_path, plugins):
@@ -354,9 +354,9 @@ class TestOurChecks:
             )
         )
         path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ["PYTHONPATH"]])
-        done = checks(
+        code, output = checks(
             earlier, {**made, "--artifact-store": tmp_path / "empty"}, *plugins,
             "-p", "interrupting", PYTHONPATH=path,
         )  # fmt: skip
-        assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout
-        assert "interrupted; what was finished is kept" in done.stdout
+        assert code == pytest.ExitCode.INTERRUPTED, output
+        assert "interrupted; what was finished is kept" in output

@@ -114,6 +114,7 @@ def assert_inert(text: str) -> None:
     assert "onerror=alert" in "".join(page.text), "the prompts aren't on the page"
 
 
+@pytest.mark.slow
 def test_steps_of_a_run(model, pairs, there, capsys):
     """Through collect, analyze and report: all of it said and drawn, nothing of it obeyed."""
     asked = ("--pairs", str(pairs), "--model", str(model))
@@ -134,6 +135,7 @@ def test_steps_of_a_run(model, pairs, there, capsys):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_checks(model, pairs, there):
     """The same through pytest: terminal, JUnit XML, pytest-html's rows and titles."""
     run = run_checks(
@@ -146,6 +148,7 @@ def test_checks(model, pairs, there):
     assert "weakest category" in said
 
 
+@pytest.mark.slow
 def test_checks_of_a_model_with_a_hostile_name(there):
     run = run_checks(there, "--model", "\x1b[2J\nno")
     assert run.code == pytest.ExitCode.USAGE_ERROR

@@ -424,6 +424,7 @@ def _values(place):
     return place.values() if isinstance(place, dict) else place
 
 
+@pytest.mark.slow
 class TestMutants:
     """Small changes of a good file, as editors, scripts and disks make them."""
 
@@ -444,6 +445,7 @@ class TestMutants:
         assert 0.01 < sum(taken) / len(taken) < 0.9, "mutants that test nothing"
 
 
+@pytest.mark.slow
 class TestFuzz:
     @given(documents)
     @settings(max_examples=300, deadline=None)

@@ -46,6 +46,7 @@ from tests.support.runs import (
     VECTOR,
     command,
     run_checks,
+    run_checks_anew,
 )
 
 pytest_plugins = ["pytester"]
@@ -69,7 +70,7 @@ def some_pairs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_base(tmp_path_factory, store, some_pairs):
-    return run_checks(
+    return run_checks_anew(
         tmp_path_factory.mktemp("base"), "--model", BASE, "--pairs", some_pairs,
         "--artifact-store", store, "--junitxml", "junit.xml", *QUICK,
     )  # fmt: skip
@@ -129,6 +130,7 @@ def layers_of(result) -> set[int]:
     return {int(re.search(r"\[layer_(\d+)-", name)[1]) for name in selected(result)}
 
 
+@pytest.mark.slow
 class TestOnBase:
     def test_fails(self, on_base):
         assert on_base.code == pytest.ExitCode.TESTS_FAILED
@@ -153,6 +155,7 @@ class TestOnBase:
         assert re.search(r"^0 of 8 layers separate .* on 15 pairs\.$", on_base.output, re.M)
 
 
+@pytest.mark.slow
 class TestOnAligned:
     def test_passes(self, on_aligned):
         assert on_aligned.code == pytest.ExitCode.OK, on_aligned.output[-3000:]
@@ -184,6 +187,7 @@ class Scripts(HTMLParser):
         ]
 
 
+@pytest.mark.slow
 class TestWhatIsLeft:
     def test_files(self, on_base):
         assert {file.name for file in on_base.folder.iterdir()} == {
@@ -245,6 +249,8 @@ class TestWhatIsLeft:
             assert properties["n_pairs"] == "15"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_pictures")
 class TestReuse:
     def test_second_run_loads_no_model(self, on_base, checks, some_pairs, monkeypatch):
         def load(*_args, **_kwargs):
@@ -483,16 +489,16 @@ class TestSitesInKeywords:
 
 
 @pytest.fixture(scope="module")
-def alone_and_together(tmp_path_factory, store, some_pairs):
-    def run(*more):
-        return run_checks(
-            tmp_path_factory.mktemp("run"), "--model", BASE, "--pairs", some_pairs,
-            "--artifact-store", store, *QUICK, *more,
-        )  # fmt: skip
+def alone_and_together(tmp_path_factory, store, some_pairs, on_base):
+    together = run_checks(
+        tmp_path_factory.mktemp("run"), "--model", BASE, "--pairs", some_pairs,
+        "--artifact-store", store, *QUICK, "-n", "2", "--artifact-save", "kept",
+        "--junitxml", "junit.xml",
+    )  # fmt: skip
+    return on_base, together
 
-    return run(), run("-n", "2", "--artifact-save", "kept", "--junitxml", "junit.xml")
 
-
+@pytest.mark.slow
 class TestXdist:
     """Workers compute, the controller alone writes and says."""
 
@@ -551,9 +557,10 @@ class TestXdist:
         assert not run.folder.exists()
 
 
+@pytest.mark.slow
 class TestTable:
     @pytest.fixture
-    def lines(self, on_base, checks, some_pairs):
+    def lines(self, on_base, checks, some_pairs, quick_pictures):
         def run(*arguments):
             result = checks("--pairs", some_pairs, *QUICK, "-k", "test_accuracy", *arguments)
             start = next(i for i, line in enumerate(result.outlines) if "= alignment art" in line)
@@ -728,6 +735,7 @@ class TestBadInput:
         self.refused(result, "*file*: cannot be written (Not a directory)", pytester)
 
     @pytest.mark.parametrize("html", [(), ("-p", "no:html")])
+    @pytest.mark.slow
     def test_report_that_cannot_be_written(self, on_base, checks, some_pairs, pytester, html):
         pytester.makefile("", file="")
         result = checks(
@@ -738,6 +746,7 @@ class TestBadInput:
             result, "--artifact-report file/report: */file is a file, not a folder", pytester
         )
 
+    @pytest.mark.slow
     def test_disk_that_is_full_at_the_end(self, on_base, checks, some_pairs, pytester, monkeypatch):
         def write(path, *_args, **_kwargs):
             raise StoreError(f"{path}: cannot be written (No space left on device)")
@@ -798,6 +807,7 @@ class TestReportsOfEarlierRuns:
         assert not (pytester.path / "report").exists()
 
 
+@pytest.mark.slow
 class TestInterrupted:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_collection_goes_on_where_it_stopped(

@@ -11,19 +11,13 @@ import pytest
 import harness
 from harness.data.activations import Dropped
 from harness.data.pairs import Pair
-from harness.report import plots
 from harness.report.page import summary_html
 from harness.report.sentences import close_sentence, headline, power_sentence
 from harness.report.tables import terminal_table
 from harness.settings import Criteria, TableSettings
 from tests.support.builders import PAIRS, layer_result, responses, results_of
 
-
-@pytest.fixture(autouse=True)
-def _quick_pictures(monkeypatch):
-    """Whether figures draw is the matter of test_plots."""
-    monkeypatch.setattr(plots, "separation_figure", lambda *_: None)
-    monkeypatch.setattr(plots, "to_bytes", lambda *_: b"<svg/>")
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 class Page(HTMLParser):

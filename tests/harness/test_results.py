@@ -18,6 +18,8 @@ from harness.settings import Criteria
 from tests.support.builders import PAIRS, SEPARATION, layer_result, responses, results_of
 from tests.support.measured import change_of
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
 CRITERIA = Criteria(d_threshold=0.7, alpha=0.01)
 
 

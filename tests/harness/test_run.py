@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import FrozenInstanceError
 from importlib.util import find_spec
@@ -24,7 +22,7 @@ from harness.results.baseline import find_baseline, load_baseline
 from harness.settings import STORE, AnalysisSettings
 from tests.support.builders import document, entry, parsed, two_categories, written
 from tests.support.measured import tiny_checkpoint
-from tests.support.runs import SHORT
+from tests.support.runs import SHORT, run_pytest
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
@@ -33,6 +31,7 @@ ROOT = Path(harness.__file__).resolve().parent.parent
 RESULTS = "alignment_artifact_analysis_results.json"
 SETTINGS = AnalysisSettings(replicates=200)
 CATEGORIES = ("one", "two", "three")
+ALONE = ("-p", "no:html", *SHORT, "-c", ROOT / "pytest.ini", "--rootdir", ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -277,16 +276,6 @@ class TestBadInput:
             analyze(pairs=parsed(two_categories(7)), positions="prompt_last")
 
 
-def run_pytest(folder, *arguments):
-    """pytest in a process of its own, from `folder`; exit code and output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:html", *SHORT,
-         "-c", ROOT / "pytest.ini", "--rootdir", ROOT, *map(str, arguments)],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout
-
-
 @pytest.fixture(scope="module")
 def options(made, store):
     return ["--model", made / "model", "--pairs", made / "pairs.json", "--artifact-store", store,
@@ -298,7 +287,7 @@ def project(tmp_path_factory, options):
     """A directory with a baseline of the model, as a run of pytest left it."""
     folder = tmp_path_factory.mktemp("project")
     code, output = run_pytest(
-        folder, ROOT / "artifact_checks", *options, "--artifact-save", "v1",
+        folder, *ALONE, ROOT / "artifact_checks", *options, "--artifact-save", "v1",
         "-k", "test_shuffled_labels",
     )  # fmt: skip
     assert "saved as baseline .artifact_baselines/0001_v1.safetensors" in output
@@ -315,7 +304,7 @@ def warm(made):
 
 
 @pytest.fixture
-def checks(pytester, warm, project, options, monkeypatch):
+def checks(pytester, warm, project, options, monkeypatch, quick_pictures):
     """Run checks in this process, in a directory that has the baseline."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     shutil.copytree(project[0] / ".artifact_baselines", pytester.path / ".artifact_baselines")
@@ -325,8 +314,7 @@ def checks(pytester, warm, project, options, monkeypatch):
         defaults = [part for flag, value in zip(options[::2], options[1::2], strict=True)
                     if flag not in given for part in (flag, str(value))]  # fmt: skip
         return pytester.runpytest_inprocess(
-            "-p", "no:cacheprovider", "-p", "no:html", *SHORT, "-c", ROOT / "pytest.ini",
-            "--rootdir", ROOT, ROOT / tests, *defaults, *given,
+            "-p", "no:cacheprovider", *ALONE, ROOT / tests, *defaults, *given
         )  # fmt: skip
 
     return run
@@ -356,6 +344,7 @@ def listed(result):
 REGRESSION = "artifact_checks/test_regression.py"
 
 
+@pytest.mark.slow
 class TestSave:
     def test_run(self, project, made):
         folder, code, output = project
@@ -391,10 +380,13 @@ class TestSave:
         ]
 
 
+@pytest.mark.slow
 class TestCompare:
     def test_itself_in_a_process_of_its_own(self, project, options):
         folder, *_ = project
-        code, output = run_pytest(folder, ROOT / REGRESSION, *options, "--artifact-compare", "v1")
+        code, output = run_pytest(
+            folder, *ALONE, ROOT / REGRESSION, *options, "--artifact-compare", "v1"
+        )
         assert code == 0, output
         assert "2 passed" in output
         assert "Against 0001_v1, of 2 layers 2 equivalent, 0 changed, 0 inconclusive" in output
@@ -448,6 +440,7 @@ class TestCompare:
         result.stdout.fnmatch_lines(["*comparing with 0001_v1: python: * then, 3.99.0 now*"])
 
 
+@pytest.mark.slow
 class TestRefused:
     @pytest.fixture
     def nothing_is_collected(self, monkeypatch):
@@ -515,6 +508,7 @@ ALWAYS = {
 }
 
 
+@pytest.mark.slow
 class TestInputs:
     """Checks are collected where what they need is given."""
 
@@ -556,6 +550,7 @@ class TestInputs:
         assert found.ret in (0, 4, 5)
 
 
+@pytest.mark.slow
 class TestControls:
     def test_texts_base_model_and_positions(self, checks, made, pytester):
         result = checks(
@@ -578,6 +573,7 @@ class TestControls:
         assert results(pytester)["layers"][0]["companions"] == {}
 
 
+@pytest.mark.slow
 class TestCausal:
     def test_measures_what_is_selected(self, checks, pytester, whole, made):
         result = checks("-m", "causal", "-k", "layer_1")

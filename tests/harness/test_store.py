@@ -341,6 +341,7 @@ def collector(root: Path, log: Path, *, kill_at: int = 0) -> subprocess.Popen[by
     )
 
 
+@pytest.mark.slow
 class TestProcesses:
     def test_killed_at_every_sync(self, tmp_path, undisturbed):
         """Two syncs a file: before it has its name, and after. Runs die in the one and the other

@@ -14,6 +14,8 @@ from harness.results.baseline import compare_with, load_baseline
 from harness.settings import AnalysisSettings
 from tests.support.runs import ALIGNED, BASE
 
+pytestmark = pytest.mark.slow
+
 LAYERS = (0, 3, 6)
 QUICK = AnalysisSettings(replicates=500)
 

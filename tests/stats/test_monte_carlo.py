@@ -27,6 +27,7 @@ def test_ends_of_the_interval_differ_between_seeds_by_their_error(level):
         assert np.std(end) == pytest.approx(stated, rel=0.2)
 
 
+@pytest.mark.slow
 def test_p_values_differ_between_seeds_by_their_error():
     effects = (1.4, 1.0, 0.5)
     layers = [pairs(seed, 24, 40, effect) for seed, effect in enumerate(effects)]

@@ -67,6 +67,7 @@ def _run(work: Callable[..., None], arguments: Sequence[object], places: tuple) 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p]
     work(*arguments)
 
 
@@ -80,7 +81,7 @@ def program(arguments: Sequence[str]) -> None:
         runpy.run_path(arguments[0], run_name="__main__")
 
 
-def checks(arguments: Sequence[str]) -> None:
+def tests(arguments: Sequence[str]) -> None:
     """What `python -m pytest *arguments` does."""
     sys.argv = ["pytest", *arguments]
     raise SystemExit(pytest.main(list(arguments)))

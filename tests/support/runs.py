@@ -50,16 +50,26 @@ def command(*arguments) -> list[str]:
     return [sys.executable, "-m", "pytest", *_OPTIONS, *map(str, arguments)]
 
 
-def run_checks(folder: Path, *arguments) -> Run:
-    """The checks, from within `folder`, with all that they leave where they leave it."""
-    given = [*_OPTIONS, str(ROOT / "artifact_checks"), *map(str, arguments)]
+def run_pytest(folder: Path, *arguments, **environment: str) -> tuple[int, str]:
+    """pytest in a process of its own, from within `folder`; exit code and output."""
     with tempfile.TemporaryDirectory() as place:
         output = Path(place, "output")
-        process = forked.start(forked.checks, given, output=output, folder=folder)
+        process = forked.start(
+            forked.tests,
+            ["-p", "no:cacheprovider", *map(str, arguments)],
+            output=output,
+            folder=folder,
+            environment=environment,
+        )
         process.join()
-        said = output.read_text(encoding="utf-8", errors="replace")
-    assert process.exitcode is not None
-    return Run(process.exitcode, said, folder / "artifact_report")
+        assert process.exitcode is not None
+        return process.exitcode, output.read_text(encoding="utf-8", errors="replace")
+
+
+def run_checks(folder: Path, *arguments) -> Run:
+    """The checks, from within `folder`, with all that they leave where they leave it."""
+    done = run_pytest(folder, *_OPTIONS, ROOT / "artifact_checks", *arguments)
+    return Run(*done, folder / "artifact_report")
 
 
 def run_checks_anew(folder: Path, *arguments) -> Run:
