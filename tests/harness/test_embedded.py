@@ -74,6 +74,9 @@ def test_an_installed_package_has_them_inside(tmp_path: Path) -> None:
     data = tmp_path / "harness" / "data"
     data.mkdir(parents=True)
     (data / "embedded.py").write_bytes(Path(embedded.__file__).read_bytes())
+    # Without it an installed `harness` would come first, wherever it lies.
+    (data.parent / "__init__.py").touch()
+    (data / "__init__.py").touch()
     model = tmp_path / "harness" / "embedded" / "tiny"
     model.mkdir(parents=True)
     (model / "config.json").touch()

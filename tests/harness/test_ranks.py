@@ -178,4 +178,4 @@ class TestLauncher:
 
     def test_bad_input_is_said(self, tmp_path):
         ended = self.start(tmp_path, "--layers", "0,99")
-        assert "error: layers: layer 99 doesn't exist" in ended.stderr
+        assert "error: --layers '0,99': layer 99 doesn't exist" in ended.stderr
