@@ -1,12 +1,16 @@
 """Hugging Face `config.json` of a Gemma 3 (or Gemma 2) text model, as a frozen dataclass."""
 
+import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.system import files
+from gemma_mlx.system.terminal import printable
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
@@ -51,12 +55,12 @@ _GEMMA2_DEFAULTS: dict[str, Any] = {
 # Keys that say nothing about the forward pass of the text model: about training, images, other
 # libraries, and what transformers 4 writes for every kind of model.
 _INERT_KEYS = """
-_attn_implementation_autoset _name_or_path architectures attention_dropout boi_token_id
-boi_token_index cache_implementation chunk_size_feed_forward dtype eoi_token_id
+_attn_implementation_autoset _model_name_or_path _name_or_path architectures attention_dropout
+boi_token_id boi_token_index cache_implementation chunk_size_feed_forward dtype eoi_token_id
 eoi_token_index id2label image_token_id image_token_index initializer_range is_decoder
 is_encoder_decoder label2id mm_tokens_per_image model_type output_attentions
-output_hidden_states pad_token_id return_dict torch_dtype transformers_version unsloth_fixed
-unsloth_version use_cache vision_config
+output_hidden_states pad_token_id return_dict torch_dtype transformers_version unk_token_id
+unsloth_fixed unsloth_version use_cache vision_config
 
 add_cross_attention bad_words_ids begin_suppress_tokens cross_attention_hidden_size
 decoder_start_token_id diversity_penalty do_sample early_stopping
@@ -79,8 +83,20 @@ _READ = {
     "rope_scaling",
     "sliding_window_size",
     "text_config",
-    "use_bidirectional_attention",
 }
+# What the forward pass of transformers' Gemma depends on besides, and ours doesn't: the value that
+# changes nothing.
+_DECIDING: dict[str, Any] = {
+    "decoder": None,
+    "generator": None,
+    "is_causal": True,
+    "kv_sharing_modes": None,
+    "partial_rotary_factor": 1.0,
+    "per_layer_config": None,
+    "use_bidirectional_attention": False,
+}
+#: Keys whose effect on the model is known; all others have none.
+KNOWN_KEYS = frozenset(_READ | _INERT | _DECIDING.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +131,12 @@ class Quantization:
 @dataclass(frozen=True, slots=True)
 class GemmaConfig:
     """The text model's shape and constants, under the names of config.json: widths in features,
-    `sliding_window` and `max_position_embeddings` in tokens."""
+    `sliding_window` and `max_position_embeddings` in tokens.
+
+    Attributes:
+        unknown_keys: keys of the file that neither this model nor transformers' Gemma reads, so
+            that they can't change what comes out.
+    """
 
     model_type: str
     vocab_size: int
@@ -139,6 +160,7 @@ class GemmaConfig:
     bos_token_id: int
     eos_token_ids: tuple[int, ...]
     quantization: Quantization | None = None
+    unknown_keys: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def qk_norm(self) -> bool:
@@ -167,17 +189,20 @@ class GemmaConfig:
     def from_dict(cls, config: Mapping[str, Any], *, source: str = "config.json") -> "GemmaConfig":
         """The config that the contents of a `config.json` say, flat or with a `text_config`.
 
+        A key that nothing is known of is warned of, once per process.
+
         Args:
             source: what errors call the file.
 
         Raises:
-            CheckpointError: an unsupported architecture, an unknown key, or a value that this
-                implementation would not honour. The message names `source` and the key.
+            CheckpointError: an unsupported architecture, or a key or value that transformers'
+                Gemma would honour and this implementation doesn't. The message names `source` and
+                the key.
         """
         if not isinstance(config, Mapping):
             raise CheckpointError(f"{source}: expected a JSON object, found {_kind(config)}")
         model_type = config.get("model_type")
-        _refuse_unknown(config, source)
+        _refuse_deciding(config, source)
         if model_type == _MULTIMODAL_TYPE:
             return cls.from_dict(_text_config(config, source), source=source)
         if model_type not in _TEXT_TYPES:
@@ -190,8 +215,6 @@ class GemmaConfig:
         activation = config.get("hidden_activation") or config.get("hidden_act")
         if activation not in (None, "gelu_pytorch_tanh"):
             raise CheckpointError(f"{source}: hidden_activation {activation!r} is not supported")
-        if config.get("use_bidirectional_attention"):
-            raise CheckpointError(f"{source}: use_bidirectional_attention is not supported")
         layers = read.positive_int("num_hidden_layers")
         heads = read.positive_int("num_attention_heads")
         kv_heads = read.positive_int("num_key_value_heads")
@@ -227,6 +250,7 @@ class GemmaConfig:
             bos_token_id=read.token_id("bos_token_id"),
             eos_token_ids=read.token_ids("eos_token_id"),
             quantization=_quantization(config, source),
+            unknown_keys=_unknown_keys(config, source),
         )
 
     @classmethod
@@ -316,14 +340,26 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _refuse_unknown(config: Mapping[str, Any], source: str) -> None:
-    unknown = sorted(k for k in config if k not in _READ and k not in _INERT)
+def _refuse_deciding(config: Mapping[str, Any], source: str) -> None:
+    for key, inert in _DECIDING.items():
+        if config.get(key) not in (None, inert):
+            raise CheckpointError(f"{source}: {key} is supported as {json.dumps(inert)} only")
+
+
+def _unknown_keys(config: Mapping[str, Any], source: str) -> tuple[str, ...]:
     # Null means that the model doesn't have what the key stands for.
-    unknown = [k for k in unknown if config[k] is not None]
+    unknown = sorted(k for k, v in config.items() if k not in KNOWN_KEYS and v is not None)
     if unknown:
-        raise CheckpointError(
-            f"{source}: unsupported key {', '.join(unknown)}: its effect on the model is unknown"
+        _warn(
+            f"{source}: unknown key {', '.join(unknown)}, which neither transformers' Gemma nor "
+            "this one reads"
         )
+    return tuple(unknown)
+
+
+@cache
+def _warn(message: str) -> None:
+    warnings.warn(printable(message), stacklevel=2)
 
 
 def _layer_types(
@@ -357,13 +393,13 @@ def _text_config(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     outer = {
         key: value
         for key, value in config.items()
-        if key in _READ and key != "text_config" and value is not None
+        if key not in _INERT and key != "text_config" and value is not None
     }
     # Of these transformers reads the outer value; published configs give the end of a turn only
     # there.
     leading = {"bos_token_id", "eos_token_id", "tie_word_embeddings"}
     for key, value in outer.items():
-        if key not in leading and text.get(key, value) != value:
+        if key in _READ - leading and text.get(key, value) != value:
             raise CheckpointError(f"{source}: {key} differs from text_config.{key}")
     return {"model_type": "gemma3_text", **text, **outer}
 
