@@ -254,7 +254,7 @@ class _Cursor:
 
 
 def _read_header(path: Path) -> _Header:
-    # The package's own reader makes an object of every token, which takes 20 times as long.
+    # The package's own reader makes an object of every token, which takes many times as long.
     try:
         if not starts_as_gguf(path):
             raise CheckpointError(f"{path}: not a GGUF file: it doesn't begin with GGUF")

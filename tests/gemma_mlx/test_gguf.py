@@ -317,14 +317,18 @@ def test_a_file_that_is_not_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Memory
 
+# ru_maxrss would count the process that started this one.
 MEASURE = """
-import resource, sys
+import re, sys
 import gemma_mlx.loading
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 from gemma_mlx.checkpoint import find_checkpoint
+
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
+
+before = peak()
 weights = gemma_mlx.loading._read_weights(find_checkpoint(sys.argv[1]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((peak - before) * 1024, sum(w.nbytes for w in weights.values()))
+print(peak() - before, sum(w.nbytes for w in weights.values()))
 """
 
 
@@ -337,13 +341,14 @@ def peak_and_weights(file: Path) -> tuple[int, int]:
     return int(peak), int(size)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts KiB on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_reading_takes_at_most_twice_the_memory_of_the_weights(tmp_path: Path) -> None:
     """An embedding that is most of the model, as in the small Gemmas."""
-    settings = {**GEMMA3, "hidden_size": 512, "vocab_size": 100_000, "num_hidden_layers": 1}
+    wide = {"hidden_size": 512, "vocab_size": 100_000, "intermediate_size": 8192}
+    settings = {**GEMMA3, **wide, "num_hidden_layers": 1}
     peak, size = peak_and_weights(made(tmp_path, settings, "Q8_0", tokenizer=False))
     assert size > 200e6
-    assert peak < 2.2 * size, f"{peak / size:.2f} times the weights"
+    assert size <= peak <= 2 * size, f"{peak / size:.2f} times the weights"
 
 
 # The real one
@@ -415,6 +420,7 @@ def loaded() -> Gemma:
 def theirs() -> Any:
     """transformers' own reading of the file: tokenizer and model."""
     torch = pytest.importorskip("torch", reason="transformers reads GGUF files with PyTorch")
+    pytest.importorskip("accelerate", reason="transformers reads GGUF files with accelerate")
     transformers = pytest.importorskip("transformers")
     folder, name = os.path.split(REAL)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
@@ -455,19 +461,19 @@ def test_the_real_texts_are_theirs(loaded: Gemma, theirs: Any) -> None:
     import torch
 
     tokenizer, model = theirs
-    ours = gemma_mlx.generate(loaded, PROMPTS, max_tokens=40, chat=False)
+    ours = gemma_mlx.generate(loaded, PROMPTS, max_tokens=20, chat=False)
     for prompt, generation in zip(PROMPTS, ours, strict=True):
         ids = torch.tensor([tokenizer(prompt).input_ids])
         with torch.no_grad():
-            written = model.generate(ids, max_new_tokens=40, do_sample=False)
+            written = model.generate(ids, max_new_tokens=20, do_sample=False)
         text = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
         assert generation.text == text
         print(repr(text))
 
 
 @real
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts KiB on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_reading_the_real_one_takes_at_most_twice_the_memory_of_its_weights() -> None:
     peak, size = peak_and_weights(Path(REAL))
     print(f"{peak / 1e6:.0f} MB for {size / 1e6:.0f} MB of weights")
-    assert peak <= 2 * size
+    assert size <= peak <= 2 * size
