@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from gemma_mlx.config import GemmaConfig, token_ids
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.system.files import read_json
+from gemma_mlx.system.interrupts import held
 
 _FILES = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model")
 _INDEX = "model.safetensors.index.json"
@@ -60,7 +61,7 @@ class Checkpoint:
         """sha256 over the chat template, wherever the checkpoint keeps it; None without one."""
         file = self.path / "chat_template.jinja"
         if file.exists():
-            return _sha256(file)
+            return sha256(file)
         for name in ("chat_template.json", "tokenizer_config.json"):
             path = self.path / name
             template = _read_object(path).get("chat_template") if path.exists() else None
@@ -69,6 +70,15 @@ class Checkpoint:
                 text = template if isinstance(template, str) else json.dumps(template)
                 return hashlib.sha256(text.encode()).hexdigest()
         return None
+
+    def read_tokenizer(self) -> Any:
+        """The tokenizer as `transformers` reads it; raises whatever its parsers raise."""
+        with held():
+            from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(
+            str(self.path), trust_remote_code=False, local_files_only=True
+        )
 
     def weight_files(self) -> list[Path]:
         """Paths of the safetensors files, each of the size that its header says.
@@ -92,8 +102,8 @@ class Checkpoint:
             names = sorted(path.name for path in self.path.glob("*.safetensors"))
             if not names:
                 raise CheckpointError(
-                    f"{self.path}: no *.safetensors file; PyTorch .bin and GGUF checkpoints "
-                    "are not read"
+                    f"{self.path}: no *.safetensors file; PyTorch .bin checkpoints are not read, "
+                    "of a GGUF checkpoint give the .gguf file itself"
                 )
         files = [self.path / name for name in names]
         for file in files:
@@ -110,7 +120,7 @@ class Checkpoint:
         digest = hashlib.sha256()
         for file in [self.path / name for name in _FINGERPRINTED] + self.weight_files():
             if file.exists():
-                digest.update(f"{file.name}\0{_sha256(file)}\n".encode())
+                digest.update(f"{file.name}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
 
 
@@ -121,7 +131,8 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of the file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -129,44 +140,61 @@ def _sha256(path: Path) -> str:
 def find_checkpoint(
     path_or_repo: str | os.PathLike[str], *, revision: str | None = None, config_only: bool = False
 ) -> Checkpoint:
-    """The checkpoint in a local folder, or of a Hugging Face repository `owner/name`.
+    """The checkpoint in a local folder or `.gguf` file, or of a Hugging Face repository:
+    `owner/name`, or `owner/name/file.gguf` for a GGUF file there.
 
     A repository's files come from the hub's local cache or are downloaded into it
     (`HF_HUB_OFFLINE`, `HF_HOME` and the user's token are honoured).
 
     Args:
         revision: branch, tag or commit of a repository.
-        config_only: of a repository, download config.json alone.
+        config_only: of a repository, download config.json alone; a GGUF file, which holds its
+            config, is downloaded whole.
 
     Raises:
-        CheckpointError: no such folder or repository, no access to it, or no network.
+        CheckpointError: no such folder, file or repository, no access to it, or no network.
     """
+    from gemma_mlx.gguf import GgufCheckpoint, starts_as_gguf
+
     name = os.fspath(path_or_repo)
+    gguf = name.lower().endswith(".gguf")
     try:
         path = Path(name).expanduser()
         if path.is_dir():
             return Checkpoint(path.resolve())
+        if path.is_file() and (gguf or starts_as_gguf(path)):
+            return GgufCheckpoint(path.absolute())
         if path.exists():
-            raise CheckpointError(f"{name}: a checkpoint is a folder with config.json, not a file")
+            raise CheckpointError(
+                f"{name}: a checkpoint is a folder with config.json, or a GGUF file"
+            )
     except (OSError, RuntimeError) as error:
         # A name that is too long for a file, or the home of nobody.
         raise CheckpointError(f"{name}: no such folder ({error})") from None
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+    owner, repo, file = (*name.split("/", 2), "", "")[:3]
+    outside = path.is_absolute() or name.startswith((".", "~")) or not owner or not repo
+    if outside or bool(file) != gguf:
         raise CheckpointError(
-            f"{name}: no such folder, and not a Hugging Face repository (owner/name) either"
+            f"{name}: no such {'file' if gguf else 'folder'}, and not a Hugging Face repository "
+            f"({'owner/name/file.gguf' if gguf else 'owner/name'}) either"
         )
-    return Checkpoint(_download(name, revision, config_only))
+    if gguf:
+        return GgufCheckpoint(_download(f"{owner}/{repo}", revision, file))
+    if config_only:
+        return Checkpoint(_download(name, revision, "config.json").parent)
+    return Checkpoint(_download(name, revision))
 
 
-def _download(repo: str, revision: str | None, config_only: bool) -> Path:
+def _download(repo: str, revision: str | None, file: str | None = None) -> Path:
+    """A file of a repository, or the folder with all that a checkpoint is read from."""
     # Imported here: a local checkpoint needs no hub client, and it is slow to import.
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download, snapshot_download
 
     at = f"{repo} at revision {revision}" if revision else repo
     try:
-        if config_only:
-            return Path(hf_hub_download(repo, "config.json", revision=revision)).parent
+        if file:
+            return Path(hf_hub_download(repo, file, revision=revision))
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(_FILES)))
     except hub.GatedRepoError:
         why = (
@@ -178,7 +206,7 @@ def _download(repo: str, revision: str | None, config_only: bool) -> Path:
     except (hub.RepositoryNotFoundError, hub.HFValidationError):
         why = "neither a local folder nor a repository on the Hugging Face hub"
     except hub.RemoteEntryNotFoundError:
-        why = "the repository has no config.json"
+        why = f"the repository has no {file or 'config.json'}"
     except Exception as error:
         # Besides its own errors the client lets through those of its HTTP library, which changes.
         why = (

@@ -1,10 +1,14 @@
 """Hugging Face `config.json` of a Gemma 3 (or Gemma 2) text model, as a frozen dataclass."""
 
+import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, get_args
 
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.system.terminal import printable
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
@@ -33,12 +37,12 @@ _GEMMA2_DEFAULTS: dict[str, Any] = {
 # Keys that say nothing about the forward pass of the text model: about training, images, other
 # libraries, and what transformers 4 writes for every kind of model.
 _INERT_KEYS = """
-_attn_implementation_autoset _name_or_path architectures attention_dropout boi_token_id
-boi_token_index cache_implementation chunk_size_feed_forward dtype eoi_token_id
+_attn_implementation_autoset _model_name_or_path _name_or_path architectures attention_dropout
+boi_token_id boi_token_index cache_implementation chunk_size_feed_forward dtype eoi_token_id
 eoi_token_index id2label image_token_id image_token_index initializer_range is_decoder
 is_encoder_decoder label2id mm_tokens_per_image model_type output_attentions
-output_hidden_states pad_token_id return_dict torch_dtype transformers_version unsloth_fixed
-unsloth_version use_cache vision_config
+output_hidden_states pad_token_id return_dict torch_dtype transformers_version unk_token_id
+unsloth_fixed unsloth_version use_cache vision_config
 
 add_cross_attention bad_words_ids begin_suppress_tokens cross_attention_hidden_size
 decoder_start_token_id diversity_penalty do_sample early_stopping
@@ -61,7 +65,17 @@ _DERIVED_KEYS = {
     "sliding_window_pattern",
     "sliding_window_size",
     "text_config",
-    "use_bidirectional_attention",
+}
+# What the forward pass of transformers' Gemma depends on besides, and ours doesn't: the value that
+# changes nothing.
+_DECIDING: dict[str, Any] = {
+    "decoder": None,
+    "generator": None,
+    "is_causal": True,
+    "kv_sharing_modes": None,
+    "partial_rotary_factor": 1.0,
+    "per_layer_config": None,
+    "use_bidirectional_attention": False,
 }
 
 
@@ -100,6 +114,10 @@ class GemmaConfig:
     `sliding_window` and `max_position_embeddings` in tokens.
 
     The defaults are Gemma 3's: published multimodal checkpoints leave out what equals them.
+
+    Attributes:
+        unknown_keys: keys of the file that neither this model nor transformers' Gemma reads, so
+            that they can't change what comes out.
     """
 
     model_type: str
@@ -109,6 +127,7 @@ class GemmaConfig:
     bos_token_id: int
     eos_token_ids: tuple[int, ...]
     quantization: Quantization | None
+    unknown_keys: tuple[str, ...] = field(compare=False)
     vocab_size: int = 262_208
     hidden_size: int = 2304
     intermediate_size: int = 9216
@@ -155,28 +174,35 @@ class GemmaConfig:
     def from_dict(cls, config: Mapping[str, Any], *, source: str = "config.json") -> "GemmaConfig":
         """The config that the contents of a `config.json` say, flat or with a `text_config`.
 
+        A key that nothing is known of is warned of, once per process.
+
         Args:
             source: what errors call the file.
 
         Raises:
-            CheckpointError: an unsupported architecture, an unknown key, or a value that this
-                implementation would not honour. The message names `source` and the key.
+            CheckpointError: an unsupported architecture, or a key or value that transformers'
+                Gemma would honour and this implementation doesn't. The message names `source` and
+                the key.
         """
         try:
-            return cls._read(config)
+            found = cls._read(config)
         except CheckpointError as error:
             raise CheckpointError(f"{source}: {error}") from None
+        if found.unknown_keys:
+            _warn(
+                f"{source}: unknown key {', '.join(found.unknown_keys)}, which neither "
+                "transformers' Gemma nor this one reads"
+            )
+        return found
 
     @classmethod
     def _read(cls, config: Mapping[str, Any]) -> "GemmaConfig":
         model_type = config.get("model_type")
         # Null means that the model doesn't have what the key stands for.
         given = {key: value for key, value in config.items() if value is not None}
-        unknown = sorted(given.keys() - _READ - {*_INERT_KEYS.split()})
-        if unknown:
-            raise CheckpointError(
-                f"unsupported key {', '.join(unknown)}: its effect on the model is unknown"
-            )
+        for key, inert in _DECIDING.items():
+            if given.get(key, inert) != inert:
+                raise CheckpointError(f"{key} is supported as {json.dumps(inert)} only")
         if model_type == _MULTIMODAL_TYPE:
             return cls._read(_text_config(given))
         if model_type not in _TEXT_TYPES:
@@ -190,8 +216,6 @@ class GemmaConfig:
         activation = given.get("hidden_activation") or given.get("hidden_act")
         if activation not in (None, "gelu_pytorch_tanh"):
             raise CheckpointError(f"hidden_activation {activation!r} is not supported")
-        if given.get("use_bidirectional_attention"):
-            raise CheckpointError("use_bidirectional_attention is not supported")
         heads, kv_heads = plain["num_attention_heads"], plain["num_key_value_heads"]
         if heads % kv_heads:
             raise CheckpointError(
@@ -214,24 +238,28 @@ class GemmaConfig:
             bos_token_id=bos[0],
             eos_token_ids=eos,
             quantization=_quantization(given),
+            unknown_keys=tuple(sorted(given.keys() - KNOWN_KEYS)),
             **plain,
         )
 
 
-_PLAIN_FIELDS = [field for field in fields(GemmaConfig) if field.default is not MISSING]
-_READ = _DERIVED_KEYS | {field.name for field in _PLAIN_FIELDS}
+_PLAIN_FIELDS = [plain for plain in fields(GemmaConfig) if plain.default is not MISSING]
+_INERT = {*_INERT_KEYS.split()}
+_READ = _DERIVED_KEYS | {plain.name for plain in _PLAIN_FIELDS}
+#: Keys whose effect on the model is known; all others have none.
+KNOWN_KEYS = frozenset(_READ | _INERT | _DECIDING.keys())
 
 
 def _plain_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """What `GemmaConfig` holds as it is in the file, each value of the type that it declares."""
     found: dict[str, Any] = {}
-    for field in _PLAIN_FIELDS:
-        key, value = field.name, config.get(field.name, field.default)
-        if field.type is bool and not isinstance(value, bool):
+    for plain in _PLAIN_FIELDS:
+        key, value = plain.name, config.get(plain.name, plain.default)
+        if plain.type is bool and not isinstance(value, bool):
             raise CheckpointError(f"{key} must be true or false, not {value!r}")
-        if field.type is int:
+        if plain.type is int:
             value = _positive_int(value, key)
-        elif field.type is float or (field.type == float | None and value is not None):
+        elif plain.type is float or (plain.type == float | None and value is not None):
             value = _positive_float(value, key)
         found[key] = value
     return found
@@ -269,6 +297,11 @@ def token_ids(value: Any, place: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
+@cache
+def _warn(message: str) -> None:
+    warnings.warn(printable(message), stacklevel=2)
+
+
 def _layer_types(config: Mapping[str, Any], layers: int) -> tuple[LayerType, ...]:
     explicit = config.get("layer_types")
     if explicit is not None:
@@ -293,11 +326,11 @@ def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     text = config.get("text_config")
     if not isinstance(text, Mapping):
         raise CheckpointError("model_type 'gemma3' needs a text_config object")
-    outer = {key: config[key] for key in config.keys() & _READ if key != "text_config"}
+    outer = {key: config[key] for key in config.keys() - _INERT - {"text_config"}}
     # Of these transformers reads the outer value; published configs give the end of a turn only
     # there.
     leading = {"bos_token_id", "eos_token_id", "tie_word_embeddings"}
-    for key in sorted(outer.keys() - leading):
+    for key in sorted(outer.keys() & _READ - leading):
         if text.get(key, outer[key]) != outer[key]:
             raise CheckpointError(f"{key} differs from text_config.{key}")
     return {"model_type": "gemma3_text", **text, **outer}

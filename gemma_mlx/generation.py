@@ -65,7 +65,7 @@ def encode_prompts(
         if not isinstance(prompt, str):
             encoded.append(list(prompt))
         elif gemma.tokenizer is None:
-            raise CheckpointError("the checkpoint has no tokenizer.json; give prompts as token ids")
+            raise CheckpointError("the checkpoint has no tokenizer; give prompts as token ids")
         else:
             try:
                 encoded.append(gemma.tokenizer.encode(prompt, chat=chat))

@@ -4,10 +4,12 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
 from gemma_mlx.config import GemmaConfig, Quantization
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.gguf import GgufCheckpoint
 from gemma_mlx.models.gemma import GemmaModel, Intervention
 from gemma_mlx.ranks import ALONE, Ranks
 from gemma_mlx.system.backend import mx, nn, tree_flatten
@@ -64,10 +66,12 @@ def load(
     dtype: str | None = None,
     ranks: Ranks = ALONE,
 ) -> Gemma:
-    """Load a Gemma 3 (or Gemma 2) text model from a folder or a Hugging Face repository.
+    """Load a Gemma 3 (or Gemma 2) text model from a folder, a GGUF file or a Hugging Face
+    repository.
 
     Args:
-        path_or_repo: a folder in Hugging Face or MLX format, or `owner/name` on the hub.
+        path_or_repo: a folder in Hugging Face or MLX format, a `.gguf` file, or `owner/name` or
+            `owner/name/file.gguf` on the hub.
         revision: branch, tag or commit of a hub repository.
         dtype: compute dtype, "float32" or "bfloat16". By default float32 on a CPU device and
             the checkpoint's own on a GPU (float32 for a float16 checkpoint).
@@ -115,7 +119,10 @@ def load_checkpoint(
     tokenizer = None
     if checkpoint.has_tokenizer:
         tokenizer = GemmaTokenizer(
-            checkpoint.path, bos_token_id=config.bos_token_id, vocab_size=config.vocab_size
+            checkpoint.path,
+            bos_token_id=config.bos_token_id,
+            vocab_size=config.vocab_size,
+            read=checkpoint.read_tokenizer,
         )
     return Gemma(model, tokenizer, config, checkpoint.fingerprint, checkpoint.eos_token_ids, name)
 
@@ -131,11 +138,7 @@ def _default_dtype(weights: Iterable[mx.array]) -> str:
 def _read_weights(checkpoint: Checkpoint) -> dict[str, mx.array]:
     weights: dict[str, mx.array] = {}
     for file in checkpoint.weight_files():
-        try:
-            tensors: dict[str, mx.array] = mx.load(str(file))  # type: ignore[assignment]
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{file}: MLX can't read it ({error})") from None
-        for key, value in tensors.items():
+        for key, value in _read_file(file, checkpoint).items():
             name = _our_name(key)
             if name in weights:
                 raise CheckpointError(f"{file}: tensor {key} occurs twice in the checkpoint")
@@ -144,6 +147,15 @@ def _read_weights(checkpoint: Checkpoint) -> dict[str, mx.array]:
     if checkpoint.config.tie_word_embeddings:
         _drop_tied_head(weights, checkpoint)
     return weights
+
+
+def _read_file(file: Path, checkpoint: Checkpoint) -> dict[str, mx.array]:
+    if isinstance(checkpoint, GgufCheckpoint):
+        return {key: mx.array(value) for key, value in checkpoint.tensors()}
+    try:
+        return mx.load(str(file))  # type: ignore[return-value]
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{file}: MLX can't read it ({error})") from None
 
 
 def _our_name(key: str) -> str | None:
@@ -190,7 +202,7 @@ def _check_tensors(model: GemmaModel, weights: dict[str, mx.array]) -> None:
     if not faults:
         for key, value in sorted(weights.items()):
             if value.shape != expected[key].shape:
-                asked = f"config.json asks for {expected[key].shape}"
+                asked = f"the config asks for {expected[key].shape}"
                 faults.append(f"wrong shape: {key} is {value.shape}, {asked}")
             elif _kind(value) != _kind(expected[key]):
                 faults.append(f"wrong dtype: {key} is {value.dtype}")

@@ -4,13 +4,12 @@ A prompt's ids have exactly one BOS; control tokens spelled out in its text are 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import CheckpointError, RequestError
-from gemma_mlx.system.interrupts import held
 
 # Stands for the prompt while the chat template is rendered; characters of private use.
 _PLACE = "\ue000prompt\ue001"
@@ -20,24 +19,20 @@ class GemmaTokenizer:
     """The checkpoint's own tokenizer, read by `transformers`.
 
     Args:
-        path: the checkpoint's folder.
+        path: the checkpoint's folder or file, for messages.
         bos_token_id: the id that every prompt begins with.
         vocab_size: rows of the model's embedding.
+        read: what gives the tokenizer of `transformers`, as `Checkpoint.read_tokenizer`.
 
     Raises:
         CheckpointError: a tokenizer that can't be read, or has more tokens than the embedding.
     """
 
-    def __init__(self, path: Path, *, bos_token_id: int, vocab_size: int):
+    def __init__(self, path: Path, *, bos_token_id: int, vocab_size: int, read: Callable[[], Any]):
         # transformers says on import that it has no PyTorch, which nobody here needs to know.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        with held():
-            from transformers import AutoTokenizer
-
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                str(path), trust_remote_code=False, local_files_only=True
-            )
+            self._tokenizer = read()
         except Exception as error:
             # transformers raises whatever its parsers raise.
             raise CheckpointError(

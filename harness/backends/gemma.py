@@ -80,7 +80,10 @@ class GemmaBackend:
         if self.together:
             self._check_processes()
         if not self.checkpoint.has_tokenizer:
-            raise CheckpointError(f"{self.checkpoint.path}: no tokenizer.json or tokenizer.model")
+            raise CheckpointError(
+                f"{self.checkpoint.path}: no tokenizer.json or tokenizer.model in the folder, or "
+                "no tokenizer in the GGUF file"
+            )
         ranks = self.ranks if self.together else ALONE
         return gemma_mlx.load_checkpoint(self.checkpoint, dtype=self.settings.dtype, ranks=ranks)
 

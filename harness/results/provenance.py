@@ -37,6 +37,7 @@ def provenance(
         "revision": revision,
         "model_fingerprint": checkpoint.fingerprint,
         "model_layers": checkpoint.config.num_hidden_layers,
+        "unknown_config_keys": list(checkpoint.config.unknown_keys),
         "template_fingerprint": checkpoint.chat_template_fingerprint,
         **_pairs(pairs),
         "collection": asdict(collected),

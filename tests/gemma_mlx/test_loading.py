@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-import sys
+import warnings
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,6 +17,7 @@ import gemma_mlx
 from gemma_mlx import CheckpointError, GemmaConfig
 from tests.support.checkpoints import CONFIG, config, random_checkpoint, relative_error, save
 from tests.support.checkpoints import weights as random_weights
+from tests.support.hub import hub_error
 
 IDS = [[2, 9, 30, 4, 100]]
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -179,7 +180,7 @@ def test_json_that_is_no_object(checkpoint: Path, name: str, content: str) -> No
         ),
         (
             lambda t: t.update({UP: np.ascontiguousarray(t[UP].T)}),
-            f"wrong shape: {UP} is (64, 96), config.json asks for (96, 64)",
+            f"wrong shape: {UP} is (64, 96), the config asks for (96, 64)",
         ),
         (lambda t: t[UP].__setitem__((0, 0), np.nan), f"tensor {UP} holds NaN or infinity"),
         (lambda t: t[UP].__setitem__((0, 0), np.inf), f"tensor {UP} holds NaN or infinity"),
@@ -249,8 +250,13 @@ def test_a_layer_too_many_or_too_few(checkpoint: Path) -> None:
         ({"model_type": "gemma"}, "unsupported model_type 'gemma'; supported are gemma2, gemma3"),
         ({"model_type": ["gemma3_text"]}, "unsupported model_type ['gemma3_text']"),
         ({"model_type": "gemma3"}, "needs a text_config"),
-        ({"altup_num_inputs": 4}, "unsupported key altup_num_inputs"),
-        ({"use_bidirectional_attention": True}, "use_bidirectional_attention is not supported"),
+        (
+            {"use_bidirectional_attention": True},
+            "use_bidirectional_attention is supported as false",
+        ),
+        ({"is_causal": False}, "is_causal is supported as true only"),
+        ({"per_layer_config": {"1": {"head_dim": 8}}}, "per_layer_config is supported as null"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is supported as 1.0"),
         ({"hidden_activation": "silu"}, "hidden_activation 'silu' is not supported"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2}}, "rope_type 'yarn'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2}}, "rope_type 'dynamic'"),
@@ -285,6 +291,28 @@ def test_a_layer_too_many_or_too_few(checkpoint: Path) -> None:
 def test_configs_that_are_not_served(checkpoint: Path, changes: dict, message: str) -> None:
     change_config(checkpoint, **changes)
     assert_refused(checkpoint, "config.json", message)
+
+
+def test_keys_that_transformers_does_not_read_either_are_noted_and_warned_of_once(
+    checkpoint: Path,
+) -> None:
+    before = gemma_mlx.logits(gemma_mlx.load(checkpoint), IDS)
+    change_config(
+        checkpoint, altup_num_inputs=4, mystery=[1], nothing=None, unk_token_id=3, is_causal=True
+    )
+    with pytest.warns(UserWarning, match=r"config\.json: unknown key altup_num_inputs, mystery, w"):
+        loaded = gemma_mlx.load(checkpoint)
+    assert loaded.config.unknown_keys == ("altup_num_inputs", "mystery")
+    np.testing.assert_array_equal(gemma_mlx.logits(loaded, IDS), before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gemma_mlx.load(checkpoint)
+
+
+def test_unknown_keys_of_a_multimodal_config_are_noted_wherever_they_stand() -> None:
+    both = {"model_type": "gemma3", "mystery": 1, "text_config": config(riddle=2, mystery=3)}
+    with pytest.warns(UserWarning, match="unknown key mystery, riddle"):
+        assert GemmaConfig.from_dict(both).unknown_keys == ("mystery", "riddle")
 
 
 ODD: list[Any] = [
@@ -511,17 +539,6 @@ def test_a_name_that_no_repository_can_have(name: str) -> None:
     assert_refused(name, name, "Hugging Face hub")
 
 
-def hub_error(kind: str) -> Exception:
-    from huggingface_hub import errors
-
-    # The hub client's HTTP library is httpx, or a later one of another name.
-    http = sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.split(".")[0]]
-    if not hasattr(errors, kind):
-        return getattr(http, kind)("no route")
-    request = http.Request("GET", "https://hub")
-    return getattr(errors, kind)("refused", response=http.Response(403, request=request))
-
-
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -562,7 +579,9 @@ def test_no_code_is_fetched_from_the_hub(monkeypatch: pytest.MonkeyPatch, checkp
 
 
 def test_a_file_is_no_checkpoint(checkpoint: Path) -> None:
-    assert_refused(checkpoint / "config.json", "a checkpoint is a folder")
+    assert_refused(
+        checkpoint / "config.json", "a checkpoint is a folder with config.json, or a GGUF file"
+    )
 
 
 # Fingerprint

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import gemma_mlx
 from gemma_mlx import SITES, VECTOR_SITES, Gemma, Generation
+from gemma_mlx.config import KNOWN_KEYS
 from tests.support.checkpoints import relative_error
 
 torch = pytest.importorskip("torch", reason="parity with transformers needs the extra 'parity'")
@@ -313,3 +314,35 @@ def test_bfloat16_is_the_same_model(tmp_path: Path) -> None:
         theirs = case.reference.model(input_ids=torch.tensor([ids])).logits.float()[0].numpy()
     found = gemma_mlx.logits(ours, [ids])[0]
     assert relative_error(found, exact) <= 1.5 * relative_error(theirs, exact)
+
+
+@pytest.mark.parametrize("kind", ["Gemma3Text", "Gemma2"])
+def test_every_config_key_that_their_forward_pass_reads_is_known(kind: str) -> None:
+    their_config = getattr(transformers, f"{kind}Config")
+    read: set[str] = set()
+
+    class Recording(their_config):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    config = their_config(**BASE)
+    config.__class__ = Recording
+    model = getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM")(config)
+    model(torch.tensor([[2, 5, 9]]), attention_mask=torch.ones(1, 3, dtype=torch.long))
+    assert "sliding_window" in read
+    # Methods, and attributes that no config.json can set.
+    read = {n for n in read if n[0] != "_" and not callable(getattr(config, n, None))}
+    harmless = {
+        "base_model_ep_plan",
+        "base_model_fsdp_plan",
+        "base_model_pp_plan",
+        "base_model_tp_plan",
+        "gradient_checkpointing",
+        "is_heterogeneous",
+        "name_or_path",
+        "vision_aspect_ratio",
+        "vision_feature_layer",
+        "vision_feature_select_strategy",
+    }
+    assert read - KNOWN_KEYS - harmless == set()

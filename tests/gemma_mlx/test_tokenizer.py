@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import gemma_mlx
-from gemma_mlx import CheckpointError, RequestError
+from gemma_mlx import Checkpoint, CheckpointError, RequestError
 from gemma_mlx.tokenizer import GemmaTokenizer
 from tests.support.tokenizers import CONTROL, TEMPLATE, save_tokenizer
 
@@ -27,7 +27,8 @@ PROMPTS = [
 
 
 def load(path: Path, vocab_size: int = 131) -> GemmaTokenizer:
-    return GemmaTokenizer(path, bos_token_id=BOS, vocab_size=vocab_size)
+    read = Checkpoint(path).read_tokenizer
+    return GemmaTokenizer(path, bos_token_id=BOS, vocab_size=vocab_size, read=read)
 
 
 @pytest.fixture

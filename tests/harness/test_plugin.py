@@ -675,9 +675,9 @@ BAD_MODELS = {
         {"config__json": edited(model_type="llama")},
         "*config.json: unsupported model_type 'llama'*",
     ),
-    "unknown key": (
-        {"config__json": edited(mystery=3)},
-        "*config.json: unsupported key mystery*",
+    "unsupported key": (
+        {"config__json": edited(is_causal=False)},
+        "*config.json: is_causal is supported as true only*",
     ),
     "other shape": (
         {"config__json": edited(intermediate_size=96)},

@@ -112,6 +112,7 @@ class TestAnalyze:
         facts = whole.analysis.provenance
         assert facts["model"] == str(made / "model")
         assert facts["model_layers"] == 2
+        assert facts["unknown_config_keys"] == []
         assert facts["pairs_file"] == "pairs.json"
         assert facts["collection"]["positions"] == "generated"
         assert facts["collection"]["max_tokens"] == 3

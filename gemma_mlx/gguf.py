@@ -1,0 +1,440 @@
+"""Gemma 2 and 3 in one GGUF file, the format of llama.cpp, LM Studio and Ollama."""
+
+import hashlib
+import mmap
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gemma_mlx.checkpoint import Checkpoint, sha256
+from gemma_mlx.config import GemmaConfig
+from gemma_mlx.errors import CheckpointError
+from gemma_mlx.system.interrupts import held
+
+_MAGIC = b"GGUF"
+_ARCHITECTURES = {"gemma2": "gemma2", "gemma3": "gemma3_text"}
+_LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}
+
+# Metadata keys, without the architecture in front of them, and what config.json calls them.
+_REQUIRED = {
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+}
+_REQUIRED_OF_GEMMA3 = {
+    "attention.sliding_window": "sliding_window",
+    "rope.freq_base": "rope_theta",
+}
+_OPTIONAL = {
+    "attention.key_length": "head_dim",
+    "attention.sliding_window_pattern": "sliding_window_pattern",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "rope.freq_base_swa": "rope_local_base_freq",
+    "rope.local.freq_base": "rope_local_base_freq",  # Ollama's name for it
+}
+# Read otherwise, or without effect on Gemma's text model.
+_OTHER = {
+    "attention.causal",
+    "attention.value_length",
+    "mm.tokens_per_image",
+    "rope.dimension_count",
+    "rope.scaling.factor",
+    "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
+    "rope.scaling.type",
+    "vocab_size",
+}
+
+_TENSORS = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "attn_k": "self_attn.k_proj",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_norm": "input_layernorm",
+    "attn_output": "self_attn.o_proj",
+    "attn_q": "self_attn.q_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_v": "self_attn.v_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "ffn_up": "mlp.up_proj",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_TENSOR = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<what>\w+)\.(?P<part>weight|bias)")
+
+# Types of metadata values: those of fixed size as `struct` knows them, and the two others.
+_SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_TEXT, _ARRAY = 8, 9
+# What the metadata must hold, where they hold it.
+_TYPES: dict[str, type] = {
+    "general.alignment": int,
+    "split.count": int,
+    "tokenizer.chat_template": str,
+    "tokenizer.ggml.token_type": list,
+    "tokenizer.ggml.tokens": list,
+}
+
+# Of the tokenizer's token types.
+_CONTROL, _USER_DEFINED = 3, 4
+_END_OF_TURN = "<end_of_turn>"
+
+# Values that are dequantized at a time.
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class GgufCheckpoint(Checkpoint):
+    """A checkpoint in one GGUF file, whose metadata hold config, tokenizer and chat template.
+
+    Every property raises CheckpointError where the file is damaged or isn't a Gemma 2 or 3.
+    """
+
+    @cached_property
+    def config(self) -> GemmaConfig:
+        return GemmaConfig.from_dict(_config(self._header), source=str(self.path))
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return "tokenizer.ggml.tokens" in self._header.metadata
+
+    @property
+    def chat_template_fingerprint(self) -> str | None:
+        template = self._chat_template
+        return None if template is None else hashlib.sha256(template.encode()).hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the file."""
+        return sha256(self.path)
+
+    def weight_files(self) -> list[Path]:
+        return [self.path]
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Names as in Hugging Face checkpoints, and values dequantized to float32, one by one.
+
+        Raises:
+            CheckpointError: the package `gguf` is missing or can't dequantize a tensor, or the
+                file ends before the tensor does.
+        """
+        for tensor in self._header.tensors:
+            values = _dequantized(self.path, self._header.data, tensor)
+            if tensor.name.endswith("norm.weight"):
+                # llama.cpp multiplies by the weight itself, Gemma by 1 + weight.
+                values -= 1
+            yield _published_name(tensor.name), values
+
+    def read_tokenizer(self) -> Any:
+        """The `transformers` tokenizer that the metadata describe.
+
+        `transformers` reads GGUF files too, but needs PyTorch for it.
+        """
+        with held():
+            from tokenizers import AddedToken
+            from transformers import GemmaTokenizer
+
+        metadata = self._header.metadata
+        model = metadata.get("tokenizer.ggml.model")
+        if model != "llama":
+            raise ValueError(f"its kind is {model!r}; Gemma's is 'llama'")
+        tokens = metadata["tokenizer.ggml.tokens"]
+        types = metadata["tokenizer.ggml.token_type"]
+        # Runs of spaces are stored as they are; the tokenizer sees ▁ in place of each.
+        spelled = ["▁" * len(token) if not token.strip(" ") else token for token in tokens]
+        vocabulary = {token: number for number, token in enumerate(spelled)}
+        special = {
+            f"{ours}_token": tokens[metadata[key]] if key in metadata else None
+            for ours, key in (
+                ("bos", "tokenizer.ggml.bos_token_id"),
+                ("eos", "tokenizer.ggml.eos_token_id"),
+                ("pad", "tokenizer.ggml.padding_token_id"),
+                ("unk", "tokenizer.ggml.unknown_token_id"),
+                ("mask", "tokenizer.ggml.mask_token_id"),
+            )
+        }
+        tokenizer = GemmaTokenizer(
+            vocab=vocabulary,
+            merges=_merges(spelled, vocabulary),
+            chat_template=self._chat_template,
+            **special,
+        )
+        added = [
+            AddedToken(token, normalized=False, special=kind == _CONTROL)
+            for token, kind in zip(tokens, types, strict=True)
+            if kind in (_CONTROL, _USER_DEFINED) and token in vocabulary
+        ]
+        tokenizer.backend_tokenizer.add_tokens(added)
+        return tokenizer
+
+    @property
+    def _chat_template(self) -> str | None:
+        return self._header.metadata.get("tokenizer.chat_template")
+
+    @cached_property
+    def _header(self) -> "_Header":
+        return _read_header(self.path)
+
+
+def starts_as_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    name: str
+    # As NumPy counts; the file has it the other way round.
+    shape: tuple[int, ...]
+    kind: int
+    # Bytes from the beginning of the data.
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    path: Path
+    metadata: dict[str, Any]
+    tensors: tuple[_Tensor, ...]
+    # Where the tensors' data begin.
+    data: int
+
+
+class _Cursor:
+    """Reads one value after the other; struct.error or ValueError where there is none."""
+
+    def __init__(self, data: mmap.mmap, at: int):
+        self.data, self.at = data, at
+
+    def many(self, kind: str, count: int) -> tuple[Any, ...]:
+        form = f"<{count}{kind}"
+        values = struct.unpack_from(form, self.data, self.at)
+        self.at += struct.calcsize(form)
+        return values
+
+    def one(self, kind: str) -> Any:
+        return self.many(kind, 1)[0]
+
+    def text(self) -> str:
+        length = self.one("Q")
+        content = self.data[self.at : self.at + length]
+        if len(content) < length:
+            raise ValueError(f"a text of {length} bytes")
+        self.at += length
+        return content.decode()
+
+    def value(self, kind: int) -> Any:
+        if kind == _TEXT:
+            return self.text()
+        if kind == _ARRAY:
+            kind, count = self.one("I"), self.one("Q")
+            if kind == _TEXT:
+                return [self.text() for _ in range(count)]
+            return list(self.many(self._scalar(kind), count))
+        return self.one(self._scalar(kind))
+
+    def _scalar(self, kind: int) -> str:
+        if kind not in _SCALARS:
+            raise ValueError(f"a value of type {kind}")
+        return _SCALARS[kind]
+
+
+def _read_header(path: Path) -> _Header:
+    # The package's own reader makes an object of every token, which takes many times as long.
+    try:
+        if not starts_as_gguf(path):
+            raise CheckpointError(f"{path}: not a GGUF file: it doesn't begin with GGUF")
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            return _parse(path, _Cursor(data, len(_MAGIC)))
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    except (struct.error, ValueError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{path}: damaged or truncated GGUF file ({error})") from None
+
+
+def _parse(path: Path, cursor: _Cursor) -> _Header:
+    version = cursor.one("I")
+    if version not in (2, 3):
+        raise CheckpointError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
+    tensor_count, count = cursor.many("Q", 2)
+    metadata: dict[str, Any] = {}
+    for _ in range(count):
+        key = cursor.text()
+        if key in metadata:
+            raise ValueError(f"the key {key!r} occurs twice")
+        metadata[key] = cursor.value(cursor.one("I"))
+    for key, wanted in _TYPES.items():
+        if key in metadata and not isinstance(metadata[key], wanted):
+            raise ValueError(f"{key} is of type {type(metadata[key]).__name__}")
+    if metadata.get("split.count", 1) > 1:
+        raise CheckpointError(
+            f"{path}: one part of a split model; join them with `llama-gguf-split --merge`"
+        )
+    tensors: dict[str, _Tensor] = {}
+    for _ in range(tensor_count):
+        name, dimensions = cursor.text(), cursor.one("I")
+        if name in tensors or not 0 < dimensions <= 4:
+            raise ValueError(f"tensor {name} occurs twice or has {dimensions} dimensions")
+        shape = cursor.many("Q", dimensions)
+        tensors[name] = _Tensor(name, shape[::-1], cursor.one("I"), cursor.one("Q"))
+    alignment = max(1, metadata.get("general.alignment", 32))
+    data = -(-cursor.at // alignment) * alignment
+    return _Header(path, metadata, tuple(tensors.values()), data)
+
+
+def _config(header: _Header) -> dict[str, Any]:
+    """What config.json would say."""
+    metadata, path = header.metadata, header.path
+    architecture = metadata.get("general.architecture")
+    if architecture not in _ARCHITECTURES or metadata.get("general.type", "model") != "model":
+        found = f"{metadata.get('general.type', 'model')} of architecture {architecture!r}"
+        raise CheckpointError(
+            f"{path}: a {found}; supported are models of {' and '.join(_ARCHITECTURES)}"
+        )
+    prefix = f"{architecture}."
+    values = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
+    gemma3 = architecture == "gemma3"
+    required = {**_REQUIRED, **(_REQUIRED_OF_GEMMA3 if gemma3 else {})}
+    names = {**_REQUIRED_OF_GEMMA3, **required, **_OPTIONAL}
+    missing = sorted(required.keys() - values.keys())
+    unknown = sorted(values.keys() - names.keys() - _OTHER)
+    if missing or unknown:
+        what = f"no {prefix}{missing[0]}" if missing else f"unsupported key {prefix}{unknown[0]}"
+        raise CheckpointError(f"{path}: {what} in the metadata")
+    config = {ours: values[theirs] for theirs, ours in names.items() if theirs in values}
+    for cap in ("attn_logit_softcapping", "final_logit_softcapping"):
+        # 0 stands for no cap.
+        if cap in config:
+            config[cap] = config[cap] or None
+    pattern = config.get("sliding_window_pattern")
+    if isinstance(pattern, list):
+        del config["sliding_window_pattern"]
+        config["layer_types"] = [
+            "sliding_attention" if local else "full_attention" for local in pattern
+        ]
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    if not isinstance(heads, int) or not isinstance(hidden, int) or not 0 < heads <= hidden:
+        raise CheckpointError(f"{path}: {prefix}attention.head_count {heads!r} is not supported")
+    width = config.setdefault("head_dim", hidden // heads)
+    for key, expected in (
+        ("attention.causal", True),
+        ("attention.value_length", width),
+        ("rope.dimension_count", width),
+    ):
+        if values.get(key, expected) != expected:
+            raise CheckpointError(f"{path}: {prefix}{key} must be {expected}, not {values[key]!r}")
+    # Not in the file: llama.cpp knows it by the number of layers.
+    largest = config["num_hidden_layers"] == _LAYERS_OF_27B[architecture]
+    config["query_pre_attn_scalar"] = hidden // heads if largest else width
+    scaling = values.get("rope.scaling.type", "linear")
+    if "rope.scaling.factor" in values and scaling != "none":
+        config["rope_scaling"] = {"rope_type": scaling, "factor": values["rope.scaling.factor"]}
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+    if "token_embd.weight" not in shapes:
+        raise CheckpointError(f"{path}: no tensor token_embd.weight")
+    return {
+        **config,
+        "model_type": _ARCHITECTURES[architecture],
+        "vocab_size": shapes["token_embd.weight"][0],
+        "tie_word_embeddings": "output.weight" not in shapes,
+        **_ends(metadata),
+    }
+
+
+def _ends(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Ids of the tokens that begin and end a text; what the metadata leave out is Gemma's own."""
+    found: dict[str, Any] = {}
+    if "tokenizer.ggml.bos_token_id" in metadata:
+        found["bos_token_id"] = metadata["tokenizer.ggml.bos_token_id"]
+    keys = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
+    ends = [metadata[key] for key in keys if key in metadata]
+    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    # Many files of instruction-tuned models don't name the end of a turn; llama.cpp goes by the
+    # token's text.
+    if keys[1] not in metadata and _END_OF_TURN in metadata.get("tokenizer.chat_template", ""):
+        ends += [tokens.index(_END_OF_TURN)] if _END_OF_TURN in tokens else []
+    if ends:
+        found["eos_token_id"] = ends
+    return found
+
+
+def _merges(tokens: list[str], vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """Every way to make a token of two, the earliest token's first.
+
+    Gemma's merges were learned in the order of its vocabulary. `transformers` puts the longest
+    left part first.
+    """
+    return [
+        (token[:cut], token[cut:])
+        for token in tokens
+        for cut in range(len(token) - 1, 0, -1)
+        if token[:cut] in vocabulary and token[cut:] in vocabulary
+    ]
+
+
+def _published_name(name: str) -> str:
+    """The name in Hugging Face checkpoints; a name that isn't one of Gemma's stays as it is."""
+    match = _TENSOR.fullmatch(name)
+    if match is None or match["what"] not in _TENSORS:
+        return name
+    where = f"model.layers.{match['layer']}." if match["layer"] else ""
+    return f"{where}{_TENSORS[match['what']]}.{match['part']}"
+
+
+def _dequantized(path: Path, data: int, tensor: _Tensor) -> np.ndarray:
+    """A tensor's values as float32, with never more than a small part of it held twice."""
+    try:
+        from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+        from gguf.quants import dequantize
+    except ImportError:
+        raise CheckpointError(
+            f"{path}: reading GGUF weights needs the package gguf: "
+            "pip install 'artifact-harness[gguf]'"
+        ) from None
+    place = f"{path}: tensor {tensor.name}"
+    try:
+        kind = GGMLQuantizationType(tensor.kind)
+    except ValueError:
+        raise CheckpointError(f"{place} has the unknown type {tensor.kind}") from None
+    block, size = GGML_QUANT_SIZES[kind]
+    *outer, width = tensor.shape
+    rows, row_bytes = prod(outer), width // block * size
+    end = data + tensor.offset + rows * row_bytes
+    if not width or width % block or end > path.stat().st_size:
+        raise CheckpointError(
+            f"{place} of shape {tensor.shape} and type {kind.name} doesn't fit into the file: "
+            "damaged or truncated"
+        )
+    values = np.empty((rows, width), np.float32)
+    step = max(1, _CHUNK // width)
+    with path.open("rb") as file:
+        file.seek(data + tensor.offset)
+        for start in range(0, rows, step):
+            part = values[start : start + step]
+            raw = np.fromfile(file, np.uint8, len(part) * row_bytes)
+            try:
+                part[:] = dequantize(raw.reshape(len(part), row_bytes), kind)
+            except NotImplementedError:
+                raise CheckpointError(
+                    f"{place} has type {kind.name}, which the package gguf can't dequantize"
+                ) from None
+    return values.reshape(tensor.shape)
