@@ -717,18 +717,21 @@ class TestBadInput:
         arguments, message = BAD_OPTIONS[name]
         self.refused(checks(*arguments), message, pytester)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", BAD_PAIRS)
     def test_pairs(self, checks, pytester, tmp_path, name):
         content, message = BAD_PAIRS[name]
         (tmp_path / "bad.json").write_text(content)
         self.refused(checks("--pairs", tmp_path / "bad.json", *QUICK), message, pytester)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", BAD_MODELS)
     def test_model(self, checks, pytester, tmp_path, name):
         changes, message = BAD_MODELS[name]
         model = copied(tmp_path / "model", **changes)
         self.refused(checks("--model", model, *QUICK), message, pytester)
 
+    @pytest.mark.slow
     def test_store_that_cannot_be_written(self, checks, pytester):
         pytester.makefile("", file="")
         result = checks("--artifact-store", pytester.path / "file", *QUICK)
