@@ -54,6 +54,7 @@ def in_small(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     assert left == {"fixtures", "pairs.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
 @pytest.mark.usefixtures("in_small")
 def test_python_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,7 @@ def test_reading_the_generated_tokens_in_one_pass_gives_what_generation_captured
     assert_all_same([replace(g, finish_reason="length") for g in generated], forced)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["generated", "prompt_last", "forced"])
 def test_the_batch_size_changes_nothing(gemma: Gemma, positions: str) -> None:
     rows = prompts([9, 2, 17, 5, 5, 12, 1])

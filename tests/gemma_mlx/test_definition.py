@@ -58,6 +58,7 @@ def test_logits_of_rows_of_every_length(definition: Definition) -> None:
         assert relative_error(found, expected[:length]) <= TOLERANCE, length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, 1], ids=["padded", "alone"])
 def test_generated(definition: Definition, batch_size: int | None) -> None:
     found = gemma_mlx.generate(

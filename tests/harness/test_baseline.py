@@ -449,6 +449,7 @@ class TestAtomic:
             save_baseline("v1", RESULTS, tmp_path)
         assert contents(tmp_path) == {}
 
+    @pytest.mark.slow
     def test_two_processes_at_once(self, tmp_path):
         """Every run is kept, under a number of its own, whatever its name."""
         ready = tmp_path / "ready"

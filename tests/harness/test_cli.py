@@ -75,6 +75,7 @@ class TestPipeline:
                 assert content["model.layers.3.mlp.output"].dtype == np.float32
                 assert len(content.files) == 6
 
+    @pytest.mark.usefixtures("quick_pictures")
     def test_npz_and_store_give_the_same(self, made, here):
         _, asked = made
         assert main(["analyze", *asked, *FEW]) == 0
@@ -89,6 +90,7 @@ class TestPipeline:
             r["natural"]["text"] for r in read["responses"]
         ]
 
+    @pytest.mark.usefixtures("quick_pictures")
     def test_a_script_that_pools_over_steps_finds_the_in_sample_figures(self, made, here):
         """As the seed's analysis reads them: loop over steps, load, take the key."""
         assert analyze_npz() == 0
@@ -109,6 +111,8 @@ class TestPipeline:
         assert in_sample["n_vectors"] == len(natural) + len(artifact)
         assert in_sample["seed_ratio"] == pytest.approx(ratio, rel=1e-5)
 
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("quick_pictures")
     @pytest.mark.parametrize("size", ["1", "3", "16"])
     def test_the_runner_in_batches_of_any_size(self, made, here, size, capsys):
         folder, asked = made
@@ -128,6 +132,7 @@ class TestPipeline:
         for group, array in expected.arrays.items():
             np.testing.assert_allclose(found.arrays[group], array, rtol=0, atol=1e-3)
 
+    @pytest.mark.slow
     def test_report_again(self, here):
         assert analyze_npz() == 0
         before = {f.name: f.read_bytes() for f in Path("artifact_report").iterdir()}
@@ -151,6 +156,7 @@ class TestPipeline:
         assert float(found["20"]) > float(found["200"]) > 0
 
 
+@pytest.mark.usefixtures("quick_pictures")
 class TestMissing:
     STEP = "natural_one_q00/prompt_list/batch_1/activations_step_{}.npz"
 

@@ -303,6 +303,7 @@ class TestHelp:
             __main__.main(arguments)
         assert stop.value.code == 2
 
+    @pytest.mark.slow
     def test_as_a_module(self):
         save("v1"), save("v2", {ONE: 0.0, TWO: 3.0})
         command = [sys.executable, "-m", "harness", "compare", "v1", "v2"]

@@ -176,6 +176,7 @@ def read_only(folder):
         subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 class TestNothingIsLeft:
     @pytest.mark.parametrize("plugins", [(), HTML, (*HTML, *XDIST, "-n", "2")],
                              ids=["alone", "html", "xdist"])  # fmt: skip
@@ -226,6 +227,7 @@ class TestImports:
         passes(run(folder))
         passes(run(folder, guest=("-p", "harness.plugin", *SHORT)))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "module", ["harness.cli", "harness.report.page", "harness.results", "harness.experiment"]
     )

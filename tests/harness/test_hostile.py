@@ -247,6 +247,7 @@ def test_nothing_is_written_for_hostile_names(model, there, capsys, name):
     assert not Path("/tmp/owned by a test").exists()
 
 
+@pytest.mark.slow
 def test_a_baseline_with_a_hostile_name_and_category(there, capsys):
     """What others' files are called and hold is quoted by compare, as it is by all commands."""
     activations = measured({(0, "mlp_out"): 3.0, (1, "mlp_out"): 3.0})

@@ -100,6 +100,7 @@ def image(axes):
 
 
 class TestPositions:
+    @pytest.mark.slow
     @pytest.mark.parametrize("shape", ["one layer", "26 layers, 3 sites", "far below 0"])
     def test_draws(self, shape):
         drawn(panels.positions_figure(analysis_of(*SHAPES[shape])))
@@ -132,6 +133,7 @@ class TestPositions:
 
 
 class TestCategories:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "shape",
         [
@@ -174,6 +176,7 @@ class TestCategories:
 
 
 class TestSteps:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "shape",
         [
@@ -242,6 +245,7 @@ class TestComparison:
         assert ticks(axes) == ["0", "1", "2"]
         drawn(figure, "png")
 
+    @pytest.mark.slow
     def test_draws_26_layers_of_3_sites(self):
         layers = {
             key: value
@@ -294,6 +298,7 @@ class TestComparison:
         assert "0001_old" in axes.get_title(loc="left")
         drawn(figure)
 
+    @pytest.mark.slow
     def test_categories_of_26_layers_and_3_sites(self):
         layers = {k: v for site in SITES for k, v in compared(*[(1, 2)] * 26, site=site).items()}
         changes = {"one": {layer_id(*key): key[0] / 10 for key in layers}, "two": {}}

@@ -59,6 +59,7 @@ def intervals(axes) -> list[tuple[float, float]]:
 
 
 class TestSeparationFigure:
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["svg", "png"])
     @pytest.mark.parametrize("shape", SHAPES)
     def test_draws(self, shape, kind):

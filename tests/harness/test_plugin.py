@@ -6,7 +6,6 @@ import pickle
 import re
 import shutil
 import signal
-import subprocess
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,6 +24,7 @@ from harness.data.store import StoreError
 from harness.results.provenance import ALL_REUSED
 from harness.settings import INTERRUPTED, CollectSettings
 from harness.testing.session import PytestOptions, session_of
+from tests.support import forked
 from tests.support.builders import (
     document,
     entry,
@@ -37,6 +37,7 @@ from tests.support.checkpoints import config as model_config
 from tests.support.runs import (
     ALIGNED,
     BASE,
+    OPTIONS,
     PAIRS,
     PLOT,
     QUICK,
@@ -44,7 +45,6 @@ from tests.support.runs import (
     ROOT,
     SHORT,
     VECTOR,
-    command,
     run_checks,
     run_checks_anew,
 )
@@ -717,18 +717,21 @@ class TestBadInput:
         arguments, message = BAD_OPTIONS[name]
         self.refused(checks(*arguments), message, pytester)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", BAD_PAIRS)
     def test_pairs(self, checks, pytester, tmp_path, name):
         content, message = BAD_PAIRS[name]
         (tmp_path / "bad.json").write_text(content)
         self.refused(checks("--pairs", tmp_path / "bad.json", *QUICK), message, pytester)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", BAD_MODELS)
     def test_model(self, checks, pytester, tmp_path, name):
         changes, message = BAD_MODELS[name]
         model = copied(tmp_path / "model", **changes)
         self.refused(checks("--model", model, *QUICK), message, pytester)
 
+    @pytest.mark.slow
     def test_store_that_cannot_be_written(self, checks, pytester):
         pytester.makefile("", file="")
         result = checks("--artifact-store", pytester.path / "file", *QUICK)
@@ -816,29 +819,24 @@ class TestInterrupted:
         """Ctrl-C, say, while the second of several batches is run."""
         pairs = written(tmp_path / "pairs.json", two_categories(70))
         arguments = ("--model", small_checkpoint.path, "--pairs", pairs, "--max-tokens", "20")
-        with subprocess.Popen(
-            command(
-                "artifact_checks", "--artifact-store", tmp_path / "store",
-                "--artifact-report", tmp_path / "report", *arguments,
-            ),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            try:
-                deadline = time.monotonic() + 60
-                while not list(tmp_path.glob("store/*/batch_*.safetensors")):
-                    assert process.poll() is None, process.communicate()[0]
-                    assert time.monotonic() < deadline
-                    time.sleep(0.005)
-                process.send_signal(number)
-                output = process.communicate(timeout=60)[0]
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == pytest.ExitCode.INTERRUPTED, output
+        given = (
+            "artifact_checks", "--artifact-store", tmp_path / "store",
+            "--artifact-report", tmp_path / "report", *arguments,
+        )  # fmt: skip
+        said = tmp_path / "output"
+        process = forked.start(forked.tests, [*OPTIONS, *map(str, given)], output=said, folder=ROOT)
+        try:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.glob("store/*/batch_*.safetensors")):
+                assert process.is_alive(), said.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            os.kill(process.pid, number)
+            process.join(60)
+        finally:
+            process.kill()
+        output = said.read_text()
+        assert process.exitcode == pytest.ExitCode.INTERRUPTED, output
         assert "INTERNALERROR" not in output
         assert output.count(f"\n{INTERRUPTED}\n") == 1
         assert not (tmp_path / "report").exists()

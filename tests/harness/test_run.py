@@ -31,7 +31,10 @@ ROOT = Path(harness.__file__).resolve().parent.parent
 RESULTS = "alignment_artifact_analysis_results.json"
 SETTINGS = AnalysisSettings(replicates=200)
 CATEGORIES = ("one", "two", "three")
-ALONE = ("-p", "no:html", *SHORT, "-c", ROOT / "pytest.ini", "--rootdir", ROOT)
+ALONE = (
+    "-p", "no:html", "-p", "no:hypothesispytest", *SHORT, "-c", ROOT / "pytest.ini",
+    "--rootdir", ROOT,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

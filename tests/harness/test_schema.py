@@ -68,6 +68,7 @@ def content(everything):
     return copy.deepcopy(everything.to_json())
 
 
+@pytest.mark.slow
 def test_there_and_back(everything, tmp_path):
     everything.write(tmp_path)
     found = Results.read(tmp_path / FILE_NAME)

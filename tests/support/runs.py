@@ -43,11 +43,7 @@ class Run:
 
 
 # Hypothesis would be imported by every run.
-_OPTIONS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *SHORT)
-
-
-def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "pytest", *_OPTIONS, *map(str, arguments)]
+OPTIONS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *SHORT)
 
 
 def run_pytest(folder: Path, *arguments, **environment: str) -> tuple[int, str]:
@@ -68,14 +64,14 @@ def run_pytest(folder: Path, *arguments, **environment: str) -> tuple[int, str]:
 
 def run_checks(folder: Path, *arguments) -> Run:
     """The checks, from within `folder`, with all that they leave where they leave it."""
-    done = run_pytest(folder, *_OPTIONS, ROOT / "artifact_checks", *arguments)
+    done = run_pytest(folder, *OPTIONS, ROOT / "artifact_checks", *arguments)
     return Run(*done, folder / "artifact_report")
 
 
 def run_checks_anew(folder: Path, *arguments) -> Run:
     """The same by `python -m pytest`, everything imported anew."""
     done = subprocess.run(
-        command(ROOT / "artifact_checks", *arguments),
+        [sys.executable, "-m", "pytest", *OPTIONS, ROOT / "artifact_checks", *map(str, arguments)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
