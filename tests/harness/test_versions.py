@@ -305,6 +305,7 @@ CIRCUMSTANCES = {
 # The version itself, what names it, and what the comparison looks at by itself.
 FREE = {
     "model": "b/model",
+    "unknown_config_keys": ["mystery"],
     "revision": "main",
     "model_fingerprint": "0" * 64,
     "model_layers": 26,
