@@ -1,5 +1,5 @@
-"""Every command of README and docs is run, on a few pairs and tokens, with stand-ins for what the
-reader would put in its place."""
+"""Every command of README and docs is run, on a few pairs, tokens and layers, with stand-ins for
+what the reader would put in its place."""
 
 import json
 import re
@@ -90,6 +90,9 @@ def run(
             "-c": ROOT / "pytest.ini",
             "--rootdir": ROOT,
         }
+        # Tensor-parallel activations were collected before, at all layers.
+        if not {"--layers", "--tensor-parallel"} & set(words):
+            small["--layers"] = "6-7"
         flags = [str(part) for item in small.items() for part in item]
         quiet = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:html")
         return int(pytester.runpytest_inprocess(*quiet, *SHORT, *flags, *words[1:]).ret)
@@ -98,6 +101,7 @@ def run(
 
 
 @pytest.mark.slow
+@pytest.mark.apart
 @pytest.mark.parametrize("name", [name for name in NAMES if commands(name)])
 def test_every_command_runs(name: str, run: Callable[[str], int]) -> None:
     for file, code in EXAMPLE.findall((ROOT / name).read_text(encoding="utf-8")):
