@@ -35,6 +35,6 @@ def test_text_baseline(layer_result: LayerResult, text: str, analysis: Analysis)
     beyond_text(layer_result, text, analysis.text).require()
 
 
-@needs("base_model")
+@needs("base")
 def test_beyond_base(layer_result: LayerResult) -> None:
     beyond_base(layer_result).require()

@@ -1,18 +1,18 @@
 """Where a checkpoint's files are, and what they say without MLX: config, fingerprint, damage."""
 
 import hashlib
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from gemma_mlx.adapters import Adapter
 from gemma_mlx.config import GemmaConfig, token_ids
 from gemma_mlx.errors import CheckpointError
-from gemma_mlx.system.files import read_json
+from gemma_mlx.system.files import read_json, read_text, sha256
 from gemma_mlx.system.interrupts import held
 
 _FILES = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model")
@@ -32,10 +32,25 @@ _FINGERPRINTED = (
 
 
 @dataclass(frozen=True)
+class Template:
+    """A chat template in Jinja, and the file that it stands in."""
+
+    text: str
+    source: Path
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder in Hugging Face format, of which each file is read when it is needed."""
+    """A checkpoint folder in Hugging Face format, of which each file is read when it is needed.
+
+    Attributes:
+        adapter: what was trained on top of it, if anything.
+        given_template: a chat template to use in place of the adapter's or the checkpoint's own.
+    """
 
     path: Path
+    adapter: Adapter | None = None
+    given_template: Template | None = None
 
     @cached_property
     def config(self) -> GemmaConfig:
@@ -56,20 +71,30 @@ class Checkpoint:
     def has_tokenizer(self) -> bool:
         return (self.path / "tokenizer.json").exists() or (self.path / "tokenizer.model").exists()
 
+    @cached_property
+    def chat_template(self) -> Template | None:
+        """The template that prompts are put into; None where there is none."""
+        return self.given_template or self._unchanged_template
+
     @property
     def chat_template_fingerprint(self) -> str | None:
-        """sha256 over the chat template, wherever the checkpoint keeps it; None without one."""
-        file = self.path / "chat_template.jinja"
-        if file.exists():
-            return sha256(file)
-        for name in ("chat_template.json", "tokenizer_config.json"):
-            path = self.path / name
-            template = _read_object(path).get("chat_template") if path.exists() else None
-            if template is not None:
-                # Several templates are a list of objects.
-                text = template if isinstance(template, str) else json.dumps(template)
-                return hashlib.sha256(text.encode()).hexdigest()
-        return None
+        """sha256 over the chat template, wherever it stands; None without one."""
+        template = self.chat_template
+        return None if template is None else hashlib.sha256(template.text.encode()).hexdigest()
+
+    @property
+    def has_foreign_template(self) -> bool:
+        """Whether the template isn't the checkpoint's own."""
+        template, own = self.chat_template, self._own_template()
+        return template is not None and (own is None or own.text != template.text)
+
+    @property
+    def _unchanged_template(self) -> Template | None:
+        """The template without `given_template`."""
+        return (self.adapter and read_template(self.adapter.path)) or self._own_template()
+
+    def _own_template(self) -> Template | None:
+        return read_template(self.path)
 
     def read_tokenizer(self) -> Any:
         """The tokenizer as `transformers` reads it; raises whatever its parsers raise."""
@@ -116,12 +141,38 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over config, generation config, weights, tokenizer files and chat template."""
+        """sha256 over config, generation config, weights, tokenizer files and chat template, and
+        over the adapter's files and a given template that says something else."""
+        own = self._own_fingerprint()
+        more = [] if self.adapter is None else [self.adapter.fingerprint]
+        given = self.given_template
+        if given is not None and given.text != getattr(self._unchanged_template, "text", None):
+            more.append(given.text)
+        return hashlib.sha256("\0".join([own, *more]).encode()).hexdigest() if more else own
+
+    def _own_fingerprint(self) -> str:
         digest = hashlib.sha256()
         for file in [self.path / name for name in _FINGERPRINTED] + self.weight_files():
             if file.exists():
                 digest.update(f"{file.name}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
+
+
+def read_template(folder: Path) -> Template | None:
+    """The chat template that a folder keeps, as transformers looks for it; None without one."""
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return Template(read_text(file, error=CheckpointError), file)
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        path = folder / name
+        template = _read_object(path).get("chat_template") if path.exists() else None
+        if isinstance(template, list):
+            # Several, by name; a plain conversation takes this one.
+            named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
+            template = named[0].get("template") if named else None
+        if isinstance(template, str):
+            return Template(template, path)
+    return None
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -131,14 +182,13 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def sha256(path: Path) -> str:
-    """Of the file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def find_checkpoint(
-    path_or_repo: str | os.PathLike[str], *, revision: str | None = None, config_only: bool = False
+    path_or_repo: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+    chat_template: str | os.PathLike[str] | None = None,
+    config_only: bool = False,
 ) -> Checkpoint:
     """The checkpoint in a local folder or `.gguf` file, or of a Hugging Face repository:
     `owner/name`, or `owner/name/file.gguf` for a GGUF file there.
@@ -148,15 +198,42 @@ def find_checkpoint(
 
     Args:
         revision: branch, tag or commit of a repository.
+        adapter: an adapter's folder or its repository on the hub, in the form of mlx-lm or PEFT.
+        chat_template: a Jinja file to use in place of the adapter's or the checkpoint's own.
         config_only: of a repository, download config.json alone; a GGUF file, which holds its
-            config, is downloaded whole.
+            config, is downloaded whole. No adapter or template is looked for.
 
     Raises:
         CheckpointError: no such folder, file or repository, no access to it, or no network.
     """
+    found = _find(os.fspath(path_or_repo), revision, config_only)
+    if config_only:
+        return found
+    template = None
+    if chat_template is not None:
+        file = Path(chat_template)
+        template = Template(read_text(file, error=CheckpointError), file)
+    trained = None if adapter is None else find_adapter(os.fspath(adapter))
+    return replace(found, adapter=trained, given_template=template)
+
+
+def find_adapter(path_or_repo: str) -> Adapter:
+    """The adapter in a local folder or of a hub repository; raises as `find_checkpoint`."""
+    path = Path(path_or_repo).expanduser()
+    if path.is_dir():
+        return Adapter(path.resolve())
+    if path.exists():
+        raise CheckpointError(f"{path_or_repo}: an adapter is a folder with adapter_config.json")
+    if path.is_absolute() or path_or_repo.startswith((".", "~")) or path_or_repo.count("/") != 1:
+        raise CheckpointError(
+            f"{path_or_repo}: no such folder, and not a Hugging Face repository (owner/name) either"
+        )
+    return Adapter(_download(path_or_repo, None, needed="adapter_config.json"))
+
+
+def _find(name: str, revision: str | None, config_only: bool) -> Checkpoint:
     from gemma_mlx.gguf import GgufCheckpoint, starts_as_gguf
 
-    name = os.fspath(path_or_repo)
     gguf = name.lower().endswith(".gguf")
     try:
         path = Path(name).expanduser()
@@ -185,8 +262,10 @@ def find_checkpoint(
     return Checkpoint(_download(name, revision))
 
 
-def _download(repo: str, revision: str | None, file: str | None = None) -> Path:
-    """A file of a repository, or the folder with all that a checkpoint is read from."""
+def _download(
+    repo: str, revision: str | None, file: str | None = None, *, needed: str = "config.json"
+) -> Path:
+    """A file of a repository, or the folder with all that a checkpoint or adapter is read from."""
     # Imported here: a local checkpoint needs no hub client, and it is slow to import.
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download, snapshot_download
@@ -206,7 +285,7 @@ def _download(repo: str, revision: str | None, file: str | None = None) -> Path:
     except (hub.RepositoryNotFoundError, hub.HFValidationError):
         why = "neither a local folder nor a repository on the Hugging Face hub"
     except hub.RemoteEntryNotFoundError:
-        why = f"the repository has no {file or 'config.json'}"
+        why = f"the repository has no {file or needed}"
     except Exception as error:
         # Besides its own errors the client lets through those of its HTTP library, which changes.
         why = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 import gemma_mlx
-from gemma_mlx.errors import RequestError, UserError
+from gemma_mlx.errors import CheckpointError, RequestError, UserError
 from gemma_mlx.npz import write_steps
 from gemma_mlx.prompts_file import PROMPT_LIST, SAMPLES, Prompt, named_prompts, read_prompts
 from gemma_mlx.request import Request, Sampling
@@ -78,9 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         "PATH_OR_REPO",
         default="google/gemma-3-1b-it",
-        help="checkpoint folder, or owner/name on the hub",
+        help="checkpoint folder, .gguf file, or owner/name on the hub",
     )
     add("--revision", "REV", help="branch, tag or commit of a hub repository")
+    add("--adapter", "PATH_OR_REPO", help="adapter (mlx-lm's or PEFT's) trained on the model")
+    add("--chat-template", "FILE", type=Path, help="Jinja file in place of the model's own")
     add("--prompts", "PROMPT", nargs="+", help="prompts")
     add(
         "--prompts-file",
@@ -149,7 +151,18 @@ def _run(options: argparse.Namespace) -> int:
     there = options.activations_dir
     if options.save_activations and there.exists() and not _is_empty(there):
         raise RequestError(f"{there}: holds something already; name another --activations-dir")
-    gemma = gemma_mlx.load(options.model, revision=options.revision)
+    checkpoint = gemma_mlx.find_checkpoint(
+        options.model,
+        revision=options.revision,
+        adapter=options.adapter,
+        chat_template=options.chat_template,
+    )
+    if options.chat_mode and checkpoint.chat_template is None:
+        raise CheckpointError(
+            f"{checkpoint.path}: no chat template; give one with --chat-template FILE, or turn it "
+            "off with --no-chat-mode, as base models want"
+        )
+    gemma = gemma_mlx.load_checkpoint(checkpoint)
     # All of them before the first batch, so that a prompt that can't be used costs no work.
     requests = _requests(gemma, prompts, options)
     batches = [

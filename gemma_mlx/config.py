@@ -93,19 +93,40 @@ class Rope:
 
 
 @dataclass(frozen=True, slots=True)
-class Quantization:
-    """MLX's affine quantization.
+class Scheme:
+    """One of MLX's ways to quantize a module; its fields are arguments of `mlx.core.quantize`.
 
     Attributes:
-        group_size: weights that share a scale and a bias.
+        group_size: weights that share a scale.
         bits: per weight.
-        overrides: (module path, group size, bits) of modules that differ; bits 0 for a module in
-            full precision.
+        mode: a key of `MODES`.
     """
 
     group_size: int
     bits: int
-    overrides: tuple[tuple[str, int, int], ...] = ()
+    mode: str
+
+
+#: Group sizes and bits that each of MLX's modes takes.
+MODES: dict[str, dict[str, tuple[int, ...]]] = {
+    "affine": {"group_size": (32, 64, 128), "bits": (1, 2, 3, 4, 5, 6, 8)},
+    "mxfp4": {"group_size": (32,), "bits": (4,)},
+    "mxfp8": {"group_size": (32,), "bits": (8,)},
+    "nvfp4": {"group_size": (16,), "bits": (4,)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How the modules are quantized.
+
+    Attributes:
+        default: of modules that `overrides` doesn't name.
+        overrides: (module path, scheme) of the others; None for a module in full precision.
+    """
+
+    default: Scheme
+    overrides: tuple[tuple[str, Scheme | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,28 +404,29 @@ def _quantization(config: Mapping[str, Any]) -> Quantization | None:
             f"quant_method {block['quant_method']!r} is not supported; "
             "convert the checkpoint with `mlx_lm.convert -q`"
         )
-    if block.get("mode", "affine") != "affine":
-        raise CheckpointError(f"quantization mode {block['mode']!r} is not supported")
-    overrides = []
+    overrides: list[tuple[str, Scheme | None]] = []
     for path in sorted(block.keys() - {"group_size", "bits", "mode"}):
         # Modules of the unused towers may be listed. A wrong value for one of ours can't pass: the
         # shapes of its packed weights and scales tell.
         value, place = block[path], f"quantization of {path}"
         if value is False:
-            overrides.append((path, 0, 0))
-        elif isinstance(value, Mapping) and value.get("mode", "affine") == "affine":
-            overrides.append((path, *_group_size_and_bits({**block, **value}, place)))
+            overrides.append((path, None))
+        elif isinstance(value, Mapping):
+            overrides.append((path, _scheme({**block, **value}, place)))
         elif value is not True:
             raise CheckpointError(f"{place}: {value!r} is not supported")
-    size, bits = _group_size_and_bits(block, "quantization")
-    return Quantization(size, bits, tuple(overrides))
+    return Quantization(_scheme(block, "quantization"), tuple(overrides))
 
 
-def _group_size_and_bits(block: Mapping[str, Any], place: str) -> tuple[int, int]:
-    for key, supported in (("group_size", (32, 64, 128)), ("bits", (2, 3, 4, 5, 6, 8))):
+def _scheme(block: Mapping[str, Any], place: str) -> Scheme:
+    mode = block.get("mode", "affine")
+    if mode not in MODES:
+        raise CheckpointError(f"{place}: mode must be one of {', '.join(MODES)}, not {mode!r}")
+    for key, supported in MODES[mode].items():
         value = block.get(key)
         if type(value) is not int or value not in supported:
             raise CheckpointError(
-                f"{place}: {key} must be one of {', '.join(map(str, supported))}, not {value!r}"
+                f"{place}: {key} of mode {mode} must be one of {', '.join(map(str, supported))}, "
+                f"not {value!r}"
             )
-    return block["group_size"], block["bits"]
+    return Scheme(block["group_size"], block["bits"], mode)

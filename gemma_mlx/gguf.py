@@ -1,6 +1,5 @@
 """Gemma 2 and 3 in one GGUF file, the format of llama.cpp, LM Studio and Ollama."""
 
-import hashlib
 import mmap
 import re
 import struct
@@ -13,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gemma_mlx.checkpoint import Checkpoint, sha256
+from gemma_mlx.checkpoint import Checkpoint, Template
 from gemma_mlx.config import GemmaConfig
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.system.files import sha256
 from gemma_mlx.system.interrupts import held
 
 _MAGIC = b"GGUF"
@@ -112,16 +112,6 @@ class GgufCheckpoint(Checkpoint):
     def has_tokenizer(self) -> bool:
         return "tokenizer.ggml.tokens" in self._header.metadata
 
-    @property
-    def chat_template_fingerprint(self) -> str | None:
-        template = self._chat_template
-        return None if template is None else hashlib.sha256(template.encode()).hexdigest()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 over the file."""
-        return sha256(self.path)
-
     def weight_files(self) -> list[Path]:
         return [self.path]
 
@@ -170,7 +160,6 @@ class GgufCheckpoint(Checkpoint):
         tokenizer = GemmaTokenizer(
             vocab=vocabulary,
             merges=_merges(spelled, vocabulary),
-            chat_template=self._chat_template,
             **special,
         )
         added = [
@@ -181,9 +170,12 @@ class GgufCheckpoint(Checkpoint):
         tokenizer.backend_tokenizer.add_tokens(added)
         return tokenizer
 
-    @property
-    def _chat_template(self) -> str | None:
-        return self._header.metadata.get("tokenizer.chat_template")
+    def _own_template(self) -> Template | None:
+        text = self._header.metadata.get("tokenizer.chat_template")
+        return None if text is None else Template(text, self.path)
+
+    def _own_fingerprint(self) -> str:
+        return sha256(self.path)
 
     @cached_property
     def _header(self) -> "_Header":

@@ -3,12 +3,15 @@
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
-from gemma_mlx.config import GemmaConfig, Quantization
+from gemma_mlx.config import GemmaConfig, Quantization, Scheme
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.fusing import fuse
 from gemma_mlx.gguf import GgufCheckpoint
 from gemma_mlx.models.gemma import GemmaModel, Intervention
 from gemma_mlx.ranks import ALONE, Ranks
@@ -64,6 +67,8 @@ def load(
     *,
     revision: str | None = None,
     dtype: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+    chat_template: str | os.PathLike[str] | None = None,
     ranks: Ranks = ALONE,
 ) -> Gemma:
     """Load a Gemma 3 (or Gemma 2) text model from a folder, a GGUF file or a Hugging Face
@@ -75,6 +80,10 @@ def load(
         revision: branch, tag or commit of a hub repository.
         dtype: compute dtype, "float32" or "bfloat16". By default float32 on a CPU device and
             the checkpoint's own on a GPU (float32 for a float16 checkpoint).
+        adapter: folder or hub repository of an adapter that was trained on the checkpoint, by
+            mlx-lm or PEFT; it is fused into the weights, of which those that it changes are no
+            longer quantized.
+        chat_template: a Jinja file to use in place of the adapter's or the checkpoint's own.
         ranks: processes that hold the model together, each a part of every layer (tensor
             parallel). All of them then have to make the same calls.
 
@@ -83,7 +92,9 @@ def load(
             message names it.
         RanksError: another process is gone.
     """
-    checkpoint = find_checkpoint(path_or_repo, revision=revision)
+    checkpoint = find_checkpoint(
+        path_or_repo, revision=revision, adapter=adapter, chat_template=chat_template
+    )
     return load_checkpoint(checkpoint, dtype=dtype, ranks=ranks)
 
 
@@ -92,6 +103,9 @@ def load_checkpoint(
 ) -> Gemma:
     """`load` for a checkpoint of `find_checkpoint`."""
     config = checkpoint.config
+    # First, because it is read faster, and its faults are said sooner.
+    tokenizer = _read_tokenizer(checkpoint)
+    ends = _end_token_ids(checkpoint, tokenizer)
     weights = _read_weights(checkpoint)
     name = dtype or _default_dtype(weights.values())
     if name not in COMPUTE_DTYPES:
@@ -99,6 +113,9 @@ def load_checkpoint(
             f"dtype {name!r} is not supported: activations are computed in "
             f"{' or '.join(COMPUTE_DTYPES)} (float16 overflows in Gemma's residual stream)"
         )
+    if checkpoint.adapter is not None:
+        full = partial(_dequantized, config, weights)
+        weights = fuse(weights, checkpoint.adapter, _our_name, full)
     model = GemmaModel(config)
     try:
         if config.quantization is not None:
@@ -116,15 +133,28 @@ def load_checkpoint(
     model.eval()
     mx.eval(model.parameters())
     _check_finite(model, ranks, checkpoint)
-    tokenizer = None
-    if checkpoint.has_tokenizer:
-        tokenizer = GemmaTokenizer(
-            checkpoint.path,
-            bos_token_id=config.bos_token_id,
-            vocab_size=config.vocab_size,
-            read=checkpoint.read_tokenizer,
-        )
-    return Gemma(model, tokenizer, config, checkpoint.fingerprint, checkpoint.eos_token_ids, name)
+    return Gemma(model, tokenizer, config, checkpoint.fingerprint, ends, name)
+
+
+def _read_tokenizer(checkpoint: Checkpoint) -> GemmaTokenizer | None:
+    if not checkpoint.has_tokenizer:
+        return None
+    config = checkpoint.config
+    return GemmaTokenizer(
+        checkpoint.path,
+        bos_token_id=config.bos_token_id,
+        vocab_size=config.vocab_size,
+        read=checkpoint.read_tokenizer,
+        template=checkpoint.chat_template,
+    )
+
+
+def _end_token_ids(checkpoint: Checkpoint, tokenizer: GemmaTokenizer | None) -> frozenset[int]:
+    ends = checkpoint.eos_token_ids
+    if tokenizer is None or not checkpoint.has_foreign_template:
+        return ends
+    # A base model's own end tokens know nothing of turns.
+    return ends if tokenizer.turn_end is None else ends | {tokenizer.turn_end}
 
 
 def _default_dtype(weights: Iterable[mx.array]) -> str:
@@ -181,18 +211,28 @@ def _drop_tied_head(weights: dict[str, mx.array], checkpoint: Checkpoint) -> Non
 
 
 def _quantize(model: GemmaModel, quantization: Quantization, weights: dict[str, mx.array]) -> None:
-    default = {"group_size": quantization.group_size, "bits": quantization.bits}
-    overrides = {
-        _our_name(f"{path}.weight"): {"group_size": size, "bits": bits} if bits else False
-        for path, size, bits in quantization.overrides
-    }
-
-    def how(path: str, module: nn.Module) -> bool | dict[str, int]:
+    def how(path: str, module: nn.Module) -> bool | dict[str, Any]:
         if not hasattr(module, "to_quantized") or f"{path}.scales" not in weights:
             return False
-        return overrides.get(f"{path}.weight", default)
+        scheme = _scheme(quantization, path)
+        return scheme is not None and asdict(scheme)
 
-    nn.quantize(model, **default, class_predicate=how)
+    nn.quantize(model, **asdict(quantization.default), class_predicate=how)
+
+
+def _scheme(quantization: Quantization, path: str) -> Scheme | None:
+    """How the module at a path is quantized."""
+    overrides = {_our_name(f"{path}.weight"): scheme for path, scheme in quantization.overrides}
+    return overrides.get(f"{path}.weight", quantization.default)
+
+
+def _dequantized(config: GemmaConfig, weights: dict[str, mx.array], path: str) -> mx.array:
+    """A module's weight in full precision."""
+    weight, scales = weights[f"{path}.weight"], weights.get(f"{path}.scales")
+    scheme = config.quantization and _scheme(config.quantization, path)
+    if scales is None or scheme is None:
+        return weight
+    return mx.dequantize(weight, scales, weights.get(f"{path}.biases"), **asdict(scheme))
 
 
 def _check_tensors(model: GemmaModel, weights: dict[str, mx.array]) -> None:

@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gemma_mlx.checkpoint import Template
 from gemma_mlx.errors import CheckpointError, RequestError
 
-# Stands for the prompt while the chat template is rendered; characters of private use.
+# Stand for prompt and answer while the chat template is rendered; characters of private use.
 _PLACE = "\ue000prompt\ue001"
+_ANSWER = "\ue000answer\ue001"
 
 
 class GemmaTokenizer:
@@ -23,12 +25,21 @@ class GemmaTokenizer:
         bos_token_id: the id that every prompt begins with.
         vocab_size: rows of the model's embedding.
         read: what gives the tokenizer of `transformers`, as `Checkpoint.read_tokenizer`.
+        template: the chat template, if there is one.
 
     Raises:
         CheckpointError: a tokenizer that can't be read, or has more tokens than the embedding.
     """
 
-    def __init__(self, path: Path, *, bos_token_id: int, vocab_size: int, read: Callable[[], Any]):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bos_token_id: int,
+        vocab_size: int,
+        read: Callable[[], Any],
+        template: Template | None,
+    ):
         # transformers says on import that it has no PyTorch, which nobody here needs to know.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         try:
@@ -38,6 +49,8 @@ class GemmaTokenizer:
             raise CheckpointError(
                 f"{path}: the tokenizer can't be loaded ({_reason(error)})"
             ) from error
+        self._template = template
+        self._tokenizer.chat_template = self.chat_template
         self._path = path
         self._bos = bos_token_id
         self._embedded = vocab_size
@@ -52,8 +65,8 @@ class GemmaTokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja template of a conversation; None where the checkpoint has none."""
-        return self._tokenizer.chat_template
+        """The Jinja template of a conversation; None where there is none."""
+        return None if self._template is None else self._template.text
 
     def encode(self, prompt: str, *, chat: bool = True) -> list[int]:
         """Token ids of a prompt, beginning with one BOS.
@@ -85,6 +98,20 @@ class GemmaTokenizer:
             *self._ids(after, control=True),
         ]
 
+    @cached_property
+    def turn_end(self) -> int | None:
+        """Id of the control token with which the chat template ends the model's turn; None where
+        there is no template or no such token.
+
+        Raises:
+            CheckpointError: the template fails on a conversation of two turns.
+        """
+        if self._template is None:
+            return None
+        answered = self._render(_PLACE, self._template.source, answer=_ANSWER)
+        ids = self._ids(answered.partition(_ANSWER)[2], control=True)
+        return ids[0] if ids and self._tokenizer.decode(ids[:1]) in self._control else None
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of generated tokens, without control tokens."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
@@ -105,35 +132,40 @@ class GemmaTokenizer:
     @cached_property
     def _frame(self) -> tuple[str, str, bool]:
         """What the chat template puts before and after the prompt, and whether it trims it."""
-        if not self.chat_template:
+        if self._template is None:
             raise CheckpointError(
-                f"{self._path}: the tokenizer has no chat template; "
-                "for a base model turn the template off (chat=False)"
+                f"{self._path}: no chat template; give one (chat_template=FILE), or turn it off "
+                "(chat=False), as base models want"
             )
-        rendered = self._render(_PLACE)
+        source = self._template.source
+        rendered = self._render(_PLACE, source)
         parts = rendered.split(_PLACE)
         if len(parts) != 2:
             raise CheckpointError(
-                f"{self._path}: the chat template holds the prompt {len(parts) - 1} times, not once"
+                f"{source}: the chat template holds the prompt {len(parts) - 1} times, not once"
             )
         before, after = parts
         ids = self._ids(before, control=True) + self._ids(after, control=True)
         if ids[:1] != [self._bos] or ids.count(self._bos) != 1:
             raise CheckpointError(
-                f"{self._path}: the chat template must begin with one BOS (id {self._bos}) "
+                f"{source}: the chat template must begin with one BOS (id {self._bos}) "
                 f"and has {ids.count(self._bos)}"
             )
-        return before, after, self._render(f" {_PLACE} ") == rendered
+        return before, after, self._render(f" {_PLACE} ", source) == rendered
 
-    def _render(self, content: str) -> str:
+    def _render(self, content: str, source: Path, *, answer: str = "") -> str:
+        """A prompt in the template, and behind it an answer or what precedes one."""
+        turns = [{"role": "user", "content": content}]
+        if answer:
+            turns.append({"role": "assistant", "content": answer})
         try:
             return self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+                turns, tokenize=False, add_generation_prompt=not answer
             )
         except Exception as error:
             # A template is a program, which can fail in any way.
             raise CheckpointError(
-                f"{self._path}: the chat template fails ({_reason(error)})"
+                f"{source}: the chat template fails ({_reason(error)})"
             ) from error
 
 

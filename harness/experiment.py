@@ -20,20 +20,29 @@ from harness.results import Results
 from harness.results.provenance import origin, provenance
 from harness.settings import STORE, AnalysisSettings, CollectSettings, Criteria
 
+#: As `base_model`: nothing to compare with, also where the model has an adapter.
+NO_BASE = "none"
+
 
 @dataclass(frozen=True)
 class Experiment:
     """What is run. Nothing is read before it is needed, and each thing once.
 
     Attributes:
-        model, revision: checkpoint folder, `owner/name` on the hub, or an embedded model's name.
+        model, revision: checkpoint folder, GGUF file, `owner/name` on the hub, or an embedded
+            model's name.
+        adapter: folder or hub repository of an adapter that was trained on the model, or an
+            embedded adapter's name.
+        chat_template: a Jinja file to use in place of the adapter's or the model's own.
         pairs: a prompt pairs file, or pairs that were loaded already.
         layers: all by default.
         sites, positions, max_tokens, chat, tensor_parallel, batch_size: how to collect, as in
             `CollectSettings`.
         companions: other positions to estimate the separation at, too; beside generated tokens
             always those that hold the words constant.
-        base_model: what the model is compared with, on the same pairs.
+        base_model: what the model is compared with, on the same pairs and through the same chat
+            template; "none" for nothing. By default the model without its adapter, where it has
+            one.
         settings: replicates, level, seed of the statistics.
         store: where activations are kept.
         recollect: collect anew what the store already has.
@@ -48,6 +57,8 @@ class Experiment:
     model: str | os.PathLike[str] = embedded.MODEL
     pairs: str | os.PathLike[str] | PromptPairs = embedded.PAIRS
     revision: str | None = field(default=None, kw_only=True)
+    adapter: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    chat_template: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     layers: Sequence[int] | None = field(default=None, kw_only=True)
     sites: Sequence[str] = field(default=CollectSettings.sites, kw_only=True)
     positions: Positions = field(default=CollectSettings.positions, kw_only=True)
@@ -87,6 +98,8 @@ class Experiment:
             options.MODEL.read(given),
             options.PAIRS.read(given),
             revision=options.REVISION.read(given),
+            adapter=options.ADAPTER.read(given),
+            chat_template=options.CHAT_TEMPLATE.read(given),
             layers=options.LAYERS.read(given),
             sites=options.SITE.read(given),
             positions=positions,
@@ -119,7 +132,36 @@ class Experiment:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The model's files, fetched if they lie on the hub; nothing of them is loaded."""
-        return _find(self.model, self.revision)
+        return self._find(self.model, self.adapter)
+
+    @property
+    def base(self) -> str | os.PathLike[str] | None:
+        """The model that this one is compared with, if any."""
+        if self.base_model is None:
+            return None if self.adapter is None else self.model
+        return None if self.base_model == NO_BASE else self.base_model
+
+    @cached_property
+    def base_checkpoint(self) -> Checkpoint | None:
+        """Its files, with this model's chat template."""
+        if self.base is None:
+            return None
+        return replace(self._find(self.base), given_template=self.checkpoint.chat_template)
+
+    def _find(
+        self,
+        model: str | os.PathLike[str],
+        adapter: str | os.PathLike[str] | None = None,
+        *,
+        config_only: bool = False,
+    ) -> Checkpoint:
+        return gemma_mlx.find_checkpoint(
+            embedded.locate(model),
+            revision=self.revision if model == self.model else None,
+            adapter=None if adapter is None else embedded.locate(adapter),
+            chat_template=self.chat_template,
+            config_only=config_only,
+        )
 
     @cached_property
     def collection(self) -> CollectSettings:
@@ -128,7 +170,7 @@ class Experiment:
         Raises:
             gemma_mlx.RequestError: a layer that the model hasn't.
         """
-        shape = _find(self.model, self.revision, config_only=True).config
+        shape = self._find(self.model, config_only=True).config
         every = range(shape.num_hidden_layers)
         layers = tuple(every if self.layers is None else sorted(set(self.layers)))
         absent = [layer for layer in layers if layer not in every]
@@ -154,15 +196,27 @@ class Experiment:
         return [(layer, site) for site in self.collection.sites for layer in self.collection.layers]
 
     def collect(
-        self, positions: Positions | None = None, *, progress: bool = True, ranks: Ranks = ALONE
+        self,
+        positions: Positions | None = None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        progress: bool = True,
+        ranks: Ranks = ALONE,
     ) -> RunStore:
-        """The run at these positions, by default the experiment's own; see `harness.collect`."""
+        """The run at these positions, by default the experiment's own, with its model or with
+        `checkpoint`; see `harness.collect`."""
         settings = replace(self.collection, positions=positions or self.positions)
         if settings.positions == "prompt_last":
             # The prompt alone is read: nothing need be written after it.
             settings = replace(settings, max_tokens=0)
+        checkpoint = checkpoint or self.checkpoint
+        if self.chat and checkpoint.chat_template is None:
+            raise gemma_mlx.CheckpointError(
+                f"{checkpoint.path}: no chat template; give one with {options.CHAT_TEMPLATE.flag} "
+                f"FILE, or turn it off with {options.NO_CHAT.flag}, as base models want"
+            )
         return collect(
-            self.checkpoint,
+            checkpoint,
             self.prompt_pairs,
             settings,
             Path(self.store),
@@ -187,22 +241,33 @@ class Experiment:
     @cached_property
     def base_activations(self) -> RunStore | None:
         """The same collection from the base model, if there is one."""
-        if self.base_model is None:
+        if self.base_checkpoint is None:
             return None
-        layers = self.collection.layers
-        return replace(self, model=self.base_model, revision=None, layers=layers).activations
+        layers = self.base_checkpoint.config.num_hidden_layers
+        absent = [layer for layer in self.collection.layers if layer >= layers]
+        if absent:
+            raise RequestError(
+                f"layer {absent[0]} doesn't exist; {self.base} has layers 0 to {layers - 1}"
+            )
+        return self.collect(checkpoint=self.base_checkpoint)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Model, pairs, settings, versions and machine, as JSON values."""
-        return provenance(
-            str(self.model),
-            self.revision,
-            self.checkpoint,
-            self.prompt_pairs,
-            self.collection,
-            self.settings,
-        )
+        """Models, pairs, settings, versions and machine, as JSON values."""
+        base = self.base_checkpoint
+        return {
+            **provenance(
+                self.model,
+                self.revision,
+                self.adapter,
+                self.checkpoint,
+                self.prompt_pairs,
+                self.collection,
+                self.settings,
+            ),
+            "base_model": None if self.base is None else str(self.base),
+            "base_fingerprint": base and base.fingerprint,
+        }
 
     def analyze(self, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Analysis:
         """Collect what the store lacks, and estimate the separation in the whole family.
@@ -253,11 +318,3 @@ def analyze(
         gemma_mlx.errors.UserError: as `Experiment`.
     """
     return Experiment(model, pairs, **more).run(criteria, progress=progress)
-
-
-def _find(
-    model: str | os.PathLike[str], revision: str | None, *, config_only: bool = False
-) -> Checkpoint:
-    return gemma_mlx.find_checkpoint(
-        embedded.locate(model), revision=revision, config_only=config_only
-    )

@@ -230,13 +230,23 @@ _POSITIVE = "a number above 0"
 
 MODEL = Option(
     "model", str, embedded.MODEL,
-    f"checkpoint folder, owner/name on the Hugging Face hub, or an embedded model: "
+    f"checkpoint folder, .gguf file, owner/name on the Hugging Face hub, or an embedded model: "
     f"{', '.join(embedded.MODELS)} (default: {embedded.MODEL})",
     "PATH_OR_REPO",
 )  # fmt: skip
 REVISION: Option[str | None] = Option(
     "revision", str, None, "branch, tag or commit of a hub repository", "REV"
 )
+ADAPTER: Option[str | None] = Option(
+    "adapter", str, None,
+    "folder or hub repository of an adapter (mlx-lm's or PEFT's) that was trained on the model, or "
+    f"an embedded one: {', '.join(embedded.ADAPTERS)}",
+    "PATH_OR_REPO",
+)  # fmt: skip
+CHAT_TEMPLATE: Option[Path | None] = Option(
+    "chat-template", Path, None,
+    "Jinja file to use in place of the adapter's or the model's chat template", "FILE",
+)  # fmt: skip
 PAIRS = Option(
     "pairs", Path, embedded.PAIRS, "prompt pairs file (default: the embedded one)", "FILE"
 )
@@ -269,8 +279,9 @@ TENSOR_PARALLEL = Option(
     f"machine (default: {CollectSettings.tensor_parallel})", "N",
 )  # fmt: skip
 BASE_MODEL: Option[str | None] = Option(
-    "base-model", str, None, "check what the model has beyond this one, on the same pairs",
-    "PATH_OR_REPO",
+    "base-model", str, None,
+    "check what the model has beyond this one, on the same pairs (default: with --adapter the "
+    "model without it; none: nothing)", "PATH_OR_REPO",
 )  # fmt: skip
 TEXT_BASELINES = Option(
     "text-baselines", bool, False, "check what the model has beyond words and lengths"
@@ -327,14 +338,16 @@ REPORT_FOLDER = Option(
 )  # fmt: skip
 
 OPTIONS: tuple[Option[Any], ...] = (
-    MODEL, REVISION, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT, TENSOR_PARALLEL,
-    BASE_MODEL, TEXT_BASELINES, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED, STORE_FOLDER, SAVE,
-    COMPARE, MARGIN, INCONCLUSIVE, SHOWN_COLUMNS, SORT, RECOLLECT, REPORT_FOLDER,
+    MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT,
+    TENSOR_PARALLEL, BASE_MODEL, TEXT_BASELINES, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
+    STORE_FOLDER, SAVE, COMPARE, MARGIN, INCONCLUSIVE, SHOWN_COLUMNS, SORT, RECOLLECT,
+    REPORT_FOLDER,
 )  # fmt: skip
 
 #: What to put to which model, and how; not with activations that are read from files.
 TO_COLLECT: tuple[Option[Any], ...] = (
-    MODEL, REVISION, PAIRS, SITE, POSITIONS, MAX_TOKENS, NO_CHAT, TENSOR_PARALLEL,
+    MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, POSITIONS, MAX_TOKENS, NO_CHAT,
+    TENSOR_PARALLEL,
 )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ _OUTPUT = "artifact_harness"
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator of a check that is collected only if `field` was given: a field of the plan
-    ("baseline", "causal", "text_baselines") or of its experiment ("base_model", "companions")."""
+    ("baseline", "causal", "text_baselines") or of its experiment ("base", "companions")."""
 
     def mark(check: Callable[..., None]) -> Callable[..., None]:
         setattr(check, _NEEDS, field)

@@ -16,7 +16,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join([_FOLDER, *(p for p in _PATH if p not
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes seconds; make quick leaves it out")
-    config.addinivalue_line("markers", "apart: shares nothing slow with the other tests of its file")
+    config.addinivalue_line(
+        "markers", "apart: shares nothing slow with the other tests of its file"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -272,7 +272,8 @@ class GemmaModel(nn.Module):
 
     def embed(self, tokens: mx.array) -> mx.array:
         """The residual stream before the first block, (batch, tokens, hidden)."""
-        x = self.model.embed_tokens(tokens)
+        # An embedding quantized to small floats gives bfloat16, whatever the compute dtype.
+        x = self.model.embed_tokens(tokens).astype(self.model.norm.weight.dtype)
         # transformers rounds √hidden to the compute dtype, and so do we.
         return x * mx.array(self.config.hidden_size**0.5, dtype=x.dtype)
 

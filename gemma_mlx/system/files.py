@@ -1,6 +1,7 @@
-"""JSON files, writing files whole or not at all, and what can name one."""
+"""Text and JSON files, writing files whole or not at all, and what can name one."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -13,8 +14,8 @@ from typing import Any
 from gemma_mlx.errors import UserError
 from gemma_mlx.system.terminal import printable
 
-#: Bytes of the largest JSON file that is read.
-LARGEST_JSON = 256 * 1024**2
+#: Bytes of the largest text or JSON file that is read.
+LARGEST_TEXT = 256 * 1024**2
 # Digits; float() takes no integer that is much longer.
 _LONGEST_INTEGER = 300
 _HALF_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -86,31 +87,40 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
 
 
-def read_json(path: Path, *, error: type[UserError] = UserError) -> Any:
-    """The content of a JSON file: UTF-8, with or without a byte order mark.
+def sha256(path: Path) -> str:
+    """Of the file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(path: Path, *, error: type[UserError] = UserError) -> str:
+    """The content of a text file: UTF-8, with or without a byte order mark.
 
     Args:
         error: the class to raise.
 
     Raises:
         UserError: no such file; not a regular file (a pipe or device may never end); larger than
-            `LARGEST_JSON`; not readable; or what `parse_json` refuses. The message begins with
-            the path.
+            `LARGEST_TEXT`; or not readable. The message begins with the path.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        if status.st_size > LARGEST_JSON:
-            raise OSError(errno.EFBIG, f"larger than {LARGEST_JSON // 1024**2} MiB")
-        text = path.read_bytes().decode("utf-8-sig")
+        if status.st_size > LARGEST_TEXT:
+            raise OSError(errno.EFBIG, f"larger than {LARGEST_TEXT // 1024**2} MiB")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
     except OSError as fault:
         raise error(f"{path}: cannot be read ({fault.strerror})") from None
     except UnicodeDecodeError as fault:
         raise error(f"{path}: not UTF-8 text ({fault.reason} at byte {fault.start})") from None
-    return parse_json(text, str(path), error=error)
+
+
+def read_json(path: Path, *, error: type[UserError] = UserError) -> Any:
+    """The content of a JSON file; raises what `read_text` and `parse_json` do."""
+    return parse_json(read_text(path, error=error), str(path), error=error)
 
 
 def parse_json(text: str, source: str, *, error: type[UserError] = UserError) -> Any:

@@ -16,20 +16,22 @@ MODEL = "tiny-gemma3-aligned"
 #: The prompt pairs that are taken where none are named.
 PAIRS = _FOLDER / "alignment_artifact_prompt_pairs.json"
 
-#: Names of all checkpoints, sorted.
+#: Names of all checkpoints and of all adapters, sorted.
 MODELS = tuple(sorted(config.parent.name for config in _FOLDER.glob("*/config.json")))
+ADAPTERS = tuple(sorted(config.parent.name for config in _FOLDER.glob("*/adapter_config.json")))
 
 
 def locate(model: str | os.PathLike[str]) -> str:
-    """The folder of an embedded checkpoint, given its bare name.
+    """The folder of an embedded checkpoint or adapter, given its bare name.
 
     Args:
-        model: the name of an embedded checkpoint, or anything else that names a model: a folder,
-            a file, `owner/name` on the hub.
+        model: the name of an embedded one, or anything else that names a model or an adapter: a
+            folder, a file, `owner/name` on the hub.
 
     Returns:
-        The folder's path where `model` is one of `MODELS` and the working directory has nothing of
-        that name; `model` itself, as text, in every other case.
+        The folder's path where `model` is one of `MODELS` or `ADAPTERS` and the working directory
+        has nothing of that name; `model` itself, as text, in every other case.
     """
     name = os.fspath(model)
-    return str(_FOLDER / name) if name in MODELS and not os.path.lexists(name) else name
+    known = name in (*MODELS, *ADAPTERS) and not os.path.lexists(name)
+    return str(_FOLDER / name) if known else name

@@ -24,8 +24,9 @@ _PACKAGES = ("artifact-harness", "mlx", "numpy", "scipy", "transformers", "safet
 
 
 def provenance(
-    model: str,
+    model: str | os.PathLike[str],
     revision: str | None,
+    adapter: str | os.PathLike[str] | None,
     checkpoint: Checkpoint,
     pairs: PromptPairs,
     collected: CollectSettings,
@@ -33,8 +34,10 @@ def provenance(
 ) -> dict[str, Any]:
     """JSON-ready facts about a run: model, pairs, settings, versions, machine, date (UTC)."""
     return {
-        "model": model,
+        "model": str(model),
         "revision": revision,
+        "adapter": None if adapter is None else str(adapter),
+        "adapter_fingerprint": checkpoint.adapter and checkpoint.adapter.fingerprint,
         "model_fingerprint": checkpoint.fingerprint,
         "model_layers": checkpoint.config.num_hidden_layers,
         "unknown_config_keys": list(checkpoint.config.unknown_keys),

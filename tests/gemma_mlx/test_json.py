@@ -56,7 +56,7 @@ def test_files_that_cannot_be_read_are_named(
     (tmp_path / "latin.json").write_bytes(b'"\xe9"')
     (tmp_path / "large.json").write_bytes(b'"0123456789"')
     os.mkfifo(tmp_path / "pipe.json")
-    monkeypatch.setattr(files, "LARGEST_JSON", 11)
+    monkeypatch.setattr(files, "LARGEST_TEXT", 11)
     for path, message in (
         (tmp_path / "none.json", "no such file"),
         (tmp_path / "latin.json", "not UTF-8 text (invalid continuation byte at byte 1)"),

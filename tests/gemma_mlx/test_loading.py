@@ -275,16 +275,22 @@ def test_a_layer_too_many_or_too_few(checkpoint: Path) -> None:
         ({"rms_norm_eps": float("inf")}, "rms_norm_eps must be a positive"),
         ({"bos_token_id": [2, 3]}, "bos_token_id must be one token id"),
         ({"eos_token_id": ["<eos>"]}, "eos_token_id must be a token id"),
-        ({"quantization": {"group_size": 64, "bits": 7}}, "bits must be one of 2, 3, 4, 5, 6, 8"),
-        ({"quantization": {"bits": 4}}, "group_size must be one of 32, 64, 128, not None"),
         (
-            {"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp4"}},
-            "quantization mode 'mxfp4' is not supported",
+            {"quantization": {"group_size": 64, "bits": 7}},
+            "bits of mode affine must be one of 1, 2, 3, 4, 5, 6, 8",
+        ),
+        (
+            {"quantization": {"bits": 4}},
+            "group_size of mode affine must be one of 32, 64, 128, not None",
+        ),
+        (
+            {"quantization": {"group_size": 32, "bits": 4, "mode": "mxfp5"}},
+            "quantization: mode must be one of affine, mxfp4, mxfp8, nvfp4, not 'mxfp5'",
         ),
         ({"quantization_config": {"quant_method": "gptq"}}, "quant_method 'gptq'"),
         (
-            {"quantization": {"group_size": 32, "bits": 4, "lm_head": {"bits": 1}}},
-            "quantization of lm_head: bits must be",
+            {"quantization": {"group_size": 32, "bits": 4, "lm_head": {"bits": 7}}},
+            "quantization of lm_head: bits of mode affine must be",
         ),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import Gemma
+from gemma_mlx.config import MODES, Scheme
 from gemma_mlx.system.backend import mx
 from tests.support.checkpoints import config as text_config
 from tests.support.checkpoints import random_checkpoint, relative_error, save, weights
@@ -78,21 +79,34 @@ def test_full_precision_multimodal(tmp_path: Path) -> None:
     check(multimodal(tmp_path))
 
 
+SCHEMES = [
+    *(("affine", 32, bits) for bits in MODES["affine"]["bits"]),
+    *(("affine", size, 4) for size in (64, 128)),
+    *((mode, sizes["group_size"][0], sizes["bits"][0]) for mode, sizes in MODES.items()
+      if mode != "affine"),
+]  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [random_checkpoint, multimodal], ids=["text", "multimodal"])
-@pytest.mark.parametrize("group_size", [32, 64])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_quantized(tmp_path: Path, make: Callable[..., Path], group_size: int, bits: int) -> None:
-    # With groups of 64 the width 96 of down_proj and o_proj can't be quantized, and isn't.
-    original = save_tokenizer(make(tmp_path / "original"))
+@pytest.mark.parametrize(("mode", "group_size", "bits"), SCHEMES)
+def test_quantized(
+    tmp_path: Path, make: Callable[..., Path], mode: str, group_size: int, bits: int
+) -> None:
+    # With larger groups the width 96 of down_proj and o_proj can't be quantized, and isn't.
+    original = save_tokenizer(make(tmp_path / "original", hidden_size=256))
     converted = tmp_path / "converted"
-    convert(str(original), str(converted), quantize=True, q_group_size=group_size, q_bits=bits)
+    convert(
+        str(original),
+        str(converted),
+        quantize=True,
+        q_group_size=group_size,
+        q_bits=bits,
+        q_mode=mode,
+    )
     gemma = check(converted)
     assert gemma.config.quantization is not None
-    assert (gemma.config.quantization.group_size, gemma.config.quantization.bits) == (
-        group_size,
-        bits,
-    )
+    assert gemma.config.quantization.default == Scheme(group_size, bits, mode)
     if bits == 8:
         (ids,) = rows(30)
         plain = gemma_mlx.logits(gemma_mlx.load(original), [ids])
@@ -105,7 +119,7 @@ def mixed(path: str, module: Any) -> bool | dict[str, Any]:
     if "down_proj" in path:
         return {"group_size": 32, "bits": 8, "mode": "affine"}
     if "gate_proj" in path:
-        return {"group_size": 64, "bits": 3, "mode": "affine"}
+        return {"group_size": 32, "bits": 4, "mode": "mxfp4"}
     return True
 
 

@@ -27,8 +27,14 @@ PROMPTS = [
 
 
 def load(path: Path, vocab_size: int = 131) -> GemmaTokenizer:
-    read = Checkpoint(path).read_tokenizer
-    return GemmaTokenizer(path, bos_token_id=BOS, vocab_size=vocab_size, read=read)
+    checkpoint = Checkpoint(path)
+    return GemmaTokenizer(
+        path,
+        bos_token_id=BOS,
+        vocab_size=vocab_size,
+        read=checkpoint.read_tokenizer,
+        template=checkpoint.chat_template,
+    )
 
 
 @pytest.fixture
@@ -87,14 +93,13 @@ def test_a_template_that_does_not_trim_is_honoured(tmp_path: Path) -> None:
 
 
 def test_a_template_in_a_file_of_its_own(checkpoint: Path) -> None:
-    found = gemma_mlx.find_checkpoint(checkpoint)
-    assert found.chat_template_fingerprint is None
+    assert gemma_mlx.find_checkpoint(checkpoint).chat_template_fingerprint is None
     save_tokenizer(checkpoint)
-    inside = found.chat_template_fingerprint
+    inside = gemma_mlx.find_checkpoint(checkpoint).chat_template_fingerprint
     save_tokenizer(checkpoint, template=None)
     (checkpoint / "chat_template.jinja").write_text(TEMPLATE)
     assert load(checkpoint).encode("the").count(START) == 2
-    assert found.chat_template_fingerprint == inside is not None
+    assert gemma_mlx.find_checkpoint(checkpoint).chat_template_fingerprint == inside is not None
 
 
 @pytest.mark.parametrize("chat", [True, False])
