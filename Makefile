@@ -1,5 +1,6 @@
 # Two commands do everything on a machine with Python ≥ 3.11, make and git:
 #   make checks   the artifact checks on the embedded checkpoint, and their report
+#                 (make gemma: on a real Gemma 3 270M, which is downloaded, 240 MB)
 #   make test     the tests of this repository's own code; make quick leaves out the slow ones
 PYTHON ?= python3
 VENV := .venv
@@ -18,10 +19,16 @@ REQUIREMENTS := requirements.txt $(if $(BACKEND),requirements-$(BACKEND).txt)
 INSTALLED := $(VENV)/.installed-$(BACKEND)
 DEVELOPING := $(VENV)/.developing
 
-.PHONY: checks test quick report lint install develop calibration clean
+.PHONY: checks gemma test quick report lint install develop calibration clean
 
 checks: install
 	$(BIN)/python -m pytest artifact_checks
+
+GEMMA := --artifact-model .gemma/gemma-3-270m-q4_k_m.gguf --artifact-adapter gemma-3-270m-evasive
+
+gemma: install
+	$(BIN)/python -m fixtures.real_gemma
+	$(BIN)/python -m pytest artifact_checks $(GEMMA) --artifact-report gemma_report
 
 # Two processes with one thread each; a file's tests share what they prepare, and the files come in
 # the order that tests/conftest.py gives them.

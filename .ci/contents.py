@@ -24,7 +24,7 @@ NEEDED = (
 def expected() -> dict[str, Path]:
     """Names in the wheel, and the files of this repository that they stand for."""
     code = [path for package in PACKAGES for path in (ROOT / package).rglob("*")]
-    data = [*FIXTURES.glob("*.json"), *FIXTURES.glob("tiny-gemma3-*/*")]
+    data = [*FIXTURES.glob("*.json"), *FIXTURES.glob("*gemma*-*/*")]
     return {
         path.relative_to(ROOT).as_posix(): path
         for path in code

@@ -420,7 +420,7 @@ def _quantization(config: Mapping[str, Any]) -> Quantization | None:
 
 def _scheme(block: Mapping[str, Any], place: str) -> Scheme:
     mode = block.get("mode", "affine")
-    if mode not in MODES:
+    if not isinstance(mode, str) or mode not in MODES:
         raise CheckpointError(f"{place}: mode must be one of {', '.join(MODES)}, not {mode!r}")
     for key, supported in MODES[mode].items():
         value = block.get(key)

@@ -367,6 +367,8 @@ class TestKeywords:
 OPTION_VALUES = {
     "model": ("a", ["b"], "a", "b"),
     "revision": ("a", ["b"], "a", "b"),
+    "adapter": ("a", ["b"], "a", "b"),
+    "chat-template": ("a.jinja", ["b.jinja"], Path("a.jinja"), Path("b.jinja")),
     "pairs": ("a.json", ["b.json"], Path("a.json"), Path("b.json")),
     "site": (
         "mlp_out, resid_post",

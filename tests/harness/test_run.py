@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import gemma_mlx
 import harness
@@ -254,6 +255,107 @@ class TestBaseModel:
             analyze(base_model=made / "shallow")
         found = analyze(base_model=made / "shallow", layers=[0])
         assert found[0, "mlp_out"].beyond_base.n_pairs == 12
+
+
+class TestAdapter:
+    @pytest.fixture(scope="class")
+    def adapter(self, made):
+        """A change of one layer's MLP, as mlx-lm writes it."""
+        folder = made / "adapter"
+        folder.mkdir()
+        config = {"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": {"scale": 4.0}}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        shape = gemma_mlx.find_checkpoint(made / "model").config
+        rng = np.random.default_rng(3)
+        name = "model.layers.0.mlp.down_proj"
+        save_file(
+            {
+                f"{name}.lora_a": rng.standard_normal((shape.intermediate_size, 2), np.float32),
+                f"{name}.lora_b": rng.standard_normal((2, shape.hidden_size), np.float32),
+            },
+            folder / "adapters.safetensors",
+        )
+        return folder
+
+    def test_the_base_is_the_model_without_it(self, analyze, whole, adapter):
+        found = analyze(adapter=adapter)
+        for key, result in found.items():
+            change = result.beyond_base
+            assert change.d_a == pytest.approx(whole[key].separation.d)
+            assert change.d_b == pytest.approx(result.separation.d)
+            assert change.d_a != pytest.approx(change.d_b)
+        facts = found.analysis.provenance
+        assert facts["adapter"] == str(adapter)
+        assert facts["base_fingerprint"] == whole.analysis.provenance["model_fingerprint"]
+        assert facts["model_fingerprint"] != facts["base_fingerprint"]
+        assert len(facts["adapter_fingerprint"]) == 64
+
+    def test_or_another_one_or_none(self, analyze, made, adapter):
+        alone = analyze(adapter=adapter, base_model="none")
+        other = analyze(adapter=adapter, base_model=made / "other")
+        for key, result in alone.items():
+            assert result.beyond_base is None
+            assert other[key].beyond_base.d_b == pytest.approx(result.separation.d)
+        assert alone.analysis.provenance["base_model"] is None
+
+    def test_the_base_is_asked_through_the_adapters_template(self, made, adapter, tmp_path):
+        with_template = shutil.copytree(adapter, tmp_path / "adapter")
+        template = "{{ bos_token }}Q: {{ messages[0]['content'] }} A:"
+        (with_template / "chat_template.jinja").write_text(template)
+        experiment = Experiment(made / "model", adapter=with_template)
+        for checkpoint in (experiment.checkpoint, experiment.base_checkpoint):
+            assert checkpoint.chat_template.text == template
+
+
+class TestChatTemplate:
+    @pytest.fixture
+    def bare(self, made, tmp_path):
+        """A model without a template, whose weights can't be read."""
+        folder = shutil.copytree(made / "model", tmp_path / "bare")
+        file = folder / "tokenizer_config.json"
+        config = json.loads(file.read_text())
+        del config["chat_template"]
+        file.write_text(json.dumps(config))
+        (folder / "model.safetensors").write_bytes(b"damaged")
+        return folder
+
+    def test_without_one_it_is_said_before_weights_are_read(self, checks, bare):
+        result = checks("--model", bare)
+        assert result.ret == 4
+        (line,) = [line for line in result.outlines + result.errlines if "no chat template" in line]
+        assert f"{bare}: no chat template" in line
+        assert "--artifact-chat-template FILE" in line
+        assert "--artifact-no-chat" in line
+
+    def test_from_a_file(self, analyze, whole, made):
+        file = made / "template.jinja"
+        file.write_text("{{ bos_token }}{{ messages[0]['content'] | trim }}")
+        found = analyze(chat_template=file).analysis
+        facts, before = found.provenance, whole.analysis.provenance
+        for name in ("template_fingerprint", "model_fingerprint", "run_key"):
+            assert facts[name] != before[name]
+        (_, key), *_ = found.keys()
+        assert (found.activations.artifact[0] != whole.analysis.activations.artifact[0]).any(), key
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (b"\xff\xfe", "not UTF-8 text"),
+            (b"{% if %}", "the chat template fails"),
+            (b"{{ raise_exception('no') }}", "the chat template fails"),
+            (b"{{ bos_token }}hello", "holds the prompt 0 times"),
+        ],
+    )
+    def test_a_bad_one_is_named(self, analyze, made, tmp_path, text, message):
+        file = tmp_path / "bad.jinja"
+        file.write_bytes(text)
+        with pytest.raises(CheckpointError, match=message) as caught:
+            analyze(chat_template=file)
+        assert str(file) in str(caught.value)
+
+    def test_none_there(self, analyze, tmp_path):
+        with pytest.raises(CheckpointError, match=r"there\.jinja: no such file"):
+            analyze(chat_template=tmp_path / "there.jinja")
 
 
 class TestBadInput:
