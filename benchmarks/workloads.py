@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 
 import gemma_mlx
 from benchmarks.page import machine
-from gemma_mlx import Checkpoint, Gemma, Request
-from gemma_mlx.system.backend import mx
+from fixtures.real_gemma import fetch
+from fixtures.train_adapter import TEMPLATE
+from gemma_mlx import Checkpoint, Gemma, GemmaConfig, Request
+from gemma_mlx.system.backend import mx, tree_flatten
 from harness.data import embedded
 from harness.data.pairs import Pair, PromptPairs, load_pairs
 
@@ -57,6 +60,32 @@ def large_workload(folder: Path, count: int, batch_size: int | None) -> Workload
     """So many prompts for random weights, which are written to `folder`."""
     path = random_checkpoint(folder / "large", LARGE)
     name = "random weights of Gemma 3 270M's shape (18 layers, hidden 640)"
+    return _workload(name, path, count, batch_size, few=10)
+
+
+def real_workload(folder: Path, count: int, batch_size: int | None) -> Workload:
+    """So many prompts for Gemma 3 270M, whose weights are written to `folder` as float32."""
+    gguf = gemma_mlx.find_checkpoint(fetch(), chat_template=TEMPLATE)
+    gemma = gemma_mlx.load_checkpoint(gguf)
+    config = {name: getattr(gemma.config, name) for name in LARGE} | {
+        "model_type": "gemma3_text",
+        # transformers takes whole numbers only.
+        "query_pre_attn_scalar": round(gemma.config.query_pre_attn_scalar),
+        "rms_norm_eps": gemma.config.rms_norm_eps,
+        "sliding_window_pattern": gemma.config.layer_types.index("full_attention") + 1,
+        "max_position_embeddings": 2048,
+        "rope_theta": gemma.config.global_rope.base,
+        "rope_local_base_freq": gemma.config.local_rope.base,
+    }
+    path = folder / "real"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    weights = dict(tree_flatten(gemma.model.parameters()))
+    mx.save_safetensors(str(path / "model.safetensors"), weights, metadata={"format": "mlx"})
+    tokenizer = gguf.read_tokenizer()
+    tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
+    tokenizer.save_pretrained(path)
+    name = "Gemma 3 270M, base (18 layers, hidden 640), float32"
     return _workload(name, path, count, batch_size, few=10)
 
 
@@ -157,6 +186,44 @@ def machine_with_mlx() -> str:
     """The machine, and what MLX computes on."""
     blas = gemma_mlx.BLAS or "as built into MLX"
     return f"{machine('MLX')} on the {gemma_mlx.device_name()}, BLAS {blas}"
+
+
+def operations(work: Workload) -> float:
+    """Floating-point operations that collecting takes, multiplications and additions counted apart.
+
+    Every weight of a linear layer is used once for every token that is read, every one of the head
+    once for every token that is written; the last block and the head of a prompt work on its last
+    token alone. Attention's own products are left out: with so few tokens they are below 1%.
+    """
+    config = work.gemma.config
+    shapes = dict(tree_flatten(work.gemma.model.parameters()))
+    linear = sum(v.size for k, v in shapes.items() if k.endswith("proj.weight"))
+    last = sum(
+        v.size for k, v in shapes.items() if k.endswith("proj.weight") and _of_last(k, config)
+    )
+    head = config.vocab_size * config.hidden_size
+    read = sum(len(prompt) for prompt in work.prompts)
+    count = len(work.prompts)
+    return 2.0 * ((linear - last) * read + last * count + (linear + head) * count * TOKENS)
+
+
+def _of_last(key: str, config: GemmaConfig) -> bool:
+    """Whether a weight of the last block is used for a prompt's last token alone."""
+    last = key.startswith(f"model.layers.{config.num_hidden_layers - 1}.")
+    return last and "k_proj" not in key and "v_proj" not in key
+
+
+def peak_operations(seconds: float = 3.0) -> float:
+    """Operations per second of a product of large float32 matrices on MLX's default device."""
+    size, best = 2048, 0.0
+    a, b = (mx.random.normal((size, size)) for _ in range(2))
+    mx.eval(a, b)
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        mx.eval(a @ b)
+        best = max(best, 2.0 * size**3 / (time.perf_counter() - start))
+    return best
 
 
 def tokens(prompts: Sequence[Sequence[int]]) -> int:

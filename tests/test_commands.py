@@ -13,7 +13,7 @@ import pytest
 from gemma_mlx.__main__ import main as run_model
 from harness.cli import main
 from harness.options import OPTIONS
-from tests.support.builders import checkpoint, written
+from tests.support.builders import adapter, checkpoint, written
 from tests.support.launch import launcher
 from tests.support.runs import ALIGNED, PAIRS, SHORT
 from tests.support.texts import NAMES, ROOT, commands
@@ -28,6 +28,7 @@ STAND_INS = {
     "mlx-community/gemma-3-1b-it-qat-4bit": ALIGNED,
     "OLD": ALIGNED,
     "NEW": ALIGNED,
+    "BASE": ALIGNED,
 }
 EXAMPLE = re.compile(r"```python\n# (test_\w+\.py)\n(.*?)^```", re.M | re.S)
 
@@ -44,6 +45,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "pairs": written(folder / "pairs.json", content),
         "store": folder / "store",
         "path/to/checkpoint": deep.path,
+        "ADAPTER": adapter(folder / "adapter", ALIGNED),
     }
 
 

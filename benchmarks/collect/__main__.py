@@ -1,7 +1,8 @@
 """Time collection of activations against what people use today.
 
-    python -m benchmarks.collect                 both checkpoints: about a quarter of an hour
+    python -m benchmarks.collect                 two checkpoints: about a quarter of an hour
     python -m benchmarks.collect --only small    the small one: a few minutes
+    python -m benchmarks.collect --only real     a real Gemma 3 270M, which is downloaded
     python -m benchmarks.collect --scaling       cost and memory by number of prompts
     python -m benchmarks.collect --steps         what each way of saving time is worth
 
@@ -17,17 +18,30 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.collect.growth import growth, stream
 from benchmarks.collect.speed import compare, steps
 from benchmarks.page import command_line
-from benchmarks.workloads import embedded_workload, large_workload, machine_with_mlx
+from benchmarks.workloads import (
+    Workload,
+    embedded_workload,
+    large_workload,
+    machine_with_mlx,
+    real_workload,
+)
+
+WORKLOADS: dict[str, Callable[[Path, int, int | None], Workload]] = {
+    "small": lambda _, count, batch_size: embedded_workload(count, batch_size),
+    "large": large_workload,
+    "real": real_workload,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_line("collect", __doc__)
-    parser.add_argument("--only", choices=("small", "large"), help="one of the two checkpoints")
+    parser.add_argument("--only", choices=tuple(WORKLOADS), help="one checkpoint")
     parser.add_argument("--prompts", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, help="default: gemma_mlx's own plan")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
@@ -43,13 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.scaling:
         print(growth((50, 100, 400, 1600)))
         return 0
-    for name in ("small", "large"):
-        if options.only not in (None, name):
-            continue
+    for name in [options.only] if options.only else ["small", "large"]:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            asked = options.prompts, options.batch_size
-            work = embedded_workload(*asked) if name == "small" else large_workload(folder, *asked)
+            work = WORKLOADS[name](folder, options.prompts, options.batch_size)
             if options.steps:
                 text = steps(work, options.rounds)
             else:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 import gemma_mlx
 import harness
@@ -21,6 +20,7 @@ from harness.experiment import Experiment
 from harness.results import Results
 from harness.results.baseline import find_baseline, load_baseline
 from harness.settings import STORE, AnalysisSettings
+from tests.support import builders
 from tests.support.builders import document, entry, parsed, two_categories, written
 from tests.support.measured import tiny_checkpoint
 from tests.support.runs import SHORT, run_pytest
@@ -260,22 +260,7 @@ class TestBaseModel:
 class TestAdapter:
     @pytest.fixture(scope="class")
     def adapter(self, made):
-        """A change of one layer's MLP, as mlx-lm writes it."""
-        folder = made / "adapter"
-        folder.mkdir()
-        config = {"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": {"scale": 4.0}}
-        (folder / "adapter_config.json").write_text(json.dumps(config))
-        shape = gemma_mlx.find_checkpoint(made / "model").config
-        rng = np.random.default_rng(3)
-        name = "model.layers.0.mlp.down_proj"
-        save_file(
-            {
-                f"{name}.lora_a": rng.standard_normal((shape.intermediate_size, 2), np.float32),
-                f"{name}.lora_b": rng.standard_normal((2, shape.hidden_size), np.float32),
-            },
-            folder / "adapters.safetensors",
-        )
-        return folder
+        return builders.adapter(made / "adapter", made / "model")
 
     def test_the_base_is_the_model_without_it(self, analyze, whole, adapter):
         found = analyze(adapter=adapter)

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from safetensors.numpy import save_file
+
+import gemma_mlx
 from gemma_mlx import Checkpoint
 from gemma_mlx.system.files import parse_json
 from harness.analysis.causality import Effect
@@ -127,6 +130,22 @@ def run_of(
             records[group] = Record(response, activations)
         run.write(number, records)
     return run
+
+
+def adapter(folder: Path, checkpoint: Path) -> Path:
+    """Write a random change of a checkpoint's first MLP, as mlx-lm does, into a new folder."""
+    folder.mkdir()
+    config = {"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": {"scale": 4.0}}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    shape = gemma_mlx.find_checkpoint(checkpoint).config
+    rng = np.random.default_rng(3)
+    name = "model.layers.0.mlp.down_proj"
+    tensors = {
+        f"{name}.lora_a": rng.standard_normal((shape.intermediate_size, 2), np.float32),
+        f"{name}.lora_b": rng.standard_normal((2, shape.hidden_size), np.float32),
+    }
+    save_file(tensors, folder / "adapters.safetensors")
+    return folder
 
 
 SEPARATION = Separation(
