@@ -16,6 +16,7 @@ from scipy.stats import permutation_test
 from benchmarks.calibration.reference import Array, flipped, refit
 from benchmarks.page import command_line, machine, table
 from harness.stats import separation
+from harness.stats.clusters import Clusters
 from harness.stats.kernels import halves, inverse_variances, kernels
 from harness.stats.resample import Flipper, sign_flips
 
@@ -63,7 +64,7 @@ def refit_loop(replicates: int = 5) -> float:
 def scipy_test(artifact: Array, natural: Array, flips: int) -> float:
     """p by SciPy, with a statistic that is vectorised over flips but knows no kernels."""
     delta, middle = halves(artifact, natural)
-    weights = inverse_variances(delta, middle)
+    weights = inverse_variances(delta, middle, "sd", Clusters.from_labels(None, len(delta)))
     scaled = delta * np.sqrt(weights.overall)
     weighted = delta * weights.fold
     own = (weighted * delta).sum(axis=1)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.defaults import MIN_PAIRS
-
 FloatArray = NDArray[np.float64]
 Layers = NDArray[np.floating] | Sequence[NDArray[np.floating]]
 """`(layers, pairs, hidden)`, or one `(pairs, hidden)` array per layer, of any widths."""
-
-FEW_PAIRS = 20  # below it a warning: intervals are less reliable
 
 
 def as_layers(name: str, values: Layers) -> list[NDArray[np.floating]]:
@@ -61,25 +56,6 @@ def matched_layers(
                     f"({bad.size} such pairs in this layer); drop them with finite_pairs"
                 )
     return list(zip(*arms, strict=True))
-
-
-def usable_pairs(*conditions: Layers, collapse_duplicates: bool) -> NDArray[np.intp]:
-    """Indices of the pairs to use, after refusing or warning about too few."""
-    pairs = np.arange(len(conditions[0][0]), dtype=np.intp)
-    if collapse_duplicates:
-        pairs = distinct_pairs(*conditions)
-    if len(pairs) < MIN_PAIRS:
-        raise ValueError(
-            f"{len(pairs)} distinct pairs are too few: at least {MIN_PAIRS} are needed, and "
-            f"{FEW_PAIRS} before intervals can be trusted"
-        )
-    if len(pairs) < FEW_PAIRS:
-        warnings.warn(
-            f"only {len(pairs)} pairs: intervals are less reliable below {FEW_PAIRS}",
-            UserWarning,
-            stacklevel=3,
-        )
-    return pairs
 
 
 def finite_pairs(*conditions: Layers, max_dropped: float = 0.1) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Literal
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from harness.defaults import LEVEL, MARGIN, Scale
-from harness.stats.arrays import Layers, matched_layers, usable_pairs
+from harness.stats.arrays import Layers, matched_layers
+from harness.stats.clusters import Clusters, usable_pairs
 from harness.stats.estimates import hedges_correction, standardized_difference
 from harness.stats.intervals import Expansion, Interval, analytic_interval, expand
 from harness.stats.kernels import kernels
@@ -37,7 +38,7 @@ class Comparison:
             and yet within the margin.
         d_a, d_b: the two separations.
         margin: largest change that counts as none.
-        n_pairs: distinct pairs used.
+        n_pairs, n_units: distinct pairs used, and the clusters that they form.
     """
 
     difference: float
@@ -52,6 +53,7 @@ class Comparison:
     d_b: float
     margin: float
     n_pairs: int
+    n_units: int
 
     def __str__(self) -> str:
         within = ", detectable, but within the margin" if self.detectable else ""
@@ -72,6 +74,7 @@ def compare(
     level: float = LEVEL,
     scale: Scale = "sd",
     collapse_duplicates: bool = True,
+    clusters: Sequence[Hashable] | None = None,
 ) -> list[Comparison]:
     """Compare d between two measurements of the same pairs, layer by layer.
 
@@ -84,12 +87,12 @@ def compare(
             baseline made of text) it is compared with every layer of the other.
         margin: largest |change of d| that counts as none.
         level: nominal coverage of `interval`.
-        scale, collapse_duplicates: as in `separation`; duplicates are decided on both versions
-            together.
+        scale, collapse_duplicates, clusters: as in `separation`; duplicates are decided on both
+            versions together.
 
     Raises:
         ValueError: shapes, numbers of pairs or of layers do not match; non-finite values; fewer
-            than 8 distinct pairs; `margin` not positive; `level` not between 0.5 and 1.
+            than 8 clusters of distinct pairs; `margin` not positive; `level` not between 0.5 and 1.
     """
     if not 0.5 < level < 1:
         raise ValueError(f"level must lie between 0.5 and 1, for example 0.95, not {level}")
@@ -107,9 +110,11 @@ def compare(
             f"single one: {len(a)} and {len(b)}"
         )
     conditions = (artifact_a, natural_a, artifact_b, natural_b)
-    pairs = usable_pairs(*conditions, collapse_duplicates=collapse_duplicates)
-    n, depth = len(pairs), max(len(a), len(b))
-    measured_a, measured_b = (_measure(version, depth, pairs, scale) for version in (a, b))
+    pairs, units = usable_pairs(
+        *conditions, collapse_duplicates=collapse_duplicates, labels=clusters
+    )
+    n, n_units, depth = len(pairs), len(units), max(len(a), len(b))
+    measured_a, measured_b = (_measure(version, depth, pairs, units, scale) for version in (a, b))
     d_s, variances = [], []
     for (d_s_a, x), (d_s_b, y) in zip(measured_a, measured_b, strict=True):
         d_s.append((d_s_a, d_s_b))
@@ -120,13 +125,13 @@ def compare(
     se = correction * np.sqrt(variances)
     # Identical versions have neither a difference nor an error.
     ratio = np.divide(np.abs(difference), se, out=np.zeros(depth), where=difference != 0)
-    p = 2 * stdtr(n - 1, -ratio)
+    p = 2 * stdtr(n_units - 1, -ratio)
     p_adjusted = holm(p)
     results = []
     for index in range(depth):
         estimate, error = float(difference[index]), float(se[index])
-        interval = analytic_interval(estimate, error, n, level)
-        equivalence = analytic_interval(estimate, error, n, 2 * level - 1)
+        interval = analytic_interval(estimate, error, n_units, level)
+        equivalence = analytic_interval(estimate, error, n_units, 2 * level - 1)
         detectable = interval[0] > 0 or interval[1] < 0
         verdict: Verdict = "changed" if detectable else "inconclusive"
         if -margin < equivalence[0] and equivalence[1] < margin:
@@ -145,6 +150,7 @@ def compare(
                 d_b=float(d_b[index]),
                 margin=margin,
                 n_pairs=n,
+                n_units=n_units,
             )
         )
     return results
@@ -154,17 +160,18 @@ def _measure(
     layers: list[tuple[NDArray[np.floating], NDArray[np.floating]]],
     depth: int,
     pairs: NDArray[np.intp],
+    units: Clusters,
     scale: Scale,
 ) -> Iterator[tuple[float, Expansion]]:
     """d_s of each layer of one version, and its expansion; a single layer's `depth` times.
 
-    One at a time: an expansion is as large as the pairs' number squared.
+    One at a time: an expansion is as large as the number of units squared.
     """
     for layer in layers:
-        layer_kernels = kernels(*(arm[pairs] for arm in layer), scale=scale)
+        layer_kernels = kernels(*(arm[pairs] for arm in layer), scale=scale, folds=units)
         held = Flipper(layer_kernels).observed()
         d_s = float(standardized_difference(held.difference, held.midpoint))
-        expansion = expand(held, layer_kernels.gram)
+        expansion = expand(held, layer_kernels, units)
         yield from repeat((d_s, expansion), depth // len(layers))
 
 

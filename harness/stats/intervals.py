@@ -15,9 +15,11 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from harness.stats.arrays import FloatArray
+from harness.stats.clusters import Clusters
 from harness.stats.estimates import standardized_difference
+from harness.stats.kernels import Kernels
 from harness.stats.linalg import product
-from harness.stats.resample import CHUNK, SMALL_NORM, HeldOut
+from harness.stats.resample import SMALL_NORM, HeldOut
 
 Interval = tuple[float, float]
 
@@ -27,8 +29,9 @@ class Expansion:
     """d_s* − d_s = ε·linear + εᵀ quadratic ε for standard normal ε.
 
     Attributes:
-        linear: `(n,)` jackknife influence of each pair with the scores held fixed.
-        quadratic: `(n, n)` symmetric, zero diagonal: the directions' own dependence on the pairs.
+        linear: `(units,)` jackknife influence of each unit with the scores held fixed.
+        quadratic: `(units, units)` symmetric, zero diagonal: the directions' own dependence on the
+            units.
     """
 
     linear: FloatArray
@@ -51,7 +54,7 @@ class Expansion:
         return Expansion(self.linear - other.linear, self.quadratic - other.quadratic)
 
     def bootstrap(self, multipliers: FloatArray) -> FloatArray:
-        """Replicates of d_s* − d_s, one for each row of `multipliers` `(replicates, n)`."""
+        """Replicates of d_s* − d_s, one for each row of `multipliers` `(replicates, units)`."""
         # A d that isn't defined, or infinite, has replicates that aren't defined.
         with np.errstate(invalid="ignore"):
             sums = product(multipliers, np.column_stack([self.quadratic, self.linear]))
@@ -59,24 +62,47 @@ class Expansion:
         return sums[:, :-1].sum(axis=1) + sums[:, -1]
 
 
-def expand(held: HeldOut, gram: FloatArray) -> Expansion:
-    """Expansion of d_s around the data's own scores (one replicate: `(n,)` arrays)."""
-    n = len(held.difference)
-    without = np.empty(n)
-    for start in range(0, n, CHUNK):
-        left_out = np.arange(start, min(start + CHUNK, n))[:, None]
-        others = np.arange(n - 1)
-        others = others + (others >= left_out)
-        without[left_out[:, 0]] = standardized_difference(
-            held.difference[others], held.midpoint[others]
-        )
+def expand(held: HeldOut, layer: Kernels, units: Clusters) -> Expansion:
+    """Expansion of d_s around the data's own scores (one replicate: `(n,)` arrays).
+
+    Args:
+        units: clusters of pairs that vary together; each lies within a fold of the kernels.
+    """
+    n, n_units = len(held.difference), len(units)
+    without = np.empty(n_units)
+    for unit in range(n_units):
+        others = units.of != unit
+        without[unit] = standardized_difference(held.difference[others], held.midpoint[others])
     spread = held.midpoint.var(ddof=1) + held.difference.var(ddof=1) / 4
-    usable = held.norm > SMALL_NORM * np.trace(gram)
+    usable = held.norm > SMALL_NORM * np.trace(layer.gram)
     inverse_norm = np.divide(1.0, held.norm, out=np.zeros(n), where=usable).mean()
     with np.errstate(divide="ignore", invalid="ignore"):
-        linear = np.sqrt((n - 1) / n) * (without.mean() - without)
-        size = np.sqrt((n - 1) / (2 * n * n * (n - 3)) * inverse_norm / spread)
-        return Expansion(linear, u_centred(gram) * size)
+        linear = np.sqrt((n_units - 1) / n_units) * (without.mean() - without)
+        size = np.sqrt((n_units - 1) / (2 * n * n * (n_units - 3)) * inverse_norm / spread)
+        return Expansion(linear, _between_units(layer, units) * size)
+
+
+def _between_units(layer: Kernels, units: Clusters) -> FloatArray:
+    """Inner products between units, `(units, units)`, centred and zero within a fold.
+
+    A unit's sum grows with its size n_c, so that what is taken away is n_d α_c + n_c α_d, fitted
+    to the products between folds by least squares weighted with 1/(n_c n_d). Where every pair is a
+    fold of its own that is `u_centred`.
+    """
+    folds = layer.folds
+    if folds.single:
+        return u_centred(layer.gram)
+    products = units.totals(units.totals(np.where(folds.same, 0.0, layer.gram)).T)
+    fold_of = folds.of[np.unique(units.of, return_index=True)[1]]
+    rows = products.sum(axis=1)
+    rest = len(folds.of) - 2 * folds.sizes
+    by_fold = np.bincount(fold_of, rows)
+    total = (by_fold / rest).sum() / (1 + (folds.sizes / rest).sum())
+    elsewhere = total - (by_fold - folds.sizes * total) / rest
+    alpha = (rows - units.sizes * elsewhere[fold_of]) / (len(folds.of) - folds.sizes[fold_of])
+    products -= alpha[:, None] * units.sizes + alpha * units.sizes[:, None]
+    products[fold_of[:, None] == fold_of] = 0.0
+    return products
 
 
 def u_centred(gram: FloatArray) -> FloatArray:
@@ -95,26 +121,26 @@ def check_level(level: float) -> None:
         raise ValueError(f"level must lie between 0 and 1, for example 0.95, not {level}")
 
 
-def t_quantile(level: float, n_pairs: int) -> float:
+def t_quantile(level: float, n_units: int) -> float:
     """Two-sided quantile of Student's t with n − 1 degrees of freedom."""
-    return float(stdtrit(n_pairs - 1, (1 + level) / 2))
+    return float(stdtrit(n_units - 1, (1 + level) / 2))
 
 
-def analytic_interval(estimate: float, se: float, n_pairs: int, level: float) -> Interval:
+def analytic_interval(estimate: float, se: float, n_units: int, level: float) -> Interval:
     """estimate ± t_{n−1} · se."""
-    reach = t_quantile(level, n_pairs) * se
+    reach = t_quantile(level, n_units) * se
     return estimate - reach, estimate + reach
 
 
 def bootstrap_interval(
-    estimate: float, deviations: FloatArray, n_pairs: int, level: float
+    estimate: float, deviations: FloatArray, n_units: int, level: float
 ) -> Interval:
     """estimate ± the quantile of |deviations|, widened from the normal to Student's t."""
-    reach = float(_widening(n_pairs, level) * np.quantile(np.abs(deviations), level))
+    reach = float(widening(n_units, level) * np.quantile(np.abs(deviations), level))
     return estimate - reach, estimate + reach
 
 
-def bootstrap_interval_se(deviations: FloatArray, n_pairs: int, level: float) -> float:
+def bootstrap_interval_se(deviations: FloatArray, n_units: int, level: float) -> float:
     """Monte Carlo standard error of either end of `bootstrap_interval`.
 
     Of B deviations the quantile has standard error √(level(1 − level)/B)/f, f being the density of
@@ -124,35 +150,59 @@ def bootstrap_interval_se(deviations: FloatArray, n_pairs: int, level: float) ->
     step = np.sqrt(level * (1 - level) / len(deviations))
     below, above = max(level - 2 * step, 0.0), min(level + 2 * step, 1.0)
     low, high = np.quantile(np.abs(deviations), (below, above))
-    return float(_widening(n_pairs, level) * (high - low) / (above - below) * step)
+    return float(widening(n_units, level) * (high - low) / (above - below) * step)
 
 
-def _widening(n_pairs: int, level: float) -> float:
-    """From the normal distribution's quantile to that of Student's t."""
-    return float(t_quantile(level, n_pairs) / ndtri((1 + level) / 2))
+def widening(n_units: int, level: float) -> float:
+    """From the normal distribution's two-sided quantile to that of Student's t."""
+    return float(t_quantile(level, n_units) / ndtri((1 + level) / 2))
 
 
-def accuracy_interval(accuracies: FloatArray, inflation: float, level: float) -> Interval:
-    """Wilson's interval at the sample size that the estimated variance amounts to.
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """A mean of accuracies whose variance is known.
 
-    Stays within [0, 1] and keeps a width at accuracy 1. The multiplier bootstrap of a mean is
-    Gaussian with a variance known in closed form, so nothing is simulated here.
-
-    Args:
-        accuracies: `(n,)`, each pair's share of prompts on their own side.
-        inflation: `Expansion.inflation` of the same scores.
-        level: nominal coverage.
+    Attributes:
+        mean: share of prompts on their own side.
+        deviations: `(units,)` what each unit adds to the mean's deviation, times the number of
+            units.
+        size: number of independent prompts that would give the mean's variance, at most as many
+            as the units have, divided by the directions' inflation.
+        n_units: number of units.
     """
-    n = len(accuracies)
-    if not np.isfinite(inflation):
-        return 0.0, 1.0
-    mean, variance = accuracies.mean(), accuracies.var(ddof=1) / n * inflation
-    size = 2 * n / inflation
-    if variance > 0:
-        size = min(size, mean * (1 - mean) / variance)
-    t = t_quantile(level, n)
-    centre = (mean + t**2 / (2 * size)) / (1 + t**2 / size)
-    reach = t / (1 + t**2 / size) * np.sqrt(mean * (1 - mean) / size + t**2 / (4 * size**2))
-    # Rounding must put neither end beyond 0, 1 or the estimate itself.
-    low, high = min(centre - reach, mean), max(centre + reach, mean)
-    return max(0.0, float(low)), min(1.0, float(high))
+
+    mean: float
+    deviations: FloatArray
+    size: float
+    n_units: int
+
+    @classmethod
+    def measure(cls, accuracies: FloatArray, units: Clusters, inflation: float) -> Accuracy:
+        """Of `(pairs,)` accuracies, each pair's share of prompts on their own side.
+
+        Args:
+            inflation: `Expansion.inflation` of the same scores.
+        """
+        n, n_units = len(accuracies), len(units)
+        mean = accuracies.mean()
+        totals = units.totals(accuracies) - (units.sizes - 1) * mean
+        variance = totals.var(ddof=1) * (n_units / n) ** 2 / n_units * inflation
+        size = 2 * n_units / inflation if np.isfinite(inflation) else 0.0
+        if 0 < variance < np.inf:
+            size = min(size, mean * (1 - mean) / variance)
+        return cls(float(mean), (totals - mean) * (n_units / n), float(size), n_units)
+
+    def interval(self, t: float) -> Interval:
+        """Wilson's interval at `size`, with the quantile `t`.
+
+        Stays within [0, 1] and keeps a width at accuracy 1. The multiplier bootstrap of a mean is
+        Gaussian with a variance known in closed form, so nothing is simulated here.
+        """
+        mean, size = self.mean, self.size
+        if not size > 0:
+            return 0.0, 1.0
+        centre = (mean + t**2 / (2 * size)) / (1 + t**2 / size)
+        reach = t / (1 + t**2 / size) * np.sqrt(mean * (1 - mean) / size + t**2 / (4 * size**2))
+        # Rounding must put neither end beyond 0, 1 or the estimate itself.
+        low, high = min(centre - reach, mean), max(centre + reach, mean)
+        return max(0.0, float(low)), min(1.0, float(high))

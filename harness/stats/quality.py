@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.defaults import LEVEL, Scale
-from harness.stats.arrays import FloatArray, Layers, as_layers, matched_layers, usable_pairs
+from harness.stats.arrays import FloatArray, Layers, as_layers, matched_layers
+from harness.stats.clusters import Clusters, usable_pairs
 from harness.stats.intervals import Interval, analytic_interval, check_level, u_centred
 from harness.stats.kernels import halves, inverse_variances
 from harness.stats.resample import SMALL_NORM
@@ -19,7 +21,7 @@ class PairQuality:
     """How well one layer's pairs agree on a direction.
 
     Attributes:
-        cosines: of each pair's difference with the direction of all the others, in the scaled
+        cosines: of each pair's difference with the direction of all other clusters, in the scaled
             space; zero where either vanishes.
         mean_cosine: their mean.
         disagreeing: pairs whose cosine is negative, worst first.
@@ -36,12 +38,17 @@ class PairQuality:
 
 
 def pair_quality(
-    artifact: Layers, natural: Layers, *, scale: Scale = "sd", top: int = 5
+    artifact: Layers,
+    natural: Layers,
+    *,
+    scale: Scale = "sd",
+    top: int = 5,
+    clusters: Sequence[Hashable] | None = None,
 ) -> list[PairQuality]:
     """Agreement of the pairs with each other, and dominance of single dimensions.
 
     Args:
-        artifact, natural, scale: as in `separation`.
+        artifact, natural, scale, clusters: as in `separation`.
         top: number of dimensions in `top_dimensions`.
 
     Raises:
@@ -49,18 +56,26 @@ def pair_quality(
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, not {top}")
-    return [_quality(*layer, scale, top) for layer in matched_layers(artifact, natural)]
+    layers = matched_layers(artifact, natural)
+    folds = Clusters.from_labels(clusters, len(layers[0][0]))
+    return [_quality(*layer, scale, top, folds) for layer in layers]
 
 
 def _quality(
-    artifact: NDArray[np.floating], natural: NDArray[np.floating], scale: Scale, top: int
+    artifact: NDArray[np.floating],
+    natural: NDArray[np.floating],
+    scale: Scale,
+    top: int,
+    folds: Clusters,
 ) -> PairQuality:
     delta, middle = halves(artifact, natural)
-    gram = (delta * inverse_variances(delta, middle, scale).overall) @ delta.T
+    gram = (delta * inverse_variances(delta, middle, scale, folds).overall) @ delta.T
     own, rows = np.diagonal(gram), gram.sum(axis=1)
-    squares = own * (gram.sum() - 2 * rows + own)  # ‖δ_i‖² ‖Σ_{j≠i} δ_j‖²
+    within = np.where(folds.same, gram, 0.0).sum(axis=1)
+    # ‖δ_i‖² ‖Σ_{j∉F} δ_j‖²
+    squares = own * (gram.sum() - 2 * folds.sums(rows) + folds.sums(within))
     usable = squares > (SMALL_NORM * own.sum()) ** 2
-    cosines = (rows - own) / np.sqrt(np.where(usable, squares, np.inf))
+    cosines = (rows - within) / np.sqrt(np.where(usable, squares, np.inf))
 
     energy = (delta**2).sum(axis=0)
     largest = np.argsort(-energy, kind="stable")[:top]
@@ -117,14 +132,15 @@ class DirectionDrift:
         cosine: Σ_{i≠j} δ^A_i·δ^B_j over the root of the same sums within A and within B: unlike the
             plain cosine of two noisy means it does not shrink with the hidden size. It may exceed
             1, and is NaN where a version has no direction to speak of.
-        interval, se: jackknife over pairs.
-        n_pairs: distinct pairs used.
+        interval, se: jackknife over clusters.
+        n_pairs, n_units: distinct pairs used, and the clusters that they form.
     """
 
     cosine: float
     interval: Interval
     se: float
     n_pairs: int
+    n_units: int
 
 
 def direction_drift(
@@ -135,6 +151,7 @@ def direction_drift(
     *,
     scale: Scale = "sd",
     level: float = LEVEL,
+    clusters: Sequence[Hashable] | None = None,
 ) -> list[DirectionDrift]:
     """How far the direction of separation turned between two versions, layer by layer.
 
@@ -143,45 +160,56 @@ def direction_drift(
         scale: `"sd"` measures angles with each dimension divided by its standard deviation over
             both versions; `"raw"` in raw units.
         level: nominal coverage of the interval.
+        clusters: as in `separation`.
 
     Raises:
-        ValueError: shapes do not match, non-finite values, or fewer than 8 distinct pairs.
+        ValueError: shapes do not match, non-finite values, or fewer than 8 clusters of distinct
+            pairs.
     """
     check_level(level)
     a, b = matched_layers(artifact_a, natural_a, "_a"), matched_layers(artifact_b, natural_b, "_b")
     if [layer[0].shape for layer in a] != [layer[0].shape for layer in b]:
         raise ValueError("artifact_a and artifact_b must have the same shape, layer by layer")
-    pairs = usable_pairs(artifact_a, natural_a, artifact_b, natural_b, collapse_duplicates=True)
-    return [_drift(one, other, pairs, scale, level) for one, other in zip(a, b, strict=True)]
+    pairs, units = usable_pairs(
+        artifact_a, natural_a, artifact_b, natural_b, collapse_duplicates=True, labels=clusters
+    )
+    return [_drift(one, other, pairs, units, scale, level) for one, other in zip(a, b, strict=True)]
 
 
 def _drift(
     a: tuple[NDArray[np.floating], NDArray[np.floating]],
     b: tuple[NDArray[np.floating], NDArray[np.floating]],
     pairs: NDArray[np.intp],
+    units: Clusters,
     scale: Scale,
     level: float,
 ) -> DirectionDrift:
-    n = len(pairs)
+    n, n_units = len(pairs), len(units)
     delta, middle = halves(
         *(np.concatenate([x[pairs], y[pairs]]) for x, y in zip(a, b, strict=True))
     )
-    weighted = delta * inverse_variances(delta, middle, scale).overall
-    within_a = _leave_outs(weighted[:n] @ delta[:n].T)
-    within_b = _leave_outs(weighted[n:] @ delta[n:].T)
-    between = _leave_outs(weighted[:n] @ delta[n:].T)
+    both = Clusters.from_labels([*units.of.tolist(), *units.of.tolist()], 2 * n)
+    weighted = delta * inverse_variances(delta, middle, scale, both).overall
+    within_a = _leave_outs(weighted[:n] @ delta[:n].T, units)
+    within_b = _leave_outs(weighted[n:] @ delta[n:].T, units)
+    between = _leave_outs(weighted[:n] @ delta[n:].T, units)
     product = within_a * within_b
     signal = (within_a > 0) & (within_b > 0)
-    cosines = np.divide(between, np.sqrt(np.abs(product)), out=np.full(n + 1, np.nan), where=signal)
+    cosines = np.divide(
+        between, np.sqrt(np.abs(product)), out=np.full(n_units + 1, np.nan), where=signal
+    )
     cosine, without = float(cosines[0]), cosines[1:]
-    se = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
-    return DirectionDrift(cosine, analytic_interval(cosine, se, n, level), se, n)
+    se = float(np.sqrt((n_units - 1) / n_units * ((without - without.mean()) ** 2).sum()))
+    return DirectionDrift(cosine, analytic_interval(cosine, se, n_units, level), se, n, n_units)
 
 
-def _leave_outs(products: FloatArray) -> FloatArray:
-    """Mean off-diagonal product: with all pairs, then without each in turn; `(n + 1,)`."""
+def _leave_outs(products: FloatArray, units: Clusters) -> FloatArray:
+    """Mean product of pairs of different clusters: of all, then without each cluster in turn;
+    `(clusters + 1,)`."""
     n = len(products)
-    off = products - np.diag(np.diagonal(products))
+    off = np.where(units.same, 0.0, products)
     total = off.sum()
-    without = total - off.sum(axis=0) - off.sum(axis=1)
-    return np.concatenate([[total / (n * (n - 1))], without / ((n - 1) * (n - 2))])
+    without = total - units.totals(off.sum(axis=0)) - units.totals(off.sum(axis=1))
+    between = n**2 - (units.sizes**2).sum()
+    left = between - 2 * units.sizes * (n - units.sizes)
+    return np.concatenate([[total / between], without / left])

@@ -1,8 +1,9 @@
-"""Held-out scores under sign flips of whole pairs, with the directions refitted each time.
+"""Held-out scores under sign flips of whole clusters, with the directions refitted each time.
 
-Flipping the sign of a pair swaps its labels. Under the null of no effect every pattern of flips
-is equally likely, whatever the dependence between layers and between tokens, so the flipped
-statistics are an exact reference (Fisher 1935; Westfall & Young 1993 for the family).
+Flipping the sign of a pair swaps its labels; pairs of one cluster are flipped together. Under the
+null of no effect every pattern of flips is equally likely, whatever the dependence between layers
+and between tokens, so the flipped statistics are an exact reference (Fisher 1935; Westfall &
+Young 1993 for the family).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.defaults import ALPHA
 from harness.stats.arrays import FloatArray
+from harness.stats.clusters import Clusters
 from harness.stats.estimates import (
     paired_statistic,
     standard_deviation,
@@ -45,10 +47,17 @@ class HeldOut:
     midpoint: FloatArray
     norm: FloatArray
 
-    def scores(self) -> tuple[FloatArray, FloatArray]:
-        """Artifact and natural scores, centred on the midpoint of each fold's training pairs."""
-        n = self.difference.shape[-1]
-        centre = self.midpoint * (n / (n - 1))
+    def scores(self, folds: Clusters) -> tuple[FloatArray, FloatArray]:
+        """Artifact and natural scores, centred on the midpoint of each fold's training pairs.
+
+        Args:
+            folds: those of the scored pairs. All pairs of a fold are scored along one direction,
+                so the fold's part of the overall mean is the sum of its own midpoints.
+        """
+        sizes = folds.sizes[folds.of]
+        left = len(sizes) - sizes
+        others = folds.sums(self.midpoint) - self.midpoint
+        centre = self.midpoint * ((left + 1) / left) + others / left
         return centre + self.difference / 2, centre - self.difference / 2
 
 
@@ -62,16 +71,16 @@ class Null(NamedTuple):
     spread: FloatArray
 
 
-def sign_flips(n_pairs: int, count: int, rng: np.random.Generator) -> Signs:
-    """Patterns of flips, `(count, n_pairs)` of ±1 as int8; row 0 is the identity.
+def sign_flips(n_units: int, count: int, rng: np.random.Generator) -> Signs:
+    """Patterns of flips, `(count, n_units)` of ±1 as int8; row 0 is the identity.
 
     A pattern and its opposite give the same statistic. If all 2^(n−1) different ones are no
     more than `count` they are enumerated, and the test is exact.
     """
-    if 2 ** (n_pairs - 1) <= count:
-        index = np.arange(2 ** (n_pairs - 1))[:, None]
-        return (1 - 2 * ((index >> np.arange(n_pairs)) & 1)).astype(np.int8)
-    signs = rng.integers(0, 2, size=(count, n_pairs), dtype=np.int8) * 2 - 1
+    if 2 ** (n_units - 1) <= count:
+        index = np.arange(2 ** (n_units - 1))[:, None]
+        return (1 - 2 * ((index >> np.arange(n_units)) & 1)).astype(np.int8)
+    signs = rng.integers(0, 2, size=(count, n_units), dtype=np.int8) * 2 - 1
     signs[:1] = 1
     return signs.astype(np.int8)
 
@@ -92,19 +101,28 @@ class Flipper:
 
     def __init__(self, layer: Kernels, rows: NDArray[np.intp] | None = None) -> None:
         self.rows = np.arange(layer.n_pairs) if rows is None else rows
+        self.folds = layer.folds
         own = np.diagonal(layer.gram)
         gram = layer.gram - np.diag(own)
-        self.kernel_rows = _summable(np.concatenate([layer.difference, layer.midpoint, gram]))
-        self._others = (own.sum() - own)[self.rows]
+        blocks = [layer.difference, layer.midpoint, gram]
+        if not self.folds.single:
+            blocks.append(np.where(self.folds.same, gram, 0.0))
+        self.kernel_rows = _summable(np.concatenate(blocks))
+        self._others = (own.sum() - self.folds.sums(own))[self.rows]
         self._floor = SMALL_NORM * own.sum()
 
     def held_out(self, signs: Signs) -> HeldOut:
         """Scores for each row of `signs` `(flips, n)`; arrays `(flips, scored pairs)`."""
         flips = signs.astype(np.float64)
-        k = len(self.rows)
+        n, k = flips.shape[1], len(self.rows)
         sums = product(flips, self.kernel_rows.T)
-        difference, midpoint, gram = sums[:, :k], sums[:, k : 2 * k], flips * sums[:, 2 * k :]
-        norm = gram.sum(axis=1)[:, None] - 2 * gram[:, self.rows] + self._others
+        difference, midpoint = sums[:, :k], sums[:, k : 2 * k]
+        gram = flips * sums[:, 2 * k : 2 * k + n]
+        # ‖Σ_{j∉F} δ_j‖² = ‖Σ_j δ_j‖² − 2 Σ_{j∈F} δ_j·Σ_k δ_k + ‖Σ_{j∈F} δ_j‖²
+        norm = gram.sum(axis=1)[:, None] - 2 * self.folds.sums(gram)[:, self.rows] + self._others
+        if not self.folds.single:
+            within = flips * sums[:, 2 * k + n :]
+            norm += self.folds.sums(within)[:, self.rows]
         usable = norm > self._floor
         root = np.sqrt(np.where(usable, norm, np.inf))
         return HeldOut(flips[:, self.rows] * difference / root, midpoint / root, norm)
@@ -146,12 +164,12 @@ def p_values(statistics: FloatArray) -> tuple[FloatArray, FloatArray]:
     return (statistics >= observed).mean(axis=1), (largest >= observed).mean(axis=1)
 
 
-def p_value_se(p: float, flips: int, n_pairs: int) -> float:
+def p_value_se(p: float, flips: int, n_units: int) -> float:
     """Monte Carlo standard error of a p-value, family-wise or not: √(p(1 − p)/flips).
 
     A p-value is a share of independent flips. Zero where they are all there are, enumerated.
     """
-    exact = flips == 2 ** (n_pairs - 1)
+    exact = flips == 2 ** (n_units - 1)
     return 0.0 if exact else float(np.sqrt(p * (1 - p) / flips))
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from harness.defaults import LEVEL, MIN_PAIRS, REPLICATES, Scale
 from harness.stats.arrays import Layers, matched_layers, pair_means
+from harness.stats.clusters import Clusters
 from harness.stats.estimates import (
     hedges_correction,
     pair_accuracies,
@@ -33,7 +34,7 @@ class CategoryTransfer:
         d_interval: interval of d for fresh pairs of this category along the same direction: the
             direction has not seen them, so a jackknife (Efron & Stein 1981) with t quantiles is
             enough.
-        n_pairs: its number of pairs.
+        n_pairs, n_units: its number of pairs, and of clusters that they form.
     """
 
     category: Hashable
@@ -41,6 +42,7 @@ class CategoryTransfer:
     d_interval: Interval
     accuracy: float
     n_pairs: int
+    n_units: int
 
 
 def leave_one_category_out(
@@ -50,6 +52,7 @@ def leave_one_category_out(
     *,
     scale: Scale = "sd",
     level: float = LEVEL,
+    clusters: Sequence[Hashable] | None = None,
 ) -> list[list[CategoryTransfer]]:
     """Score every category along the direction that the other categories give.
 
@@ -57,10 +60,12 @@ def leave_one_category_out(
         artifact, natural, scale: as in `separation`.
         categories: category of each pair.
         level: nominal coverage of the intervals.
+        clusters: as in `separation`.
 
     Returns:
         For each layer, one `CategoryTransfer` per category, in order of first appearance.
-        Categories with fewer than 3 pairs, or with fewer than 8 pairs outside them, are left out.
+        Categories with fewer than 3 clusters, or with fewer than 8 pairs outside them, are left
+        out.
 
     Raises:
         ValueError: shapes do not match, non-finite values, or not one category per pair.
@@ -74,11 +79,13 @@ def leave_one_category_out(
         category: np.array([other == category for other in categories])
         for category in dict.fromkeys(categories)
     }
+    units = Clusters.from_labels(clusters, n)
     return [
         [
-            _transfer(*layer, category, held, scale, level)
+            _transfer(*layer, category, held, scale, level, inside)
             for category, held in members.items()
-            if held.sum() >= MIN_CATEGORY and (~held).sum() >= MIN_PAIRS
+            if len(inside := units.take(np.flatnonzero(held))) >= MIN_CATEGORY
+            and (~held).sum() >= MIN_PAIRS
         ]
         for layer in layers
     ]
@@ -91,26 +98,29 @@ def _transfer(
     held: NDArray[np.bool_],
     scale: Scale,
     level: float,
+    units: Clusters,
 ) -> CategoryTransfer:
     delta, middle = halves(artifact, natural)
-    train = inverse_variances(delta[~held], middle[~held], scale).overall
+    apart = Clusters.from_labels(None, int((~held).sum()))
+    train = inverse_variances(delta[~held], middle[~held], scale, apart).overall
     direction = delta[~held].sum(axis=0) * train
     difference = delta[held] @ direction
     midpoint = (middle[held] - middle[~held].mean(axis=0)) @ direction
     accuracies = pair_accuracies(midpoint + difference / 2, midpoint - difference / 2)
-    n = int(held.sum())
+    n, n_units = int(held.sum()), len(units)
     d = hedges_correction(n) * float(standardized_difference(difference, midpoint))
     left_out = [
-        float(standardized_difference(np.delete(difference, i), np.delete(midpoint, i)))
-        for i in range(n)
+        float(standardized_difference(difference[units.of != i], midpoint[units.of != i]))
+        for i in range(n_units)
     ]
-    se = hedges_correction(n) * float(np.sqrt((n - 1) * np.var(left_out)))
+    se = hedges_correction(n) * float(np.sqrt((n_units - 1) * np.var(left_out)))
     return CategoryTransfer(
         category=category,
         d=d,
-        d_interval=analytic_interval(d, se, n, level),
+        d_interval=analytic_interval(d, se, n_units, level),
         accuracy=float(accuracies.mean()),
         n_pairs=n,
+        n_units=n_units,
     )
 
 
@@ -147,6 +157,7 @@ def step_curve(
     permutations: int = REPLICATES,
     min_share: float = 0.8,
     seed: int = 0,
+    clusters: Sequence[Hashable] | None = None,
 ) -> list[StepSeparation]:
     """Separation of one layer token by token.
 
@@ -156,28 +167,30 @@ def step_curve(
     Args:
         artifact, natural: per pair, one `(tokens_i, hidden)` array; the arms' numbers of tokens may
             differ.
-        scale, permutations, seed: as in `separation`; at least one flip.
+        scale, permutations, seed, clusters: as in `separation`; at least one flip.
         min_share: steps that fewer than this share of the pairs have in both arms are left out.
 
     Raises:
         ValueError: shapes do not match, a pair without tokens, non-finite values, fewer than 8
-            pairs, `permutations` or `min_share` out of range.
+            clusters, `permutations` or `min_share` out of range.
     """
     means = pair_means(artifact, natural)
     n = len(means[0])
-    if n < MIN_PAIRS:
-        raise ValueError(f"{n} pairs are too few: at least {MIN_PAIRS} are needed")
+    folds = Clusters.from_labels(clusters, n)
+    if len(folds) < MIN_PAIRS:
+        units = "pairs" if folds.single else "clusters of pairs"
+        raise ValueError(f"{len(folds)} {units} are too few: at least {MIN_PAIRS} are needed")
     if permutations < 1:
         raise ValueError(f"permutations must be at least 1, not {permutations}")
     if not 0 < min_share <= 1:
         raise ValueError(f"min_share must lie between 0 and 1, not {min_share}")
     delta, middle = halves(*matched_layers(means[0][None], means[1][None])[0])
-    weights = inverse_variances(delta, middle, scale)
+    weights = inverse_variances(delta, middle, scale, folds)
     gram = (delta * weights.overall) @ delta.T
-    signs = sign_flips(n, permutations, np.random.default_rng(seed))
+    signs = sign_flips(len(folds), permutations, np.random.default_rng(seed))[:, folds.of]
     shared = np.array([min(len(a), len(b)) for a, b in zip(artifact, natural, strict=True)])
 
-    observed: list[tuple[int, HeldOut]] = []
+    observed: list[tuple[int, HeldOut, Clusters]] = []
     nulls: list[Null] = []
     for step in range(shared.max()):
         rows = np.flatnonzero(shared > step)
@@ -189,17 +202,16 @@ def step_curve(
         step_middle -= step_middle.mean(axis=0)
         difference = (step_delta * weights.fold[rows]) @ delta.T
         midpoint = (step_middle * weights.fold[rows]) @ delta.T
-        own = np.arange(len(rows)), rows
-        difference[own] = midpoint[own] = 0.0
-        flipper = Flipper(Kernels(difference, midpoint, gram), rows)
-        observed.append((step, flipper.observed()))
+        difference[folds.same[rows]] = midpoint[folds.same[rows]] = 0.0
+        flipper = Flipper(Kernels(difference, midpoint, gram, folds), rows)
+        observed.append((step, flipper.observed(), folds.take(rows)))
         nulls.append(flipper.null(signs))
 
     if not observed:
         return []
     p, p_adjusted = p_values(np.stack([null.d_z for null in nulls]))
     results = []
-    for index, (step, held) in enumerate(observed):
+    for index, (step, held, scored) in enumerate(observed):
         size = len(held.difference)
         correction = hedges_correction(size)
         results.append(
@@ -207,13 +219,13 @@ def step_curve(
                 step=step,
                 d=correction * float(standardized_difference(held.difference, held.midpoint)),
                 d_z=float(paired_statistic(held.difference)),
-                accuracy=float(pair_accuracies(*held.scores()).mean()),
+                accuracy=float(pair_accuracies(*held.scores(scored)).mean()),
                 p_value=float(p[index]),
                 p_adjusted=float(p_adjusted[index]),
                 null_quantile_95=correction * float(np.quantile(nulls[index].d_s, 0.95)),
                 n_pairs=size,
-                p_se=p_value_se(p[index], len(signs), n),
-                p_adjusted_se=p_value_se(p_adjusted[index], len(signs), n),
+                p_se=p_value_se(p[index], len(signs), len(folds)),
+                p_adjusted_se=p_value_se(p_adjusted[index], len(signs), len(folds)),
             )
         )
     return results

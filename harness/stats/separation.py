@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.defaults import LEVEL, REPLICATES, Scale
-from harness.stats.arrays import FloatArray, Layers, matched_layers, usable_pairs
+from harness.stats.arrays import FloatArray, Layers, matched_layers
+from harness.stats.clusters import Clusters, usable_pairs
 from harness.stats.estimates import (
     auroc,
     hedges_correction,
@@ -20,26 +21,27 @@ from harness.stats.estimates import (
     standardized_difference,
 )
 from harness.stats.intervals import (
+    Accuracy,
     Expansion,
     Interval,
-    accuracy_interval,
     analytic_interval,
     bootstrap_interval,
     bootstrap_interval_se,
     check_level,
     expand,
+    t_quantile,
 )
 from harness.stats.kernels import kernels
 from harness.stats.resample import (
     Flipper,
     HeldOut,
     Null,
-    Signs,
     effective_family,
     p_value_se,
     p_values,
     sign_flips,
 )
+from harness.stats.simultaneous import Simultaneous
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,14 @@ class Separation:
         effective_layers: number of independent layers that would need the same family-wise
             correction.
         n_pairs, pairs: distinct pairs used, and their indices in the input.
+        n_units: clusters of those pairs, which are the independent observations.
         scores_artifact, scores_natural: held-out scores of those pairs, zero at the training
             midpoint.
         p_adjusted_se, d_interval_se: Monte Carlo standard errors of `p_adjusted` and of either end
             of `d_interval`: what another seed would change. Zero where nothing was drawn at random.
+        d_lower, accuracy_lower: lower bounds of d and of accuracy that hold in all layers of the
+            call together: the probability that any lies above what it bounds is 1 − level. NaN
+            without a bootstrap.
     """
 
     d: float
@@ -91,11 +97,14 @@ class Separation:
     null_quantile_95: float
     effective_layers: float
     n_pairs: int
+    n_units: int
     pairs: tuple[int, ...]
     scores_artifact: tuple[float, ...]
     scores_natural: tuple[float, ...]
     p_adjusted_se: float
     d_interval_se: float
+    d_lower: float
+    accuracy_lower: float
 
 
 def separation(
@@ -108,11 +117,13 @@ def separation(
     level: float = LEVEL,
     seed: int = 0,
     collapse_duplicates: bool = True,
+    clusters: Sequence[Hashable] | None = None,
+    folds: Sequence[Hashable] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> list[Separation]:
     """Measure the separation of matched pairs in every layer.
 
-    Each pair is scored along a direction learnt from all the *other* pairs, so that nothing is
+    Each pair is scored along a direction learnt from all the *other* clusters, so that nothing is
     found in noise. The method and its measured error rates are in `docs/statistics.md` and
     `docs/calibration.md`.
 
@@ -121,40 +132,59 @@ def separation(
             arrays, or sequences of `(pairs, hidden_l)` arrays where widths differ (layers and sites
             of one run). Any real dtype; the work is done in float64. Row i of both is pair i.
         scale: `"sd"` divides each dimension by its training variance; `"raw"` does not.
-        permutations: sign flips, the identity included; where 2^(n−1) is no more, all are
-            enumerated. 0 leaves every p-value and null figure NaN.
+        permutations: sign flips of whole clusters, the identity included; where 2^(clusters − 1)
+            is no more, all are enumerated. 0 leaves every p-value and null figure NaN.
         bootstrap: multiplier replicates for `d_interval`; 0 gives the analytic interval.
         level: nominal coverage of the intervals.
         seed: the same seed gives the same results to the last bit.
         collapse_duplicates: count pairs that are identical in both arms in every layer once. Turn
             it off only where equal values are no sign of equal prompts (a single feature such as
             length).
+        clusters: a label for each pair. Pairs with equal labels share something (a prompt, a topic,
+            a source), so that they count as one observation: they are held out, flipped and
+            resampled together. By default every pair stands by itself.
+        folds: a label for each pair. Pairs with equal labels never score each other, but count as
+            observations of their own: with the pairs' categories the figures are those of
+            directions that have not seen the category. By default the clusters.
         progress: wraps the iteration over layers, for example `tqdm`.
 
     Returns:
         One `Separation` per layer, in order.
 
     Raises:
-        ValueError: wrong shapes or settings, NaN or infinity (drop with `finite_pairs`), or fewer
-            than 8 distinct pairs. 8 to 19 pairs give a `UserWarning`.
+        ValueError: wrong shapes or settings, NaN or infinity (drop with `finite_pairs`), fewer
+            than 8 clusters of distinct pairs, a cluster or fold with half of the pairs, or a
+            cluster that lies in two folds. 8 to 19 clusters give a `UserWarning`.
     """
     _check_settings(permutations, bootstrap, level)
     layers = matched_layers(artifact, natural)
-    pairs = usable_pairs(artifact, natural, collapse_duplicates=collapse_duplicates)
-    n = len(pairs)
+    pairs, units = usable_pairs(
+        artifact, natural, collapse_duplicates=collapse_duplicates, labels=clusters
+    )
+    held_out = units if folds is None else _folds(folds, len(layers[0][0]), pairs, units)
+    n, n_units = len(pairs), len(units)
     flip_rng, bootstrap_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
-    signs = sign_flips(n, permutations, flip_rng)
-    multipliers = bootstrap_rng.standard_normal((bootstrap, n))
+    signs = sign_flips(n_units, permutations, flip_rng)[:, units.of]
+    multipliers = bootstrap_rng.standard_normal((bootstrap, n_units))
 
     observed: list[dict[str, Any]] = []
+    accuracies: list[Accuracy] = []
     null_d_z = np.empty((len(layers), len(signs)))
     nulls: list[Null] = []
+    above = Simultaneous(multipliers)
     for index in progress(range(len(layers))):
         a, b = layers[index]
-        held, null, gram = _flipped(a[pairs], b[pairs], scale, signs)
-        observed.append(_estimates(held, expand(held, gram), multipliers, level))
-        nulls.append(null)
+        layer = kernels(a[pairs], b[pairs], scale=scale, folds=held_out)
+        flipper = Flipper(layer)
+        held = flipper.observed()
+        nulls.append(flipper.null(signs))
         null_d_z[index] = nulls[-1].d_z
+        expansion = expand(held, layer, units)
+        deviations = expansion.bootstrap(multipliers)
+        scores = held.scores(held_out)
+        accuracies.append(Accuracy.measure(pair_accuracies(*scores), units, expansion.inflation))
+        above.add(deviations, expansion, accuracies[-1])
+        observed.append(_estimates(held, scores, expansion, deviations, level))
     correction = hedges_correction(n)
 
     p = p_adjusted = np.full(len(layers), np.nan)
@@ -162,55 +192,64 @@ def separation(
     if permutations:
         p, p_adjusted = p_values(null_d_z)
         effective = effective_family(null_d_z)
+    t = t_quantile(level, n_units)
+    d_reach, accuracy_reach = above.quantiles(level, n_units)
     results = []
     for index, estimates in enumerate(observed):
         null_mean, null_mean_se, null_quantile = _null_figures(nulls[index], correction)
         results.append(
             Separation(
                 **estimates,
+                accuracy=accuracies[index].mean,
+                accuracy_interval=accuracies[index].interval(t),
                 p_value=float(p[index]),
                 p_adjusted=float(p_adjusted[index]),
-                p_se=p_value_se(p[index], len(signs), n),
-                p_adjusted_se=p_value_se(p_adjusted[index], len(signs), n),
+                p_se=p_value_se(p[index], len(signs), n_units),
+                p_adjusted_se=p_value_se(p_adjusted[index], len(signs), n_units),
                 null_mean=null_mean,
                 null_mean_se=null_mean_se,
                 null_quantile_95=null_quantile,
                 effective_layers=effective,
                 n_pairs=n,
+                n_units=n_units,
                 pairs=tuple(pairs.tolist()),
+                d_lower=estimates["d"] - d_reach * estimates["d_se"],
+                accuracy_lower=accuracies[index].interval(accuracy_reach)[0],
             )
         )
     return results
 
 
-def _flipped(
-    artifact: NDArray[np.floating], natural: NDArray[np.floating], scale: Scale, signs: Signs
-) -> tuple[HeldOut, Null, FloatArray]:
-    """One layer as it is and flipped, and of its kernels the one that is needed after that."""
-    layer = kernels(artifact, natural, scale=scale)
-    flipper = Flipper(layer)
-    return flipper.observed(), flipper.null(signs), layer.gram
+def _folds(
+    labels: Sequence[Hashable], n_pairs: int, pairs: NDArray[np.intp], units: Clusters
+) -> Clusters:
+    folds = Clusters.from_labels(labels, n_pairs).take(pairs)
+    folds.check_shares("fold")
+    if not folds.contain(units):
+        raise ValueError("folds must not divide a cluster: its pairs would score each other")
+    return folds
 
 
 def _estimates(
-    held: HeldOut, expansion: Expansion, multipliers: FloatArray, level: float
+    held: HeldOut,
+    scores: tuple[FloatArray, FloatArray],
+    expansion: Expansion,
+    deviations: FloatArray,
+    level: float,
 ) -> dict[str, Any]:
-    """The fields of `Separation` that take no flips.
+    """The fields of `Separation` that take no flips and no other layer.
 
-    The expansion, as large as the pairs' number squared, need not outlive its layer.
+    The expansion, as large as the number of units squared, need not outlive its layer.
     """
-    n = len(held.difference)
+    n, n_units = len(held.difference), len(expansion.linear)
     correction = hedges_correction(n)
     d_s = float(standardized_difference(held.difference, held.midpoint))
     d, d_se = correction * d_s, correction * float(np.sqrt(expansion.variance))
-    d_interval = analytic = analytic_interval(d, d_se, n, level)
+    d_interval = analytic = analytic_interval(d, d_se, n_units, level)
     d_interval_se = 0.0
-    if len(multipliers):
-        deviations = correction * expansion.bootstrap(multipliers)
-        d_interval = bootstrap_interval(d, deviations, n, level)
-        d_interval_se = bootstrap_interval_se(deviations, n, level)
-    scores_artifact, scores_natural = held.scores()
-    accuracies = pair_accuracies(scores_artifact, scores_natural)
+    if len(deviations):
+        d_interval = bootstrap_interval(d, correction * deviations, n_units, level)
+        d_interval_se = bootstrap_interval_se(correction * deviations, n_units, level)
     return {
         "d": d,
         "d_interval": d_interval,
@@ -219,12 +258,10 @@ def _estimates(
         "analytic_interval": analytic,
         "d_s": d_s,
         "d_z": float(paired_statistic(held.difference)) if np.isfinite(d) else d,
-        "accuracy": float(accuracies.mean()),
-        "accuracy_interval": accuracy_interval(accuracies, expansion.inflation, level),
         "paired_accuracy": float(paired_accuracies(held.difference).mean()),
-        "auroc": auroc(scores_artifact, scores_natural),
-        "scores_artifact": tuple(scores_artifact.tolist()),
-        "scores_natural": tuple(scores_natural.tolist()),
+        "auroc": auroc(*scores),
+        "scores_artifact": tuple(scores[0].tolist()),
+        "scores_natural": tuple(scores[1].tolist()),
     }
 
 

@@ -297,7 +297,7 @@ class TestShuffledLabels:
 
 def transfers(*bounds):
     return tuple(
-        CategoryTransfer(f"category {number}", (low + high) / 2, (low, high), 0.75, 13)
+        CategoryTransfer(f"category {number}", (low + high) / 2, (low, high), 0.75, 13, 13)
         for number, (low, high) in enumerate(bounds)
     )
 
@@ -470,7 +470,7 @@ class TestUnchanged:
         says(verdict, "+0.40 [-0.60, 1.40]", "neither within ±0.3", "--artifact-margin")
 
     def test_direction(self):
-        drift = DirectionDrift(0.87, (0.8, 0.9), 0.02, 16)
+        drift = DirectionDrift(0.87, (0.8, 0.9), 0.02, 16, 16)
         says(unchanged(compared(-1, 1, drift)), "direction cosine 0.87")
         assert "cosine" not in unchanged(compared(-1, 1)).explanation
 

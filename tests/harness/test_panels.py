@@ -39,7 +39,7 @@ def _no_warnings():
 
 
 def transfer(name, d, half=0.5):
-    return CategoryTransfer(name, d, (d - half, d + half), 0.75, 13)
+    return CategoryTransfer(name, d, (d - half, d + half), 0.75, 13, 13)
 
 
 def step(number, d, p=0.5):
@@ -309,7 +309,7 @@ class TestComparison:
             assert "largest change of d +1.50" in comparison_headline(versions(compared(*bounds)))
 
     def test_table(self):
-        drift = DirectionDrift(0.987, (0.9, 1.1), 0.05, 16)
+        drift = DirectionDrift(0.987, (0.9, 1.1), 0.05, 16, 16)
         header, *lines = comparison_table(
             versions({**compared((1, 2), drift=drift), **compared((-12, -10), site="attn_out")})
         )
@@ -375,7 +375,7 @@ class TestReport:
         return Page(summary_html(results_of(*results, **changes)))
 
     def test_everything(self):
-        drift = DirectionDrift(0.87, (0.81, 0.93), 0.03, 16)
+        drift = DirectionDrift(0.87, (0.81, 0.93), 0.03, 16, 16)
         page = self.page(
             replace(full(0), beyond_base=change_of(0.25, 0.75)),
             full(1),

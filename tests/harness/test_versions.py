@@ -148,7 +148,7 @@ class TestCategories:
             key: replace(
                 result,
                 transfer=tuple(
-                    CategoryTransfer(category, by_layer[result.layer], (-9.0, 9.0), 0.75, 12)
+                    CategoryTransfer(category, by_layer[result.layer], (-9.0, 9.0), 0.75, 12, 12)
                     for category, by_layer in ds.items()
                     if result.layer in by_layer
                 ),

@@ -5,7 +5,8 @@ import pytest
 
 from benchmarks.calibration import reference
 from harness.stats import separation
-from harness.stats.intervals import accuracy_interval, bootstrap_interval, expand, u_centred
+from harness.stats.clusters import Clusters
+from harness.stats.intervals import Accuracy, bootstrap_interval, expand, u_centred
 from harness.stats.kernels import kernels
 from harness.stats.resample import Flipper
 from tests.support.arrays import pairs
@@ -13,7 +14,13 @@ from tests.support.arrays import pairs
 
 def expansion(artifact, natural):
     layer = kernels(artifact, natural)
-    return expand(Flipper(layer).observed(), layer.gram)
+    return expand(Flipper(layer).observed(), layer, layer.folds)
+
+
+def accuracy_interval(accuracies, inflation):
+    alone = Clusters.from_labels(None, len(accuracies))
+    measured = Accuracy.measure(accuracies, alone, inflation)
+    return measured.interval(reference.t_quantile(0.95, len(accuracies)))
 
 
 @pytest.mark.parametrize("effect", [0.0, 2.0])
@@ -70,16 +77,16 @@ def test_accuracy_interval_is_wilsons_at_the_effective_size():
     mean = accuracies.mean()
     size = mean * (1 - mean) / (accuracies.var(ddof=1) / 40 * 1.7)
     expected = reference.wilson(mean, size, reference.t_quantile(0.95, 40))
-    assert accuracy_interval(accuracies, 1.7, 0.95) == pytest.approx(expected)
+    assert accuracy_interval(accuracies, 1.7) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_accuracy_interval_keeps_a_width_at_the_ends(value):
-    low, high = accuracy_interval(np.full(30, value), 1.5, 0.95)
+    low, high = accuracy_interval(np.full(30, value), 1.5)
     assert 0 <= low < high <= 1
     assert high - low > 0.05
     assert value in (low, high)
 
 
 def test_accuracy_interval_says_nothing_where_the_variance_is_undefined():
-    assert accuracy_interval(np.full(30, 0.5), np.inf, 0.95) == (0.0, 1.0)
+    assert accuracy_interval(np.full(30, 0.5), np.inf) == (0.0, 1.0)

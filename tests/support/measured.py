@@ -147,5 +147,6 @@ def change_of(low: float, high: float, **changes: Any) -> Comparison:
         "d_b": 1.25 + difference,
         "margin": 0.5,
         "n_pairs": 16,
+        "n_units": 16,
     }
     return Comparison(**{**values, **changes})
