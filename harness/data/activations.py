@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from gemma_mlx.errors import UserError
-from harness.data.pairs import Pair, PromptPairs
+from harness.data.pairs import Pair, PromptPairs, folded
 from harness.data.store import Response
 from harness.stats import average_duplicates, finite_pairs, pair_means
 
@@ -144,7 +144,7 @@ def read_activations(
     except ValueError as error:
         raise AnalysisError(f"{pairs.source}: {error}") from error
     usable, infinite = list(compress(kept, finite)), compress(kept, ~finite)
-    labels = [_folded(pair) for pair in usable]
+    labels = [(folded(pair.natural), folded(pair.artifact)) for pair in usable]
     first: dict[tuple[str, str], Pair] = {}
     for label, pair in zip(labels, usable, strict=True):
         first.setdefault(label, pair)
@@ -161,7 +161,3 @@ def read_activations(
         ),
     )
 
-
-def _folded(pair: Pair) -> tuple[str, str]:
-    """A label: pairs with equal ones are the same observation twice."""
-    return " ".join(pair.natural.split()).casefold(), " ".join(pair.artifact.split()).casefold()

@@ -26,12 +26,16 @@ class PairsError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two prompts on one topic: a plain one and one that invites an alignment artifact."""
+    """Two prompts on one topic: a plain one and one that invites an alignment artifact.
+
+    Pairs of one `cluster` share something, and count as one observation.
+    """
 
     category: str
     id: str
     natural: str
     artifact: str
+    cluster: str | None = field(default=None, compare=False)
 
     def prompt(self, condition: Condition) -> str:
         return self.natural if condition == "natural" else self.artifact
@@ -65,7 +69,7 @@ class PromptPairs:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over categories, ids and prompts."""
+        """sha256 over categories, ids and prompts: what a model is asked."""
         rows = [[p.category, p.id, p.natural, p.artifact] for p in self.pairs]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
@@ -132,7 +136,17 @@ def _pair(entry: Any, category: str, place: str) -> Pair:
         if key == "id":
             place = f"{place} ({value!r})"
             _check_name(value, place)
-    return Pair(category, body["id"], body["natural"], body["artifact"])
+    pair = Pair(category, body["id"], body["natural"], body["artifact"], body.get("cluster"))
+    if pair.cluster is not None and (not isinstance(pair.cluster, str) or not pair.cluster.strip()):
+        raise PairsError(f"{place}: 'cluster' must be a text that isn't empty")
+    if folded(pair.natural) == folded(pair.artifact):
+        raise PairsError(f"{place}: 'natural' and 'artifact' are the same prompt")
+    return pair
+
+
+def folded(prompt: str) -> str:
+    """A prompt without differences of case and whitespace."""
+    return " ".join(prompt.split()).casefold()
 
 
 def _check_name(name: str, place: str) -> None:
