@@ -42,7 +42,7 @@ class Experiment:
             always those that hold the words constant.
         base_model: what the model is compared with, on the same pairs and through the same chat
             template; "none" for nothing. By default the model without its adapter, where it has
-            one.
+            one, and what an embedded model was trained from.
         settings: replicates, level, seed of the statistics.
         store: where activations are kept.
         recollect: collect anew what the store already has.
@@ -135,10 +135,17 @@ class Experiment:
         return self._find(self.model, self.adapter)
 
     @property
+    def words_differ(self) -> bool:
+        """Whether the tokens that are looked at may be others in each condition, so that the same
+        words are read after both prompts, too."""
+        return self.positions == "generated"
+
+    @property
     def base(self) -> str | os.PathLike[str] | None:
         """The model that this one is compared with, if any."""
         if self.base_model is None:
-            return None if self.adapter is None else self.model
+            known = embedded.BASES.get(os.fspath(self.model))
+            return known if self.adapter is None else self.model
         return None if self.base_model == NO_BASE else self.base_model
 
     @cached_property
@@ -234,7 +241,7 @@ class Experiment:
     def beside(self) -> dict[str, RunStore]:
         """The same prompts at other positions, by their name."""
         names = list(self.companions)
-        if self.positions == "generated":
+        if self.words_differ:
             names += [name for name in ("forced", "prompt_last") if name not in names]
         return {name: self.collect(name) for name in names}
 

@@ -281,11 +281,9 @@ TENSOR_PARALLEL = Option(
 BASE_MODEL: Option[str | None] = Option(
     "base-model", str, None,
     "check what the model has beyond this one, on the same pairs (default: with --adapter the "
-    "model without it; none: nothing)", "PATH_OR_REPO",
+    "model without it, for an embedded model what it was trained from; none: nothing)",
+    "PATH_OR_REPO",
 )  # fmt: skip
-TEXT_BASELINES = Option(
-    "text-baselines", bool, False, "check what the model has beyond words and lengths"
-)
 ALPHA = Option(
     "alpha", _real(0, 0.5, "a number above 0 and below 0.5"), Criteria.alpha,
     f"family-wise significance level (default: {Criteria.alpha})", "ALPHA",
@@ -339,7 +337,7 @@ REPORT_FOLDER = Option(
 
 OPTIONS: tuple[Option[Any], ...] = (
     MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT,
-    TENSOR_PARALLEL, BASE_MODEL, TEXT_BASELINES, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
+    TENSOR_PARALLEL, BASE_MODEL, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
     STORE_FOLDER, SAVE, COMPARE, MARGIN, INCONCLUSIVE, SHOWN_COLUMNS, SORT, RECOLLECT,
     REPORT_FOLDER,
 )  # fmt: skip

@@ -37,7 +37,7 @@ _OUTPUT = "artifact_harness"
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator of a check that is collected only if `field` was given: a field of the plan
-    ("baseline", "causal", "text_baselines") or of its experiment ("base", "companions")."""
+    ("baseline", "causal") or of its experiment ("base", "companions", "words_differ")."""
 
     def mark(check: Callable[..., None]) -> Callable[..., None]:
         setattr(check, _NEEDS, field)
@@ -302,8 +302,14 @@ def pytest_terminal_summary(
         for line, outcome in rows:
             terminalreporter.line(line, **{colours[outcome]: True})
         terminalreporter.line("")
-    terminalreporter.line(sentences.headline(results))
-    terminalreporter.line(sentences.power_sentence(results))
+    for said in (
+        sentences.headline(results),
+        sentences.not_asked_sentence(results),
+        sentences.text_sentence(results),
+        sentences.power_sentence(results),
+    ):
+        if said:
+            terminalreporter.line(said)
     close = sentences.close_sentence(results)
     if close:
         terminalreporter.line(close, yellow=True)

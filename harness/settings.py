@@ -42,8 +42,8 @@ class AnalysisSettings:
 
 @dataclass(frozen=True)
 class Criteria:
-    """What a layer has to meet: d's interval above `d_threshold`, accuracy's interval above
-    chance, family-wise p below `alpha`; against a saved run, a change of d within ±`margin`."""
+    """What a layer has to meet: d's lower bound above `d_threshold`, accuracy's above chance,
+    family-wise p below `alpha`; against a saved run, a change of d within ±`margin`."""
 
     d_threshold: float = 0.8
     alpha: float = ALPHA

@@ -16,8 +16,8 @@ from harness.stats import Comparison, DirectionDrift, direction_drift
 _DECISIVE = {
     "pairs_fingerprint": "prompt pairs",
     "template_fingerprint": "chat template",
-    "collection.positions": "--positions",
-    "collection.max_tokens": "--max-tokens",
+    "collection.positions": "positions",
+    "collection.max_tokens": "number of tokens",
     "collection.sampling": "sampling settings",
     "collection.seed": "sampling seed",
     "collection.chat": "use of the chat template",
@@ -40,12 +40,12 @@ class SavedRun:
     Attributes:
         path: its file; the file's name is the run's.
         analysis: with its activations.
-        passed: the layers and sites that met every criterion when the run was made.
+        separates: the layers and sites that separated when the run was made.
     """
 
     path: Path
     analysis: Analysis
-    passed: frozenset[LayerSite]
+    separates: frozenset[LayerSite]
 
     @property
     def name(self) -> str:
@@ -88,8 +88,8 @@ class VersionComparison:
     """Two versions, layer by layer.
 
     `categories` holds the change of each category's d, along the direction of the other
-    categories, by category and layer id. `gained` and `lost` are the layers that pass in only one
-    of the two; `warnings` name circumstances that differ without making the runs incomparable.
+    categories, by category and layer id. `gained` and `lost` are the layers that separate in only
+    one of the two; `warnings` name circumstances that differ without making the runs incomparable.
     """
 
     a: str
@@ -114,8 +114,8 @@ def compare_versions(
         then.activations, now.activations, margin=margin, level=level, scale=scale
     )
     drifts = _drifts(then.activations, now.activations, level, scale)
-    here = b.passed & set(keys)
-    before = a.passed & set(keys)
+    here = b.separates & set(keys)
+    before = a.separates & set(keys)
     return VersionComparison(
         a=a.name,
         b=b.name,
@@ -194,7 +194,10 @@ def _drifts(
         # In one call: a layer alone may have too few pairs that differ at all.
         arms = (one.artifact, one.natural, other.artifact, other.natural)
         found = direction_drift(
-            *([arm[i] for i in alike] for arm in arms), scale=scale, level=level
+            *([arm[i] for i in alike] for arm in arms),
+            scale=scale,
+            level=level,
+            clusters=other.clusters,
         )
         for i, drift in zip(alike, found, strict=True):
             drifts[i] = drift

@@ -1,6 +1,7 @@
 """Other explanations of a separation: the words alone, one category alone, single tokens."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from harness.stats import (
     step_curve,
     text_lengths,
 )
+
+#: Categories whose swapping, all at once, gives a p of at most 1/16.
+FEWEST_CATEGORIES = 5
 
 # A curve is one more look at a layer that was tested already: its p needn't be that fine.
 _STEP_REPLICATES = 1000
@@ -68,11 +72,37 @@ def text_baselines(
             bootstrap=replicates,
             seed=seed,
             collapse_duplicates=False,
+            clusters=activations.clusters,
         )
-        compared = compare(artifact, natural, activations.artifact, activations.natural)
+        compared = compare(
+            artifact,
+            natural,
+            activations.artifact,
+            activations.natural,
+            clusters=activations.clusters,
+        )
         beyond = dict(zip(activations.keys, compared, strict=True))
         found.append(TextBaseline(name, description, text, beyond))
     return tuple(found)
+
+
+def category_folds(activations: PairActivations) -> tuple[int, ...] | None:
+    """A label of each pair's category, the same for categories that a cluster joins.
+
+    None where fewer than `FEWEST_CATEGORIES` are left, or one holds half of the pairs.
+    """
+    names = [pair.category for pair in activations.pairs]
+    first: dict[int, str] = {}
+    joined: dict[str, str] = {name: name for name in names}
+    for name, cluster in zip(names, activations.clusters, strict=True):
+        other = joined[first.setdefault(cluster, name)]
+        joined = {k: other if v == joined[name] else v for k, v in joined.items()}
+    labels = [joined[name] for name in names]
+    counts = Counter(labels)
+    if len(counts) < FEWEST_CATEGORIES or 2 * max(counts.values()) >= len(labels):
+        return None
+    number = {label: i for i, label in enumerate(counts)}
+    return tuple(number[label] for label in labels)
 
 
 def category_transfer(
@@ -80,7 +110,9 @@ def category_transfer(
 ) -> dict[LayerSite, tuple[CategoryTransfer, ...]]:
     """Each category scored along the direction of the others, by layer and site."""
     categories = [pair.category for pair in activations.pairs]
-    transfers = leave_one_category_out(activations.artifact, activations.natural, categories)
+    transfers = leave_one_category_out(
+        activations.artifact, activations.natural, categories, clusters=activations.clusters
+    )
     return {key: tuple(transfer) for key, transfer in zip(activations.keys, transfers, strict=True)}
 
 
@@ -94,6 +126,7 @@ def step_curves(
                 *token_arms(run, activations.pairs, site, layer),
                 permutations=min(replicates, _STEP_REPLICATES),
                 seed=seed,
+                clusters=activations.clusters,
             )
         )
         for layer, site in activations.keys

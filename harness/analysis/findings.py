@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from harness.analysis.causality import Effect
+from harness.analysis.claims import Ladder, ladder
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import CRITERIA, Outcome, Verdict, overall
+from harness.analysis.verdict import CRITERIA, Outcome, Verdict
 from harness.data.activations import LayerSite
 from harness.settings import Criteria
 
@@ -43,9 +44,13 @@ class Findings(Mapping[LayerSite, LayerResult]):
             for key, result in self.items()
         }
 
+    def ladder(self, key: LayerSite) -> Ladder:
+        """What may be said of a layer and site."""
+        return ladder(self[key], self.criteria, self.interventions.get(key, ()))
+
     def outcome(self, key: LayerSite) -> Outcome:
-        """The worst outcome over all criteria at a layer and site."""
-        return overall(self[key], self.criteria)
+        """The worst outcome of all claims that were asked at a layer and site."""
+        return self.ladder(key).outcome
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.analysis!r}, {self.criteria!r})"

@@ -5,7 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.analysis.controls import TextBaseline, category_transfer, step_curves, text_baselines
+from harness.analysis.controls import (
+    TextBaseline,
+    category_folds,
+    category_transfer,
+    step_curves,
+    text_baselines,
+)
 from harness.analysis.words import decimal
 from harness.data.activations import (
     AnalysisError,
@@ -54,6 +60,8 @@ class LayerResult:
             was learnt from; for comparison.
         companions: the same estimate at other positions, by their name ("forced": the same
             words after both prompts; "prompt_last": nothing written yet).
+        across: the same estimate along directions that have not seen a pair's category; None where
+            there are too few categories.
         transfer: each category along the direction of the others.
         steps: the separation token by token.
         quality: how well the pairs agree on a direction, and whether single dimensions rule it.
@@ -65,6 +73,7 @@ class LayerResult:
     separation: Separation
     in_sample: InSampleSeparation
     companions: Mapping[str, Separation] = field(default_factory=dict)
+    across: Separation | None = None
     transfer: tuple[CategoryTransfer, ...] = ()
     steps: tuple[StepSeparation, ...] = ()
     quality: PairQuality | None = None
@@ -160,6 +169,10 @@ def analyze(
     responses = run.responses()
     measured, dropped = read_activations(run, pairs, layers, sites)
     separations = _separations(measured, pairs, settings, progress)
+    folds = category_folds(measured)
+    across: Sequence[Separation | None] = [None] * len(measured.keys)
+    if folds is not None:
+        across = _separations(measured, pairs, settings, iter, folds)
     beside = {}
     dropped_beside: dict[str, tuple[Dropped, ...]] = {}
     for name, other in (companions or {}).items():
@@ -173,7 +186,12 @@ def analyze(
     ]
     transfer = category_transfer(measured)
     steps = step_curves(run, measured, replicates=settings.replicates, seed=settings.seed)
-    quality = pair_quality(measured.artifact, measured.natural, scale=settings.scale)
+    quality = pair_quality(
+        measured.artifact,
+        measured.natural,
+        scale=settings.scale,
+        clusters=measured.clusters,
+    )
     beyond_base: Sequence[Comparison | None] = [None] * len(measured.keys)
     if base is not None:
         found, dropped_beside["in the base model"] = read_activations(base, pairs, layers, sites)
@@ -184,6 +202,7 @@ def analyze(
             separation=separations[i],
             in_sample=in_sample[i],
             companions={name: separation[i] for name, separation in beside.items()},
+            across=across[i],
             transfer=transfer[key],
             steps=steps[key],
             quality=quality[i],
@@ -243,6 +262,7 @@ def compare_runs(
             margin=margin,
             level=level,
             scale=scale,
+            clusters=other.clusters,
         )
     except ValueError as error:
         raise AnalysisError(str(error)) from error
@@ -253,6 +273,7 @@ def _separations(
     pairs: PromptPairs,
     settings: AnalysisSettings,
     progress: Callable[[Iterable[int]], Iterable[int]],
+    folds: Sequence[int] | None = None,
 ) -> list[Separation]:
     try:
         return separation(
@@ -263,6 +284,8 @@ def _separations(
             bootstrap=settings.replicates,
             level=settings.level,
             seed=settings.seed,
+            clusters=measured.clusters,
+            folds=folds,
             progress=progress,
         )
     except ValueError as error:

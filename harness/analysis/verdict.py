@@ -1,13 +1,17 @@
-"""The criteria of the checks, and what to say about a layer that meets or misses one."""
+"""The criteria of the checks, and what to say about a layer that meets or misses one.
+
+A layer's lower bounds hold in all layers of the run together, so that no layer passes for being the
+best of many. The intervals that stand beside them in figures and tables are each layer's own.
+"""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import LayerComparison
-from harness.analysis.controls import TextBaseline
+from harness.analysis.controls import FEWEST_CATEGORIES
 from harness.analysis.layers import LayerResult
 from harness.analysis.words import decimal, error, interval, p_value
 from harness.settings import Criteria
@@ -15,8 +19,6 @@ from harness.stats import Separation, pairs_to_decide
 
 Outcome = Literal["passed", "failed", "inconclusive"]
 CHANCE = 0.5
-# Bias of d under shuffled labels that is put up with, beyond Monte Carlo error.
-NULL_BIAS = 0.03
 # Monte Carlo errors from a threshold within which another seed could decide otherwise.
 CLOSE = 3
 _SEED_MATTERS = (
@@ -36,18 +38,18 @@ class Verdict:
     Attributes:
         outcome: "passed", "failed", or "inconclusive" where neither was shown.
         explanation: layer, estimate, interval, criterion and number of pairs, in words.
-        margin: distance from the nearest threshold in Monte Carlo errors; infinite where
-            nothing was drawn at random, or its error isn't known.
+        distance: from the nearest threshold, in Monte Carlo errors; infinite where nothing was
+            drawn at random, or its error isn't known.
     """
 
     outcome: Outcome
     explanation: str
-    margin: float = math.inf
+    distance: float = math.inf
 
     @property
     def close(self) -> bool:
         """Whether another seed could give another outcome."""
-        return self.margin <= CLOSE
+        return self.distance <= CLOSE
 
     def require(self) -> None:
         """Raise `CheckFailedError` with the explanation, unless passed."""
@@ -57,46 +59,41 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Claim:
-    """That an interval lies above a threshold and, where there is one, a p-value below alpha.
+    """That a lower bound lies above a threshold and, where there is one, a p-value below alpha.
 
     Attributes:
         found: what was measured, in words.
+        lower, upper: of the figure that the threshold is about; it is shown to lie below where even
+            the upper end does.
         ending: how the sentence goes on, by outcome.
-        interval_se, p_se: Monte Carlo standard errors of each end of the interval and of p.
+        lower_se, p_se: Monte Carlo standard errors of the lower bound and of p.
     """
 
     found: str
-    interval: tuple[float, float]
+    lower: float
+    upper: float
     ending: Mapping[Outcome, str]
     threshold: float = 0.0
-    interval_se: float = 0.0
+    lower_se: float = 0.0
     p: float = 0.0
     alpha: float = 1.0
     p_se: float = 0.0
 
-    @property
-    def outcome(self) -> Outcome:
-        low, high = self.interval
-        if low > self.threshold:
-            return "passed" if self.p < self.alpha else "inconclusive"
-        return "inconclusive" if high > self.threshold else "failed"
-
-    @property
-    def margin(self) -> float:
-        """Monte Carlo errors from the nearest figures with which the outcome would be another."""
-        low, high = (_errors(end - self.threshold, self.interval_se) for end in self.interval)
-        significance = _errors(self.p - self.alpha, self.p_se)
-        above = self.interval[0] > self.threshold
-        if self.p < self.alpha:
-            return min(low, significance) if above else min(low, high)
-        if above:
-            return significance
-        # To pass, both would have to turn.
-        return min(high, max(low, significance)) if self.outcome == "inconclusive" else high
-
     def judge(self, result: LayerResult) -> Verdict:
-        outcome = self.outcome
-        return _verdict(result, outcome, self.found + self.ending.get(outcome, ""), self.margin)
+        above, significant = self.lower > self.threshold, self.p < self.alpha
+        outcome: Outcome = "inconclusive" if self.upper > self.threshold else "failed"
+        distances = [
+            _errors(self.lower - self.threshold, self.lower_se),
+            _errors(self.p - self.alpha, self.p_se),
+        ]
+        if above and significant:
+            outcome = "passed"
+            distance = min(distances)
+        else:
+            # To pass, all that miss would have to turn.
+            missed = zip(distances, (above, significant), strict=True)
+            distance = max(far for far, met in missed if not met)
+        return _verdict(result, outcome, self.found + self.ending.get(outcome, ""), distance)
 
 
 def _unless_passed(ending: str) -> dict[Outcome, str]:
@@ -104,41 +101,52 @@ def _unless_passed(ending: str) -> dict[Outcome, str]:
 
 
 def effect_size(result: LayerResult, criteria: Criteria) -> Verdict:
-    """Passed if the whole interval of d lies above the threshold."""
+    """Passed if the lower bound of d lies above the threshold."""
     s, threshold = result.separation, criteria.d_threshold
     if math.isnan(s.d):
         return _verdict(
             result, "failed", "d is not defined: both conditions have the same activations"
         )
-    needed = pairs_to_decide(s, threshold)
-    more = "" if math.isinf(needed) else f"; about {needed:.0f} pairs would decide it"
     return _Claim(
-        _d_found(s),
-        s.d_interval,
+        f"{_d_found(s)}, at least {decimal(s.d_lower)}{error(s.d_lower_se)} with all layers taken "
+        "together",
+        s.d_lower,
+        s.d_interval[1],
         {
-            "passed": f" lies above {threshold:g}",
-            "inconclusive": f" straddles the threshold {threshold:g}{more}",
-            "failed": f" lies below the threshold {threshold:g}: on held-out pairs this layer "
+            "passed": f": above {threshold:g}",
+            "inconclusive": f"; the threshold {threshold:g} lies between the bound and the "
+            f"interval's end{_pairs_sentence(s, threshold)}",
+            "failed": f", and lies below the threshold {threshold:g}: on held-out pairs this layer "
             f"does not separate the two conditions that far. {_next(result)}",
         },
         threshold,
-        s.d_interval_se,
+        s.d_lower_se,
     ).judge(result)
 
 
+def _pairs_sentence(s: Separation, threshold: float) -> str:
+    needed = pairs_to_decide(s, threshold)
+    if math.isinf(needed):
+        return "; d lies at the threshold, so that no number of pairs would decide it"
+    return f"; if d stayed where it is, about {needed:.0f} pairs would decide it in 4 runs of 5"
+
+
 def above_chance(result: LayerResult, criteria: Criteria) -> Verdict:
-    """Passed if the whole interval of the accuracy lies above one half."""
+    """Passed if the lower bound of the accuracy lies above one half."""
     s = result.separation
     return _Claim(
-        f"accuracy = {s.accuracy:.2f} {interval(s.accuracy_interval)}",
-        s.accuracy_interval,
+        f"accuracy = {s.accuracy:.2f} {interval(s.accuracy_interval)}, at least "
+        f"{decimal(s.accuracy_lower)}{error(s.accuracy_lower_se)} with all layers taken together",
+        s.accuracy_lower,
+        s.accuracy_interval[1],
         {
-            "passed": " lies above chance",
-            "inconclusive": f" includes chance, {CHANCE}: a linear boundary can't be told from a "
-            f"coin. {_next(result)}",
-            "failed": f" lies below chance. {_next(result)}",
+            "passed": ": above chance",
+            "inconclusive": f"; chance, {CHANCE}, is not excluded: a linear boundary can't be told "
+            f"from a coin. {_next(result)}",
+            "failed": f", and lies below chance. {_next(result)}",
         },
         CHANCE,
+        s.accuracy_lower_se,
     ).judge(result)
 
 
@@ -149,90 +157,83 @@ def significant(result: LayerResult, criteria: Criteria) -> Verdict:
         f"family-wise p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)} "
         f"(this layer alone {p_value(s.p_value)}{error(s.p_se)})"
     )
-    margin = _errors(s.p_adjusted - criteria.alpha, s.p_adjusted_se)
+    distance = _errors(s.p_adjusted - criteria.alpha, s.p_adjusted_se)
     if s.p_adjusted < criteria.alpha:
-        return _verdict(result, "passed", f"{found} is below {criteria.alpha:g}", margin)
+        return _verdict(result, "passed", f"{found} is below {criteria.alpha:g}", distance)
     return _verdict(
         result,
         "failed",
-        f"{found} is not below {criteria.alpha:g}: with the labels of whole pairs flipped at "
+        f"{found} is not below {criteria.alpha:g}: with the labels of whole units flipped at "
         f"random, the most separated layer is this far apart just as easily. {_next(result)}",
-        margin,
+        distance,
     )
 
 
-def shuffled_labels(result: LayerResult) -> Verdict:
-    """Passed if d averages 0 when the labels of whole pairs are flipped at random."""
-    s = result.separation
-    bound = NULL_BIAS + 4 * s.null_mean_se
-    found = f"with shuffled labels d averages {s.null_mean:.3f} ± {s.null_mean_se:.3f}"
-    margin = _errors(abs(s.null_mean) - bound, s.null_mean_se)
-    if abs(s.null_mean) <= bound:
-        return _verdict(result, "passed", found, margin)
-    return _verdict(
-        result,
-        "failed",
-        f"{found}, which is not within {bound:.3f} of 0: the estimate is biased on these pairs; "
-        "look for pairs that share prompts or responses",
-        margin,
+def crosses_categories(result: LayerResult, criteria: Criteria) -> Verdict:
+    """Passed if directions that have not seen a pair's category separate it: d's lower bound above
+    0, family-wise p below alpha, and no swapping of whole categories that gives as much."""
+    s = result.across
+    if s is None:
+        return _verdict(
+            result,
+            "inconclusive",
+            f"one direction for all categories can't be decided: that takes {FEWEST_CATEGORIES} "
+            "categories or more that share no prompts, none with half of the pairs",
+        )
+    weakest = ""
+    if result.transfer:
+        least = min(result.transfer, key=lambda t: -math.inf if math.isnan(t.d) else t.d)
+        weakest = f"; weakest category {least.category}, d = {decimal(least.d)}"
+    ending = _unless_passed(
+        "; the direction is not shown to be one for all categories. Look next at the category × "
+        "layer map in the report"
     )
-
-
-def crosses_categories(result: LayerResult) -> Verdict:
-    """Passed if the direction that the other categories give separates each category: every
-    interval of d above 0 (an intersection–union test, Berger 1982, needs no correction)."""
-    if not result.transfer:
-        return _verdict(result, "inconclusive", "no category has enough pairs to be left out")
-    # A d that isn't defined is the worst: `min` alone would pass over a NaN.
-    worst = min(
-        result.transfer,
-        key=lambda transfer: -math.inf if math.isnan(transfer.d) else transfer.d_interval[0],
+    claim = _Claim(
+        f"along directions that have not seen the category {_d_found(s)}, at least "
+        f"{decimal(s.d_lower)}, family-wise p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)}, "
+        f"by swapping whole categories {p_value(s.p_folds)}{weakest}",
+        s.d_lower,
+        s.d_interval[1],
+        ending,
+        lower_se=s.d_lower_se,
+        p=s.p_adjusted,
+        alpha=criteria.alpha,
+        p_se=s.p_adjusted_se,
     )
-    return _Claim(
-        f"weakest category {worst.category}: d = {decimal(worst.d)} {interval(worst.d_interval)} "
-        f"on its {worst.n_pairs} pairs, along the direction of the other categories",
-        worst.d_interval,
-        _unless_passed(
-            "; its interval is not above 0, so the direction is not shown to be one for all "
-            "categories. Look next at the category × layer map in the report"
-        ),
-    ).judge(result)
+    verdict = claim.judge(result)
+    # Effects that differ from category to category look like one direction in 1 of 16 runs.
+    if verdict.outcome == "passed" and s.p_folds > 2.0 ** (1 - FEWEST_CATEGORIES):
+        return _verdict(result, "inconclusive", claim.found + ending["inconclusive"])
+    return verdict
 
 
 def companion_separates(result: LayerResult, position: str, criteria: Criteria) -> Verdict:
-    """Passed if d at other positions has its interval above 0 and family-wise p below alpha."""
+    """Passed if at other positions d's lower bound lies above 0 and its family-wise p below
+    alpha."""
     s = result.companions[position]
     return _Claim(
-        f"at positions {position!r} {_d_found(s)}, family-wise "
-        f"p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)}",
-        s.d_interval,
+        f"at positions {position!r} {_d_found(s)}, at least {decimal(s.d_lower)} with all layers "
+        f"taken together, family-wise p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)}",
+        s.d_lower,
+        s.d_interval[1],
         _unless_passed(
             ": with the words held constant nothing is shown to separate here, while d is "
             f"{decimal(result.separation.d)} where the words may differ"
         ),
-        interval_se=s.d_interval_se,
+        lower_se=s.d_lower_se,
         p=s.p_adjusted,
         alpha=criteria.alpha,
         p_se=s.p_adjusted_se,
     ).judge(result)
 
 
-def beyond_text(result: LayerResult, name: str, texts: Sequence[TextBaseline]) -> Verdict:
-    """Passed if the layer's d exceeds that of a text alone, with its whole interval."""
-    text = next((text for text in texts if text.name == name), None)
-    if text is None:
-        return _verdict(result, "passed", f"{name} is the same in both conditions of every pair")
-    change = text.beyond[result.layer, result.site]
-    return _Claim(
-        f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
-        f"beyond what {text.description} gives (d = {decimal(change.d_a)})",
-        change.interval,
-        _unless_passed(": the text alone may explain the separation"),
-    ).judge(result)
+def same_words(result: LayerResult, criteria: Criteria) -> Verdict:
+    """Passed if the layer separates with the same words after both prompts."""
+    return companion_separates(result, "forced", criteria)
 
 
 def beyond_base(result: LayerResult) -> Verdict:
-    """Passed if d is larger than the base model's, with the whole interval of the change.
+    """Passed if d is larger than the base model's: the lower bound of the change above 0.
 
     Raises:
         ValueError: the analysis was made without a base model.
@@ -242,9 +243,12 @@ def beyond_base(result: LayerResult) -> Verdict:
         raise ValueError("the analysis was made without a base model")
     return _Claim(
         f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
-        f"beyond the base model's {decimal(change.d_a)}",
-        change.interval,
+        f"beyond the base model's {decimal(change.d_a)}, at least {decimal(change.lower)} with all "
+        "layers taken together",
+        change.lower,
+        change.interval[1],
         _unless_passed(": training is not shown to have added to it"),
+        lower_se=change.lower_se,
     ).judge(result)
 
 
@@ -259,7 +263,7 @@ def uses_direction(result: LayerResult, effect: Effect, criteria: Criteria) -> V
         f"{effect.own_shift:+.3f} nats per token, {effect.shift:+.3f} [{low:+.3f}, {high:+.3f}] "
         f"beyond {effect.n_random} random directions (rank p = {p_value(effect.p_value)})",
         # The direction says more of the artifact answer where it is added, less where ablated.
-        (low, high) if effect.kind == "add" else (-high, -low),
+        *((low, high) if effect.kind == "add" else (-high, -low)),
         _unless_passed(": the model is not shown to use this direction here"),
         p=effect.p_value,
         alpha=criteria.alpha,
@@ -303,9 +307,10 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
     return max(outcomes, key=("passed", "inconclusive", "failed").index)
 
 
-def overall(result: LayerResult, criteria: Criteria) -> Outcome:
-    """The worst outcome over all criteria."""
-    return worst(judge(result, criteria).outcome for judge in CRITERIA.values())
+def sample_size(s: Separation) -> str:
+    """Pairs, and the units that they form where these are fewer."""
+    units = "" if s.n_units == s.n_pairs else f" in {s.n_units} units"
+    return f"n = {s.n_pairs} pairs{units}"
 
 
 def _d_found(s: Separation) -> str:
@@ -319,10 +324,10 @@ def _errors(distance: float, se: float) -> float:
 
 
 def _verdict(
-    result: LayerResult, outcome: Outcome, found: str, margin: float = math.inf
+    result: LayerResult, outcome: Outcome, found: str, distance: float = math.inf
 ) -> Verdict:
-    said = f"layer {result.layer}, {result.site}: {found} (n = {result.separation.n_pairs} pairs)"
-    verdict = Verdict(outcome, said, margin)
+    said = f"layer {result.layer}, {result.site}: {found} ({sample_size(result.separation)})"
+    verdict = Verdict(outcome, said, distance)
     return replace(verdict, explanation=f"{said}. {_SEED_MATTERS}") if verdict.close else verdict
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from gemma_mlx.errors import UserError
+from harness.data.clusters import find_clusters
 from harness.data.pairs import Pair, PromptPairs, folded
 from harness.data.store import Response
 from harness.stats import average_duplicates, finite_pairs, pair_means
@@ -54,12 +55,14 @@ class PairActivations:
         pairs: row i of every array is `pairs[i]`.
         keys: the (layer, site) of each array.
         artifact, natural: one float64 array (pairs, width) per key.
+        clusters: a label of each pair; those with equal ones are one unit of the statistics.
     """
 
     pairs: tuple[Pair, ...]
     keys: tuple[LayerSite, ...]
     artifact: tuple[np.ndarray, ...]
     natural: tuple[np.ndarray, ...]
+    clusters: tuple[int, ...]
 
     def select(self, pairs: Sequence[Pair], keys: Sequence[LayerSite]) -> "PairActivations":
         """These pairs and keys alone, in this order.
@@ -75,6 +78,7 @@ class PairActivations:
             tuple(keys),
             tuple(self.artifact[i][rows] for i in columns),
             tuple(self.natural[i][rows] for i in columns),
+            tuple(self.clusters[row] for row in rows),
         )
 
     def matched(self, other: "PairActivations") -> tuple["PairActivations", "PairActivations"]:
@@ -144,6 +148,7 @@ def read_activations(
     except ValueError as error:
         raise AnalysisError(f"{pairs.source}: {error}") from error
     usable, infinite = list(compress(kept, finite)), compress(kept, ~finite)
+    cluster_of = dict(zip(pairs, find_clusters(pairs.pairs).labels, strict=True))
     labels = [(folded(pair.natural), folded(pair.artifact)) for pair in usable]
     first: dict[tuple[str, str], Pair] = {}
     for label, pair in zip(labels, usable, strict=True):
@@ -154,10 +159,10 @@ def read_activations(
             tuple(keys),
             tuple(average_duplicates(layer[finite], labels) for layer in artifact),
             tuple(average_duplicates(layer[finite], labels) for layer in natural),
+            tuple(cluster_of[pair] for pair in first.values()),
         ),
         (
             *(Dropped(pair, "a response without tokens") for pair in compress(pairs, ~spoken)),
             *(Dropped(pair, "NaN or infinity in its activations") for pair in infinite),
         ),
     )
-

@@ -105,6 +105,8 @@ def _similar(pairs: Sequence[Pair]) -> Iterator[tuple[int, int, Reason]]:
     both = (has @ has.T).tocoo()
     a, b = both.coords
     near = (a // 2 < b // 2) & (both.data >= SIMILAR * (sizes[a] + sizes[b] - both.data))
-    found = {(i // 2, j // 2) for i, j in zip(a[near], b[near], strict=True) if texts[i] != texts[j]}
+    found = {
+        (i // 2, j // 2) for i, j in zip(a[near], b[near], strict=True) if texts[i] != texts[j]
+    }
     for one, other in sorted(found):
         yield int(one), int(other), "wording"

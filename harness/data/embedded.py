@@ -20,6 +20,9 @@ PAIRS = _FOLDER / "alignment_artifact_prompt_pairs.json"
 MODELS = tuple(sorted(config.parent.name for config in _FOLDER.glob("*/config.json")))
 ADAPTERS = tuple(sorted(config.parent.name for config in _FOLDER.glob("*/adapter_config.json")))
 
+#: What the embedded models that were aligned were trained from.
+BASES = {"tiny-gemma3-aligned": "tiny-gemma3-base", "tiny-gemma3-aligned-v2": "tiny-gemma3-base"}
+
 
 def locate(model: str | os.PathLike[str]) -> str:
     """The folder of an embedded checkpoint or adapter, given its bare name.

@@ -10,10 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from harness.analysis.causality import Effect
+from harness.analysis.claims import CLAIMS, MARKS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import PairResponses, layer_id
-from harness.analysis.verdict import Outcome, uses_direction
+from harness.analysis.verdict import Outcome, uses_direction, worst
 from harness.analysis.words import decimal, interval
 from harness.report import panels, plots, sentences
 from harness.report.tables import COLUMNS, Column
@@ -49,10 +50,14 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
     ]
     return template.render(
         headline=sentences.headline(found),
-        verdict=max(map(found.outcome, found), key=("passed", "inconclusive", "failed").index),
+        verdict=worst(map(found.outcome, found)),
+        claims=CLAIMS,
+        marks=MARKS,
+        ladders={key: found.ladder(key) for key in found},
+        not_asked=sentences.not_asked_sentence(found),
+        text=sentences.text_sentence(found),
         sections=sections,
         checks=checks,
-        verdicts=found.verdicts(),
         power=sentences.power_sentence(found),
         close=sentences.close_sentence(found),
         plot=_picture(plots.separation_figure(found)),
@@ -63,7 +68,6 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
         comparison=_comparison_panels(compared),
         comparison_verdict=_comparison_verdict(compared),
         columns=_columns(found),
-        outcome=found.outcome,
         responses=_worst_first(found),
         analysis=analysis,
         criteria=found.criteria,

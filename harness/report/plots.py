@@ -63,7 +63,7 @@ def separation_figure(found: Findings) -> Figure:
         offsets = np.linspace(-0.15, 0.15, len(sites)) if len(sites) > 1 else [0.0]
         for number, site in enumerate(sites):
             results = [result for result in found.values() if result.site == site]
-            passed = [found.outcome((r.layer, r.site)) == "passed" for r in results]
+            passed = [found.ladder((r.layer, r.site)).holds("separates") for r in results]
             x = np.array([result.layer for result in results]) + offsets[number]
             colour = COLOURS[number % len(COLOURS)]
             label = f"{site}, held out"
@@ -218,7 +218,7 @@ def _curve(
     axes.plot(x, values, color=colour, linewidth=1, alpha=0.45)
     for met, face in ((True, colour), (False, "white")):
         chosen = [i for i, p in enumerate(passed) if p == met]
-        name = f"{label}, {'meets' if met else 'misses'} the criteria"
+        name = f"{label}, {'separates' if met else 'not shown to'}"
         if chosen:
             axes.plot(
                 x[chosen],

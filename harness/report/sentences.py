@@ -3,50 +3,93 @@
 import math
 
 import numpy as np
+from scipy.special import ndtri
 
+from harness.analysis.claims import CLAIMS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import layer_id
-from harness.analysis.verdict import CLOSE
+from harness.analysis.verdict import CLOSE, sample_size
 from harness.analysis.words import decimal, interval
-from harness.stats import smallest_detectable_effect
 
 # Layers that a sentence names before it says "…".
 _MOST_NAMED = 8
+_POWER = 0.8
 
 
 def headline(found: Findings) -> str:
-    """The run's verdict in one sentence with its numbers."""
+    """The run's verdict with its numbers: how many layers each claim holds in, and what follows."""
     total = len(found)
-    outcomes = [found.outcome(key) for key in found]
-    passed = outcomes.count("passed")
-    ds = [result.separation.d for result in found.values()]
-    defined = [d for d in ds if not np.isnan(d)]
-    if not defined:
-        span = "is not defined"
-    elif total == 1:
-        span = f"is {decimal(defined[0])}"
-    else:
-        span = f"runs from {decimal(min(defined))} to {decimal(max(defined))}"
-    pairs = next(iter(found.values())).separation.n_pairs
+    ladders = [found.ladder(key) for key in found]
     what = "layer" if len({site for _, site in found}) == 1 else "layer and site"
-    undecided = outcomes.count("inconclusive")
-    tail = f", {undecided} inconclusive" if undecided else ""
+    many = f"{what}s" if total > 1 else what
+    separate = sum(each.holds("separates") for each in ladders)
+    held = ", ".join(
+        f"{sum(each.holds(claim) for each in ladders)} {words}"
+        for claim, (_, words, _) in CLAIMS.items()
+        if claim != "separates" and any(each.verdicts[claim] is not None for each in ladders)
+    )
+    shown = sum(each.outcome == "passed" for each in ladders)
+    first = next(iter(found.values())).separation
+    if shown or all(each.verdicts["beyond_base"] for each in ladders):
+        verdict = f"An alignment artifact is shown in {shown} of {total}."
+    elif separate:
+        verdict = "Topic is not ruled out: no base model was asked."
+    else:
+        verdict = "No alignment artifact is shown."
     return (
-        f"{passed} of {total} {what}{'s separate' if total > 1 else ' separates'} artifact from "
-        "natural prompts beyond "
-        f"d = {found.criteria.d_threshold:g}{tail}; held-out d {span} on {pairs} pairs."
+        f"{separate} of {total} {many} separate{'s' if separate == 1 and total == 1 else ''} "
+        f"artifact from natural prompts beyond d = {found.criteria.d_threshold:g}; {held}. "
+        f"{verdict} Held-out d {_span(found)}, {sample_size(first)}."
+    )
+
+
+def _span(found: Findings) -> str:
+    defined = [r.separation.d for r in found.values() if not math.isnan(r.separation.d)]
+    if not defined:
+        return "is not defined"
+    low, high = decimal(min(defined)), decimal(max(defined))
+    return f"is {low}" if low == high else f"runs from {low} to {high}"
+
+
+def not_asked_sentence(found: Findings) -> str:
+    """The claims that nothing was asked about; empty if all were."""
+    ladders = [found.ladder(key) for key in found]
+    missing = [
+        words
+        for claim, (_, words, _) in CLAIMS.items()
+        if all(each.verdicts[claim] is None for each in ladders)
+    ]
+    return f"Not asked: {', '.join(missing)}." if missing else ""
+
+
+def text_sentence(found: Findings) -> str:
+    """The strongest text baseline: how far apart words or lengths alone lie."""
+    texts = [t for t in found.analysis.text if not math.isnan(t.separation.d)]
+    if not texts:
+        return "No text tells the two conditions apart by its words or length."
+    most = max(texts, key=lambda text: text.separation.d)
+    s = most.separation
+    return (
+        f"Without the model, {most.description} separates by d = {decimal(s.d)} "
+        f"{interval(s.d_interval)}."
     )
 
 
 def power_sentence(found: Findings) -> str:
-    """What this run could have seen, had it been there."""
-    first = next(iter(found.values())).separation
-    layers = first.effective_layers if math.isfinite(first.effective_layers) else len(found)
-    d = smallest_detectable_effect(first.n_pairs, layers=layers, alpha=found.criteria.alpha)
+    """What this run could have seen, had it been there, and what a pass takes, from the run's own
+    errors."""
+    every = [r.separation for r in found.values() if math.isfinite(r.separation.d_lower)]
+    if not every:
+        return ""
+    # Half of the layers have a smaller error than this one.
+    middle = sorted(every, key=lambda s: s.d_se)[len(every) // 2]
+    spare = float(ndtri(_POWER)) * middle.d_se
+    needed = middle.d - middle.d_lower + spare
+    threshold = found.criteria.d_threshold
     return (
-        f"With {first.n_pairs} pairs and these layers, a true d of {decimal(d)} or more is "
-        "told from 0 in 4 runs of 5."
+        f"With {sample_size(middle)[4:]} and these layers, a d of {decimal(needed)} or more is "
+        f"told from 0 in 4 runs of 5, and one of {decimal(threshold + needed)} passes."
     )
 
 
@@ -54,15 +97,15 @@ def close_sentence(found: Findings) -> str:
     """Which verdicts another seed could turn, in one sentence; empty if none."""
     close = [
         f"{layer_id(*key)} ({', '.join(names)})"
-        for key, verdicts in found.verdicts().items()
-        if (names := [name for name, verdict in verdicts.items() if verdict.close])
+        for key in found
+        if (names := [CLAIMS[c][0] for c, v in found.ladder(key).verdicts.items() if v and v.close])
     ]
     if not close:
         return ""
     shown = ", ".join(close[:_MOST_NAMED]) + (", …" if len(close) > _MOST_NAMED else "")
     return (
-        f"Within {CLOSE} Monte Carlo errors of a threshold: {shown}. Another --stats-seed could "
-        "give another verdict there; more --replicates settle it."
+        f"Within {CLOSE} Monte Carlo errors of a threshold: {shown}. Another seed of the "
+        "resampling could give another verdict there; more replicates settle it."
     )
 
 
@@ -76,7 +119,7 @@ def comparison_headline(compared: VersionComparison) -> str:
     largest = max(found, key=lambda c: -1 if math.isnan(c.difference) else abs(c.difference))
     sets = "".join(
         f" {word}: {', '.join(ids)}."
-        for word, ids in (("Pass now", compared.gained), ("Pass no more", compared.lost))
+        for word, ids in (("Separate now", compared.gained), ("Separate no more", compared.lost))
         if ids
     )
     return (
@@ -87,7 +130,9 @@ def comparison_headline(compared: VersionComparison) -> str:
 
 
 def _category_sentence(compared: VersionComparison) -> str:
-    """The category that changed most, if there are several."""
+    """The category that changed most, if there are several and anything changed."""
+    if all(layer.comparison.verdict != "changed" for layer in compared.layers.values()):
+        return ""
     mean = {
         category: float(np.mean(list(changes.values())))
         for category, changes in compared.categories.items()

@@ -1,13 +1,14 @@
 """Tables by layer: which figures there are, and how the terminal shows them."""
 
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
+from harness.analysis.claims import CLAIMS, MARKS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import LayerResult, layer_id
-from harness.analysis.verdict import Outcome
+from harness.analysis.verdict import Outcome, Verdict
 from harness.analysis.words import decimal, error, interval, p_value
 from harness.data.activations import LayerSite
 from harness.settings import TableSettings
@@ -137,13 +138,16 @@ COLUMNS = {
 }
 
 
+_CLAIMS = tuple(word for word, _, _ in CLAIMS.values())
+
+
 def terminal_table(
     found: Findings, shown: TableSettings | None = None
 ) -> list[tuple[str, Outcome]]:
     """One line per layer and site, with its outcome; the first line is the header."""
     shown = shown or TableSettings()
     header, *rows = layer_rows(found, shown)
-    left = {0, len(header) - 1} | {i for i, title in enumerate(header) if title == "interval"}
+    left = {0} | {i for i, title in enumerate(header) if title == "interval" or title in _CLAIMS}
     lines = _aligned([["" if title == "interval" else title for title in header], *rows], left)
     judged = [found.outcome(key) for key in _ordered(found, shown.sort)]
     return list(zip(lines, ["passed", *judged], strict=True))
@@ -154,16 +158,20 @@ def layer_rows(found: Findings, shown: TableSettings | None = None) -> list[list
     shown = shown or TableSettings()
     chosen = [COLUMNS[name] for name in shown.columns]
     return [
-        ["", *(title for column in chosen for title in column.titles), "verdict"],
+        ["", *(title for column in chosen for title in column.titles), *_CLAIMS],
         *(
             [
                 layer_id(*key),
                 *(cell for column in chosen for cell in column.cells(found[key])),
-                found.outcome(key),
+                *(MARKS[verdict and verdict.outcome] for verdict in _verdicts(found, key)),
             ]
             for key in _ordered(found, shown.sort)
         ),
     ]
+
+
+def _verdicts(found: Findings, key: LayerSite) -> Iterable[Verdict | None]:
+    return found.ladder(key).verdicts.values()
 
 
 def _ordered(found: Findings, by: str) -> list[LayerSite]:

@@ -31,7 +31,7 @@ from harness.results.file import from_json, loads, to_json
 from harness.settings import BASELINES
 
 #: Version of a baseline's layout.
-FORMAT = 2
+FORMAT = 3
 
 _FILE = re.compile(r"(\d{4,})_(.+)\.safetensors")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -61,6 +61,7 @@ def save_baseline(name: str, found: Findings, directory: Path = BASELINES) -> Pa
     header = {
         "format": FORMAT,
         "pairs": [[p.category, p.id, p.natural, p.artifact] for p in held.pairs],
+        "clusters": list(held.clusters),
         "keys": [list(key) for key in held.keys],
         "results": to_json(found),
     }
@@ -126,6 +127,9 @@ def load_baseline(path: Path) -> SavedRun:
                     f"{path}: baseline format {header['format']}, this version reads {FORMAT}"
                 )
             pairs = tuple(Pair(*(str(text) for text in row)) for row in header["pairs"])
+            clusters = tuple(int(label) for label in header["clusters"])
+            if len(clusters) != len(pairs):
+                raise BaselineError(f"{path}: {len(clusters)} clusters for {len(pairs)} pairs")
             keys = tuple((int(layer), str(site)) for layer, site in header["keys"])
             arms = {
                 arm: tuple(file.get_tensor(f"{arm}/{layer_id(*key)}") for key in keys)
@@ -154,7 +158,9 @@ def load_baseline(path: Path) -> SavedRun:
             )
         if not (np.isfinite(artifact).all() and np.isfinite(natural).all()):
             raise BaselineError(f"{path}: {layer_id(*key)} holds NaN or infinity")
-    analysis = replace(found.analysis, activations=PairActivations(pairs, keys, **arms))
+    analysis = replace(
+        found.analysis, activations=PairActivations(pairs, keys, clusters=clusters, **arms)
+    )
     return saved_run(path, replace(found, analysis=analysis))
 
 
@@ -174,8 +180,8 @@ def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:
 
 def saved_run(path: Path, found: Findings) -> SavedRun:
     """What was found, as a run that others are compared with."""
-    passed = frozenset(key for key in found if found.outcome(key) == "passed")
-    return SavedRun(path, found.analysis, passed)
+    separates = frozenset(key for key in found if found.ladder(key).holds("separates"))
+    return SavedRun(path, found.analysis, separates)
 
 
 def _listed(directory: Path) -> list[tuple[int, str, Path]]:

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from jsonschema import Draft202012Validator
 
 from gemma_mlx.errors import UserError
+from harness.analysis.claims import CLAIMS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.controls import TextBaseline
 from harness.analysis.findings import Findings
@@ -20,7 +21,7 @@ from harness.results.schema import from_plain, plain, record, schema_of
 from harness.settings import AnalysisSettings, Criteria
 
 #: Version of the file's schema; raised when a field changes its meaning or goes away.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE_NAME = "alignment_artifact_analysis_results.json"
 
 _LAYER = tuple(f.name for f in fields(LayerResult))
@@ -51,6 +52,7 @@ def to_json(found: Findings) -> dict[str, Any]:
                 "id": result.id,
                 "verdict": found.outcome(key),
                 "criteria": verdicts[key],
+                "claims": found.ladder(key).verdicts,
                 **{name: getattr(result, name) for name in _LAYER},
             }
             for key, result in found.items()
@@ -115,6 +117,7 @@ def schema() -> dict[str, Any]:
                             "id": text,
                             "verdict": schema_of(Outcome),
                             "criteria": record(dict.fromkeys(CRITERIA, verdict)),
+                            "claims": record(dict.fromkeys(CLAIMS, schema_of(Verdict | None))),
                             **{name: schema_of(hints[name]) for name in _LAYER},
                         }
                     ),
@@ -228,7 +231,7 @@ def _findings(content: Mapping[str, Any]) -> Findings:
     )
     analysis = Analysis(
         results={(layer.layer, layer.site): layer for layer in layers},
-        activations=PairActivations((), (), (), ()),
+        activations=PairActivations((), (), (), (), ()),
         scored=scored,
         responses=tuple(responses),
         dropped=dropped,

@@ -72,13 +72,24 @@ class Clusters:
         """Each pair's cluster's sum: `(..., pairs)` → `(..., pairs)`."""
         return values if self.single else self.totals(values)[..., self.of]
 
+    def variance_of_mean(self, values: FloatArray) -> float:
+        """Of the mean over pairs, `(pairs,)`, where clusters are what is drawn."""
+        return float(self.deviations(values).var(ddof=1) / len(self))
+
+    def deviations(self, values: FloatArray) -> FloatArray:
+        """`(clusters,)`: numbers whose mean is that of the pairs' values, and whose variance over
+        the clusters is that mean's variance times their number."""
+        mean = values.mean()
+        excess = self.totals(values) - (self.sizes - 1) * mean
+        return mean + (excess - mean) * (len(self) / len(self.of)) if not self.single else values
+
     def check_shares(self, what: str) -> None:
         """Raise `ValueError` where one of these holds half of the pairs or more: too little is
         left to hold it against."""
         if 2 * self.sizes.max() >= len(self.of) > 1:
             raise ValueError(
-                f"one {what} holds {self.sizes.max()} of the {len(self.of)} pairs; it must be fewer "
-                "than half of them"
+                f"one {what} holds {self.sizes.max()} of the {len(self.of)} pairs; fewer than half "
+                "are needed"
             )
 
     def contain(self, other: Clusters) -> bool:
@@ -95,7 +106,8 @@ def usable_pairs(
     """Indices of the pairs to use, and their clusters, after refusing or warning about too few.
 
     Raises:
-        ValueError: not one label per pair, or fewer than 8 clusters, or one that holds half of the pairs.
+        ValueError: not one label per pair, fewer than 8 clusters, or one that holds half of the
+            pairs.
     """
     clusters = Clusters.from_labels(labels, len(conditions[0][0]))
     pairs = np.arange(len(clusters.of), dtype=np.intp)

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from harness.defaults import LEVEL, MARGIN, Scale
+from harness.defaults import LEVEL, MARGIN, REPLICATES, Scale
 from harness.stats.arrays import Layers, matched_layers
 from harness.stats.clusters import Clusters, usable_pairs
 from harness.stats.estimates import hedges_correction, standardized_difference
 from harness.stats.intervals import Expansion, Interval, analytic_interval, expand
 from harness.stats.kernels import kernels
 from harness.stats.resample import Flipper
+from harness.stats.simultaneous import Largest
 
 Verdict = Literal["equivalent", "changed", "inconclusive"]
 
@@ -39,6 +40,9 @@ class Comparison:
         d_a, d_b: the two separations.
         margin: largest change that counts as none.
         n_pairs, n_units: distinct pairs used, and the clusters that they form.
+        lower, lower_se: lower bound of `difference` that holds in all layers of the call together
+            (the probability that any lies above what it bounds is 1 − level), and its Monte Carlo
+            standard error. NaN without a bootstrap.
     """
 
     difference: float
@@ -54,6 +58,8 @@ class Comparison:
     margin: float
     n_pairs: int
     n_units: int
+    lower: float
+    lower_se: float
 
     def __str__(self) -> str:
         within = ", detectable, but within the margin" if self.detectable else ""
@@ -73,6 +79,8 @@ def compare(
     margin: float = MARGIN,
     level: float = LEVEL,
     scale: Scale = "sd",
+    bootstrap: int = REPLICATES,
+    seed: int = 0,
     collapse_duplicates: bool = True,
     clusters: Sequence[Hashable] | None = None,
 ) -> list[Comparison]:
@@ -87,8 +95,9 @@ def compare(
             baseline made of text) it is compared with every layer of the other.
         margin: largest |change of d| that counts as none.
         level: nominal coverage of `interval`.
-        scale, collapse_duplicates, clusters: as in `separation`; duplicates are decided on both
-            versions together.
+        bootstrap: multiplier replicates for `lower`; 0 for none.
+        scale, seed, collapse_duplicates, clusters: as in `separation`; duplicates are decided on
+            both versions together.
 
     Raises:
         ValueError: shapes, numbers of pairs or of layers do not match; non-finite values; fewer
@@ -116,9 +125,14 @@ def compare(
     n, n_units, depth = len(pairs), len(units), max(len(a), len(b))
     measured_a, measured_b = (_measure(version, depth, pairs, units, scale) for version in (a, b))
     d_s, variances = [], []
+    multipliers = np.random.default_rng(seed).standard_normal((bootstrap, n_units))
+    largest = Largest(multipliers)
     for (d_s_a, x), (d_s_b, y) in zip(measured_a, measured_b, strict=True):
         d_s.append((d_s_a, d_s_b))
-        variances.append((y - x).variance)
+        change = y - x
+        variances.append(change.variance)
+        largest.add(change.bootstrap(multipliers), change.variance)
+    reach, reach_se = largest.reach(level, n_units)
     correction = hedges_correction(n)
     d_a, d_b = correction * np.array(d_s).T
     difference = d_b - d_a
@@ -151,6 +165,8 @@ def compare(
                 margin=margin,
                 n_pairs=n,
                 n_units=n_units,
+                lower=estimate - reach * error,
+                lower_se=reach_se * error,
             )
         )
     return results

@@ -141,16 +141,21 @@ def bootstrap_interval(
 
 
 def bootstrap_interval_se(deviations: FloatArray, n_units: int, level: float) -> float:
-    """Monte Carlo standard error of either end of `bootstrap_interval`.
+    """Monte Carlo standard error of either end of `bootstrap_interval`."""
+    return widening(n_units, level) * quantile_se(np.abs(deviations), level)
 
-    Of B deviations the quantile has standard error √(level(1 − level)/B)/f, f being the density of
-    |deviations| there (Serfling 1980, 2.3.3). 1/f is read off the sample: how much the quantile
-    changes per step of probability, from two errors below to two above (Woodruff 1952).
+
+def quantile_se(values: FloatArray, level: float) -> float:
+    """Monte Carlo standard error of a quantile of random draws.
+
+    Of B draws it is √(level(1 − level)/B)/f, f being their density there (Serfling 1980, 2.3.3).
+    1/f is read off the sample: how much the quantile changes per step of probability, from two
+    errors below to two above (Woodruff 1952).
     """
-    step = np.sqrt(level * (1 - level) / len(deviations))
+    step = np.sqrt(level * (1 - level) / len(values))
     below, above = max(level - 2 * step, 0.0), min(level + 2 * step, 1.0)
-    low, high = np.quantile(np.abs(deviations), (below, above))
-    return float(widening(n_units, level) * (high - low) / (above - below) * step)
+    low, high = np.quantile(values, (below, above))
+    return float((high - low) / (above - below) * step)
 
 
 def widening(n_units: int, level: float) -> float:
@@ -183,14 +188,13 @@ class Accuracy:
         Args:
             inflation: `Expansion.inflation` of the same scores.
         """
-        n, n_units = len(accuracies), len(units)
         mean = accuracies.mean()
-        totals = units.totals(accuracies) - (units.sizes - 1) * mean
-        variance = totals.var(ddof=1) * (n_units / n) ** 2 / n_units * inflation
-        size = 2 * n_units / inflation if np.isfinite(inflation) else 0.0
+        deviations = units.deviations(accuracies)
+        variance = units.variance_of_mean(accuracies) * inflation
+        size = 2 * len(units) / inflation if np.isfinite(inflation) else 0.0
         if 0 < variance < np.inf:
             size = min(size, mean * (1 - mean) / variance)
-        return cls(float(mean), (totals - mean) * (n_units / n), float(size), n_units)
+        return cls(float(mean), deviations - mean, float(size), len(units))
 
     def interval(self, t: float) -> Interval:
         """Wilson's interval at `size`, with the quantile `t`.
@@ -199,6 +203,8 @@ class Accuracy:
         Gaussian with a variance known in closed form, so nothing is simulated here.
         """
         mean, size = self.mean, self.size
+        if np.isnan(t):
+            return np.nan, np.nan
         if not size > 0:
             return 0.0, 1.0
         centre = (mean + t**2 / (2 * size)) / (1 + t**2 / size)

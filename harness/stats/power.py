@@ -14,6 +14,9 @@ from scipy.special import ndtri
 from harness.defaults import ALPHA, MIN_PAIRS
 from harness.stats.separation import Separation
 
+# More pairs than these times what there are is no advice.
+_MOST_TIMES = 100.0
+
 
 def smallest_detectable_effect(
     n_pairs: int, *, layers: float = 1, power: float = 0.8, alpha: float = ALPHA
@@ -50,22 +53,22 @@ def pairs_needed(
     return max(MIN_PAIRS, math.ceil((_distance(layers, power, alpha) / effect) ** 2))
 
 
-def pairs_to_decide(result: Separation, threshold: float) -> float:
-    """Pairs with which the interval of d would clear `threshold`, if d stayed where it is.
+def pairs_to_decide(result: Separation, threshold: float, *, power: float = 0.8) -> float:
+    """Pairs with which the lower bound of d would clear `threshold` with probability `power`, if d
+    is what it seems to be now; where d lies below, those with which it would be shown to.
 
-    Intervals shrink as 1/√n. Infinite where d is not defined or equals the threshold,
-    as far as one can tell.
+    Errors shrink as 1/√n, and d varies by one standard error from sample to sample.
 
     Returns:
-        A whole number of pairs as float; more than `result.n_pairs` wherever the interval straddles
-        the threshold now.
+        A whole number of pairs as float; infinite where d isn't defined, or so close to the
+        threshold that more than 100 times as many pairs as now would be needed.
     """
-    low, high = result.d_interval
     gap = abs(result.d - threshold)
-    ratio = (high - low) / 2 / gap if gap > 0 else math.inf
-    if not ratio < 1e6:
+    reach = result.d - result.d_lower + float(ndtri(power)) * result.d_se
+    ratio = (reach / gap) ** 2 if gap > 0 else math.inf
+    if not ratio <= _MOST_TIMES:
         return math.inf
-    return float(max(MIN_PAIRS, math.ceil(result.n_pairs * ratio**2)))
+    return float(max(MIN_PAIRS, math.ceil(result.n_pairs * ratio)))
 
 
 def _distance(layers: float, power: float, alpha: float) -> float:

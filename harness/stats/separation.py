@@ -41,7 +41,7 @@ from harness.stats.resample import (
     p_values,
     sign_flips,
 )
-from harness.stats.simultaneous import Simultaneous
+from harness.stats.simultaneous import Largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,10 @@ class Separation:
         d_lower, accuracy_lower: lower bounds of d and of accuracy that hold in all layers of the
             call together: the probability that any lies above what it bounds is 1 − level. NaN
             without a bootstrap.
+        d_lower_se, accuracy_lower_se: their Monte Carlo standard errors.
+        p_folds: one-sided p of flipping whole folds, family-wise over the layers of the call: what
+            effects that differ from fold to fold would give by chance. At best 2^−(folds − 1); NaN
+            where no folds were given.
     """
 
     d: float
@@ -104,7 +108,10 @@ class Separation:
     p_adjusted_se: float
     d_interval_se: float
     d_lower: float
+    d_lower_se: float
     accuracy_lower: float
+    accuracy_lower_se: float
+    p_folds: float
 
 
 def separation(
@@ -167,11 +174,16 @@ def separation(
     signs = sign_flips(n_units, permutations, flip_rng)[:, units.of]
     multipliers = bootstrap_rng.standard_normal((bootstrap, n_units))
 
+    swaps = signs[:0]
+    if folds is not None:
+        swaps = sign_flips(len(held_out), permutations, flip_rng)[:, held_out.of]
+
     observed: list[dict[str, Any]] = []
     accuracies: list[Accuracy] = []
     null_d_z = np.empty((len(layers), len(signs)))
+    null_folds = np.empty((len(layers), len(swaps)))
     nulls: list[Null] = []
-    above = Simultaneous(multipliers)
+    largest, largest_accuracy = Largest(multipliers), Largest(multipliers)
     for index in progress(range(len(layers))):
         a, b = layers[index]
         layer = kernels(a[pairs], b[pairs], scale=scale, folds=held_out)
@@ -179,11 +191,14 @@ def separation(
         held = flipper.observed()
         nulls.append(flipper.null(signs))
         null_d_z[index] = nulls[-1].d_z
+        null_folds[index] = flipper.null(swaps).d_z
         expansion = expand(held, layer, units)
         deviations = expansion.bootstrap(multipliers)
         scores = held.scores(held_out)
         accuracies.append(Accuracy.measure(pair_accuracies(*scores), units, expansion.inflation))
-        above.add(deviations, expansion, accuracies[-1])
+        largest.add(deviations, expansion.variance)
+        shift = accuracies[-1].deviations
+        largest_accuracy.add(multipliers @ shift, float(shift @ shift))
         observed.append(_estimates(held, scores, expansion, deviations, level))
     correction = hedges_correction(n)
 
@@ -192,8 +207,10 @@ def separation(
     if permutations:
         p, p_adjusted = p_values(null_d_z)
         effective = effective_family(null_d_z)
+    p_folds = p_values(null_folds)[1] if len(swaps) else np.full(len(layers), np.nan)
     t = t_quantile(level, n_units)
-    d_reach, accuracy_reach = above.quantiles(level, n_units)
+    reach, reach_se = largest.reach(level, n_units)
+    accuracy_reach, accuracy_reach_se = largest_accuracy.reach(level, n_units)
     results = []
     for index, estimates in enumerate(observed):
         null_mean, null_mean_se, null_quantile = _null_figures(nulls[index], correction)
@@ -213,8 +230,15 @@ def separation(
                 n_pairs=n,
                 n_units=n_units,
                 pairs=tuple(pairs.tolist()),
-                d_lower=estimates["d"] - d_reach * estimates["d_se"],
+                d_lower=estimates["d"] - reach * estimates["d_se"],
+                d_lower_se=reach_se * estimates["d_se"],
                 accuracy_lower=accuracies[index].interval(accuracy_reach)[0],
+                accuracy_lower_se=(
+                    accuracies[index].interval(accuracy_reach - accuracy_reach_se)[0]
+                    - accuracies[index].interval(accuracy_reach + accuracy_reach_se)[0]
+                )
+                / 2,
+                p_folds=float(p_folds[index]),
             )
         )
     return results

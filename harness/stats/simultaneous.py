@@ -11,39 +11,32 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from harness.stats.arrays import FloatArray
-from harness.stats.intervals import Accuracy, Expansion
+from harness.stats.intervals import quantile_se
 
 
-class Simultaneous:
-    """Largest deviations of d and of accuracy over the layers added so far.
+class Largest:
+    """The largest studentised deviation over the layers added so far, in each replicate.
 
     Args:
-        multipliers: `(replicates, units)` standard normal, the same for all layers.
+        multipliers: `(replicates, units)`, the same for all layers.
     """
 
     def __init__(self, multipliers: FloatArray) -> None:
-        self._multipliers = multipliers
-        self._d = np.full(len(multipliers), -np.inf)
-        self._accuracy = np.full(len(multipliers), -np.inf)
+        self._largest = np.full(len(multipliers), -np.inf)
 
-    def add(self, deviations: FloatArray, expansion: Expansion, accuracy: Accuracy) -> None:
-        """One layer, whose d deviates by `deviations` `(replicates,)`; skipped where its d or
-        accuracy isn't defined or doesn't vary."""
-        if 0 < expansion.variance < np.inf:
-            np.maximum(self._d, deviations / np.sqrt(expansion.variance), out=self._d)
-        length = float(np.linalg.norm(accuracy.deviations))
-        if 0 < length < np.inf:
-            drawn = self._multipliers @ (accuracy.deviations / length)
-            np.maximum(self._accuracy, drawn, out=self._accuracy)
+    def add(self, deviations: FloatArray, variance: float) -> None:
+        """A layer's `(replicates,)` deviations and their variance; where that isn't defined, or
+        zero, the layer has no bound to hold."""
+        if 0 < variance < np.inf:
+            np.maximum(self._largest, deviations / np.sqrt(variance), out=self._largest)
 
-    def quantiles(self, level: float, n_units: int) -> tuple[float, float]:
-        """Standard errors to step back from d and from accuracy, widened from the normal
-        distribution to Student's t; NaN without replicates."""
-        if not len(self._multipliers):
+    def reach(self, level: float, n_units: int) -> tuple[float, float]:
+        """Standard errors to step back from each estimate, widened from the normal distribution to
+        Student's t, and the Monte Carlo standard error of that number; NaN without replicates."""
+        if not len(self._largest):
             return np.nan, np.nan
-        wider = float(stdtrit(n_units - 1, level) / ndtri(level))
-        d, accuracy = (
-            max(float(np.quantile(largest, level)), float(ndtri(level))) * wider
-            for largest in (self._d, self._accuracy)
-        )
-        return d, accuracy
+        single = float(ndtri(level))
+        wider = float(stdtrit(n_units - 1, level)) / single
+        largest = float(np.quantile(self._largest, level))
+        error = quantile_se(self._largest, level) if np.isfinite(largest) else 0.0
+        return max(largest, single) * wider, error * wider

@@ -20,7 +20,6 @@ class Plan:
     criteria: Criteria
     baseline: SavedRun | None
     skip_inconclusive: bool
-    text_baselines: bool
     causal: bool
     save_as: str | None
     table: TableSettings
@@ -46,7 +45,6 @@ def make_plan(given: options.Given, *, causal: bool = False) -> Plan:
         criteria=options.criteria(given),
         baseline=None,
         skip_inconclusive=options.INCONCLUSIVE.read(given) == "skip",
-        text_baselines=options.TEXT_BASELINES.read(given),
         causal=causal,
         save_as=options.SAVE.read(given),
         table=options.table_settings(given),

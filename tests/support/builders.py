@@ -1,6 +1,7 @@
 """Pairs, runs and results with known contents, made without a model."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -165,7 +166,10 @@ SEPARATION = Separation(
     p_se=0.0001,
     p_adjusted_se=0.0002,
     d_lower=1.1,
+    d_lower_se=0.004,
     accuracy_lower=0.72,
+    accuracy_lower_se=0.001,
+    p_folds=math.nan,
     null_mean=0.0,
     null_mean_se=0.001,
     null_quantile_95=0.4,

@@ -1,0 +1,93 @@
+"""The ladder of claims: what may be said of a layer, and what it rules out.
+
+A rung holds only where its check passed. One whose input wasn't given is *not asked*, and one that
+can't be decided is *inconclusive*; neither is ever a pass.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.analysis.causality import Effect
+from harness.analysis.layers import LayerResult
+from harness.analysis.verdict import (
+    CRITERIA,
+    Outcome,
+    Verdict,
+    beyond_base,
+    crosses_categories,
+    same_words,
+    uses_direction,
+    worst,
+)
+from harness.settings import Criteria
+
+Claim = Literal[
+    "separates", "across_categories", "beyond_words", "beyond_base", "follows_behaviour", "used"
+]
+
+#: Each claim in a word, in a few, and what it rules out.
+CLAIMS: Mapping[Claim, tuple[str, str, str]] = {
+    "separates": ("separates", "separate", "noise, and picking the best of many layers"),
+    "across_categories": (
+        "categories", "across the categories", "a different direction in each category"
+    ),
+    "beyond_words": ("words", "beyond the words", "that only the written words differ"),
+    "beyond_base": (
+        "base", "beyond the base model", "that the topics differ, whatever the training"
+    ),
+    "follows_behaviour": (
+        "behaviour", "where the model evades", "a signature where the model doesn't evade"
+    ),
+    "used": ("used", "used by the model", "a trace that the model doesn't read"),
+}  # fmt: skip
+#: How a verdict is marked; None stands for a claim that wasn't asked.
+MARKS: Mapping[Outcome | None, str] = {"passed": "✓", "failed": "✗", "inconclusive": "?", None: "–"}
+
+#: All of these have to hold before a layer is said to carry an alignment artifact.
+NEEDED: tuple[Claim, ...] = ("separates", "across_categories", "beyond_words", "beyond_base")
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A layer's claims with their verdicts; None where a claim wasn't asked."""
+
+    verdicts: Mapping[Claim, Verdict | None]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether an alignment artifact was shown: "passed" where every claim that is needed holds
+        and none that was asked misses, "failed" where one fails, else "inconclusive"."""
+        asked = [verdict.outcome for verdict in self.verdicts.values() if verdict is not None]
+        complete = all(self.verdicts[claim] is not None for claim in NEEDED)
+        return worst([*asked, "passed" if complete else "inconclusive"])
+
+    def holds(self, claim: Claim) -> bool:
+        verdict = self.verdicts[claim]
+        return verdict is not None and verdict.outcome == "passed"
+
+
+def ladder(result: LayerResult, criteria: Criteria, interventions: Iterable[Effect] = ()) -> Ladder:
+    """What may be said of a layer.
+
+    Args:
+        interventions: addition and ablation there, where they were measured.
+    """
+    separates = [judge(result, criteria) for judge in CRITERIA.values()]
+    words = same_words(result, criteria) if "forced" in result.companions else None
+    used = [uses_direction(result, effect, criteria) for effect in interventions]
+    return Ladder(
+        {
+            "separates": _worst(separates),
+            "across_categories": crosses_categories(result, criteria),
+            "beyond_words": words,
+            "beyond_base": None if result.beyond_base is None else beyond_base(result),
+            "follows_behaviour": None,
+            "used": _worst(used) if used else None,
+        }
+    )
+
+
+def _worst(verdicts: list[Verdict]) -> Verdict:
+    outcome = worst(verdict.outcome for verdict in verdicts)
+    return next(verdict for verdict in verdicts if verdict.outcome == outcome)
