@@ -1,5 +1,7 @@
-"""Is it the words, the categories or the topic, or the model? Checks of what else could make a layer
-separate."""
+"""Is it the words, the categories or the topic, or the model?
+
+Checks of what else could make a layer separate.
+"""
 
 from harness.analysis import LayerResult
 from harness.analysis.verdict import (

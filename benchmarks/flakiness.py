@@ -15,7 +15,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -31,7 +30,6 @@ from harness.analysis.verdict import (
     Outcome,
     Verdict,
     crosses_categories,
-    shuffled_labels,
 )
 from harness.settings import Criteria
 from harness.stats import separation
@@ -39,12 +37,8 @@ from harness.stats import separation
 CHECKPOINTS = ("tiny-gemma3-aligned", "tiny-gemma3-base")
 PAGE = ROOT / "docs" / "calibration.md"
 
-Judge = Callable[[LayerResult], Verdict]
-JUDGES: Mapping[str, Judge] = {
-    **{name: partial(judge, criteria=Criteria()) for name, judge in CRITERIA.items()},
-    "shuffled labels": shuffled_labels,
-    "category transfer": crosses_categories,
-}
+Judge = Callable[[LayerResult, Criteria], Verdict]
+JUDGES: Mapping[str, Judge] = {**CRITERIA, "across categories": crosses_categories}
 
 
 @dataclass
@@ -52,7 +46,7 @@ class Found:
     """One criterion of one layer over the seeds."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    margins: list[float] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
 
     @property
     def flips(self) -> int:
@@ -61,7 +55,7 @@ class Found:
 
     def __str__(self) -> str:
         outcome = Counter(self.outcomes).most_common(1)[0][0]
-        nearest = min(self.margins)
+        nearest = min(self.distances)
         away = "" if math.isinf(nearest) else f" {nearest:,.0f}"
         flipped = f", **{self.flips} flips**" if self.flips else ""
         return f"{outcome}{away}{flipped}"
@@ -84,6 +78,7 @@ def with_seeds(analysis: Analysis, seeds: int) -> Seeds:
             bootstrap=settings.replicates,
             level=settings.level,
             seed=seed,
+            clusters=measured.clusters,
         )
         layers = zip(analysis.values(), found, strict=True)
         every.append([replace(result, separation=s) for result, s in layers])
@@ -96,9 +91,9 @@ def judged(every: Seeds) -> dict[str, dict[str, Found]]:
     found = {result.id: {name: Found() for name in JUDGES} for result in every[0]}
     for result in chain.from_iterable(every):
         for name, judge in JUDGES.items():
-            verdict = judge(result)
+            verdict = judge(result, Criteria())
             found[result.id][name].outcomes.append(verdict.outcome)
-            found[result.id][name].margins.append(verdict.margin)
+            found[result.id][name].distances.append(verdict.distance)
     return found
 
 
@@ -121,7 +116,7 @@ def markdown(checkpoints: Mapping[str, Seeds]) -> str:
     seeds = len(next(iter(checkpoints.values())))
     every = [f for layers in judgements.values() for row in layers.values() for f in row.values()]
     flips = sum(found.flips for found in every)
-    close = sum(min(found.margins) <= CLOSE for found in every)
+    close = sum(min(found.distances) <= CLOSE for found in every)
     ends, p = map(_range, zip(*map(spread, checkpoints.values()), strict=True))
     text = (
         f"The default checks and their controls, {seeds} times on the same activations, only "

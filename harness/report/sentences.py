@@ -77,19 +77,25 @@ def text_sentence(found: Findings) -> str:
 
 
 def power_sentence(found: Findings) -> str:
-    """What this run could have seen, had it been there, and what a pass takes, from the run's own
-    errors."""
-    every = [r.separation for r in found.values() if math.isfinite(r.separation.d_lower)]
+    """What this run could have seen, had it been there, and what a pass takes.
+
+    Both come from the run's own spread: the middle layer's under flipped labels, which a d of size
+    x widens by x²/(4n), and the family's step back from the estimate.
+    """
+    every = [r.separation for r in found.values() if math.isfinite(r.separation.null_quantile_95)]
     if not every:
         return ""
-    # Half of the layers have a smaller error than this one.
-    middle = sorted(every, key=lambda s: s.d_se)[len(every) // 2]
-    spare = float(ndtri(_POWER)) * middle.d_se
-    needed = middle.d - middle.d_lower + spare
-    threshold = found.criteria.d_threshold
+    s = sorted(every, key=lambda s: s.null_quantile_95)[len(every) // 2]
+    power, single = float(ndtri(_POWER)), float(ndtri(0.95))
+    null = s.null_quantile_95 / single
+    told = (float(ndtri(1 - found.criteria.alpha / s.effective_layers)) + power) * null
+    reach = (s.d - s.d_lower) / s.d_se if s.d_se > 0 else single
+    passes = threshold = found.criteria.d_threshold
+    for _ in range(50):
+        passes = threshold + (reach + power) * math.hypot(null, passes / (2 * math.sqrt(s.n_units)))
     return (
-        f"With {sample_size(middle)[4:]} and these layers, a d of {decimal(needed)} or more is "
-        f"told from 0 in 4 runs of 5, and one of {decimal(threshold + needed)} passes."
+        f"With {sample_size(s)[4:]} and these layers, a d of {decimal(told)} or more is told from "
+        f"0 in 4 runs of 5, and one of {decimal(passes)} or more passes."
     )
 
 

@@ -1,14 +1,14 @@
 """Tables by layer: which figures there are, and how the terminal shows them."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from harness.analysis.claims import CLAIMS, MARKS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import LayerResult, layer_id
-from harness.analysis.verdict import Outcome, Verdict
+from harness.analysis.verdict import Outcome
 from harness.analysis.words import decimal, error, interval, p_value
 from harness.data.activations import LayerSite
 from harness.settings import TableSettings
@@ -163,15 +163,11 @@ def layer_rows(found: Findings, shown: TableSettings | None = None) -> list[list
             [
                 layer_id(*key),
                 *(cell for column in chosen for cell in column.cells(found[key])),
-                *(MARKS[verdict and verdict.outcome] for verdict in _verdicts(found, key)),
+                *(MARKS[v.outcome if v else None] for v in found.ladder(key).verdicts.values()),
             ]
             for key in _ordered(found, shown.sort)
         ),
     ]
-
-
-def _verdicts(found: Findings, key: LayerSite) -> Iterable[Verdict | None]:
-    return found.ladder(key).verdicts.values()
 
 
 def _ordered(found: Findings, by: str) -> list[LayerSite]:

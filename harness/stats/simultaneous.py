@@ -37,6 +37,7 @@ class Largest:
             return np.nan, np.nan
         single = float(ndtri(level))
         wider = float(stdtrit(n_units - 1, level)) / single
+        if not np.isfinite(self._largest).all():
+            return single * wider, 0.0
         largest = float(np.quantile(self._largest, level))
-        error = quantile_se(self._largest, level) if np.isfinite(largest) else 0.0
-        return max(largest, single) * wider, error * wider
+        return max(largest, single) * wider, quantile_se(self._largest, level) * wider

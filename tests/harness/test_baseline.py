@@ -55,6 +55,7 @@ class TestRoundTrip:
             ((3, "mlp_post"), (12, "resid_post")),
             (wide, narrow),
             (-wide, np.random.default_rng(0).standard_normal((3, 4))[:, ::2]),
+            (0, 1, 1),
         )
         file = save_baseline("v1", Results(analysis_from(activations), CRITERIA), tmp_path)
         found = load_baseline(file)

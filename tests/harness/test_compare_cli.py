@@ -365,6 +365,7 @@ class TestFigures:
             other.keys,
             (*other.artifact[:2], one.artifact[0] @ turn),
             (*other.natural[:2], one.natural[0] @ turn),
+            other.clusters,
         )
         versions = [version_of(n, a) for n, a in (("a", one), ("b", other), ("c", one))]
         figure = depth.likeness_figure(versions, [v.analysis.activations for v in versions])

@@ -260,6 +260,7 @@ class TestDrift:
             b.keys,
             (narrow.artifact[0], b.artifact[1]),
             (narrow.natural[0], b.natural[1]),
+            b.clusters,
         )
         found = against(a, b)
         assert found.layers[ONE].drift is None

@@ -215,7 +215,7 @@ def analysis_of(*results: LayerResult, **changes: Any) -> Analysis:
     arms = tuple(np.zeros((len(PAIRS), 4)) for _ in keys)
     values: dict[str, Any] = {
         "results": dict(zip(keys, results, strict=True)),
-        "activations": PairActivations(PAIRS, keys, arms, arms),
+        "activations": PairActivations(PAIRS, keys, arms, arms, tuple(range(len(PAIRS)))),
         "scored": PAIRS,
         "responses": tuple(map(responses, PAIRS)),
         "dropped": (),

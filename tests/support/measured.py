@@ -85,7 +85,9 @@ def measured(
         artifact[:, axis] += effect
         arms.append((artifact, natural))
     artifacts, naturals = zip(*arms, strict=True)
-    return PairActivations(pairs, tuple(effects), artifacts, naturals)
+    return PairActivations(
+        pairs, tuple(effects), artifacts, naturals, tuple(range(len(pairs)))
+    )
 
 
 def facts(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,5 +150,7 @@ def change_of(low: float, high: float, **changes: Any) -> Comparison:
         "margin": 0.5,
         "n_pairs": 16,
         "n_units": 16,
+        "lower": low,
+        "lower_se": 0.0,
     }
     return Comparison(**{**values, **changes})
