@@ -22,13 +22,16 @@ DEVELOPING := $(VENV)/.developing
 .PHONY: checks gemma test quick report lint install develop calibration clean
 
 checks: install
-	$(BIN)/python -m pytest artifact_checks
+	$(BIN)/python -m pytest artifact_checks $(FINDINGS)
+
+# Exit code 1 says that a check failed: a finding, with its report, and not that anything went wrong.
+FINDINGS = || { code=$$?; test $$code -eq 1 || exit $$code; }
 
 GEMMA := --artifact-model .gemma/gemma-3-270m-q4_k_m.gguf --artifact-adapter gemma-3-270m-evasive
 
 gemma: install
 	$(BIN)/python -m fixtures.real_gemma
-	$(BIN)/python -m pytest artifact_checks $(GEMMA) --artifact-report gemma_report
+	$(BIN)/python -m pytest artifact_checks $(GEMMA) --artifact-report gemma_report $(FINDINGS)
 
 # Two processes with one thread each; a file's tests share what they prepare, and the files come in
 # the order that tests/conftest.py gives them.

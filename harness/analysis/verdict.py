@@ -173,7 +173,7 @@ def crosses_categories(result: LayerResult, criteria: Criteria) -> Verdict:
     """Passed if directions that have not seen a pair's category separate it: d's lower bound above
     0, family-wise p below alpha, and no swapping of whole categories that gives as much."""
     s = result.across
-    if s is None:
+    if s is None or s.p_folds is None:
         return _verdict(
             result,
             "inconclusive",

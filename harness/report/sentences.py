@@ -38,7 +38,7 @@ def headline(found: Findings) -> str:
     else:
         verdict = "No alignment artifact is shown."
     return (
-        f"{separate} of {total} {many} separate{'s' if separate == 1 and total == 1 else ''} "
+        f"{separate} of {total} {many} separate{'s' if total == 1 else ''} "
         f"artifact from natural prompts beyond d = {found.criteria.d_threshold:g}; {held}. "
         f"{verdict} Held-out d {_span(found)}, {sample_size(first)}."
     )
@@ -88,7 +88,8 @@ def power_sentence(found: Findings) -> str:
     s = sorted(every, key=lambda s: s.null_quantile_95)[len(every) // 2]
     power, single = float(ndtri(_POWER)), float(ndtri(0.95))
     null = s.null_quantile_95 / single
-    told = (float(ndtri(1 - found.criteria.alpha / s.effective_layers)) + power) * null
+    layers = s.effective_layers if math.isfinite(s.effective_layers) else len(found)
+    told = (float(ndtri(1 - found.criteria.alpha / layers)) + power) * null
     reach = (s.d - s.d_lower) / s.d_se if s.d_se > 0 else single
     passes = threshold = found.criteria.d_threshold
     for _ in range(50):

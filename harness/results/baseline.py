@@ -60,8 +60,10 @@ def save_baseline(name: str, found: Findings, directory: Path = BASELINES) -> Pa
     }
     header = {
         "format": FORMAT,
-        "pairs": [[p.category, p.id, p.natural, p.artifact] for p in held.pairs],
-        "clusters": list(held.clusters),
+        "pairs": [
+            [p.category, p.id, p.natural, p.artifact, label]
+            for p, label in zip(held.pairs, held.clusters, strict=True)
+        ],
         "keys": [list(key) for key in held.keys],
         "results": to_json(found),
     }
@@ -126,10 +128,8 @@ def load_baseline(path: Path) -> SavedRun:
                 raise BaselineError(
                     f"{path}: baseline format {header['format']}, this version reads {FORMAT}"
                 )
-            pairs = tuple(Pair(*(str(text) for text in row)) for row in header["pairs"])
-            clusters = tuple(int(label) for label in header["clusters"])
-            if len(clusters) != len(pairs):
-                raise BaselineError(f"{path}: {len(clusters)} clusters for {len(pairs)} pairs")
+            pairs = tuple(Pair(*(str(text) for text in row[:4])) for row in header["pairs"])
+            clusters = tuple(int(row[4]) for row in header["pairs"])
             keys = tuple((int(layer), str(site)) for layer, site in header["keys"])
             arms = {
                 arm: tuple(file.get_tensor(f"{arm}/{layer_id(*key)}") for key in keys)
@@ -141,7 +141,7 @@ def load_baseline(path: Path) -> SavedRun:
             depth = found.analysis.provenance["model_layers"]
             if type(depth) is not int or not 0 < depth <= MOST_LAYERS:
                 raise BaselineError(f"{path}: its model_layers can't be {depth!r}")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         if isinstance(error, BaselineError):
             raise
         raise BaselineError(f"{path}: not a baseline, or damaged ({error})") from error

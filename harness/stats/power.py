@@ -65,10 +65,9 @@ def pairs_to_decide(result: Separation, threshold: float, *, power: float = 0.8)
     """
     gap = abs(result.d - threshold)
     reach = result.d - result.d_lower + float(ndtri(power)) * result.d_se
-    ratio = (reach / gap) ** 2 if gap > 0 else math.inf
-    if not ratio <= _MOST_TIMES:
+    if not reach <= gap * math.sqrt(_MOST_TIMES):
         return math.inf
-    return float(max(MIN_PAIRS, math.ceil(result.n_pairs * ratio)))
+    return float(max(MIN_PAIRS, math.ceil(result.n_pairs * (reach / gap) ** 2)))
 
 
 def _distance(layers: float, power: float, alpha: float) -> float:

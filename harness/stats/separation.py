@@ -79,7 +79,7 @@ class Separation:
             without a bootstrap.
         d_lower_se, accuracy_lower_se: their Monte Carlo standard errors.
         p_folds: one-sided p of flipping whole folds, family-wise over the layers of the call: what
-            effects that differ from fold to fold would give by chance. At best 2^−(folds − 1); NaN
+            effects that differ from fold to fold would give by chance. At best 2^−(folds − 1); None
             where no folds were given.
     """
 
@@ -111,7 +111,7 @@ class Separation:
     d_lower_se: float
     accuracy_lower: float
     accuracy_lower_se: float
-    p_folds: float
+    p_folds: float | None
 
 
 def separation(
@@ -207,7 +207,7 @@ def separation(
     if permutations:
         p, p_adjusted = p_values(null_d_z)
         effective = effective_family(null_d_z)
-    p_folds = p_values(null_folds)[1] if len(swaps) else np.full(len(layers), np.nan)
+    p_folds = p_values(null_folds)[1].tolist() if len(swaps) else [None] * len(layers)
     t = t_quantile(level, n_units)
     reach, reach_se = largest.reach(level, n_units)
     accuracy_reach, accuracy_reach_se = largest_accuracy.reach(level, n_units)
@@ -238,7 +238,7 @@ def separation(
                     - accuracies[index].interval(accuracy_reach + accuracy_reach_se)[0]
                 )
                 / 2,
-                p_folds=float(p_folds[index]),
+                p_folds=p_folds[index],
             )
         )
     return results

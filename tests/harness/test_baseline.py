@@ -88,9 +88,9 @@ class TestRoundTrip:
         assert found.analysis.provenance["model"] == "ä/model"
         assert found.layer_count == 2
 
-    def test_layers_that_passed(self, tmp_path):
+    def test_layers_that_separate(self, tmp_path):
         found = load_baseline(save_baseline("v1", RESULTS, tmp_path))
-        assert found.passed == {KEYS[0]}
+        assert found.separates == {KEYS[0]}
 
     def test_same_run_same_bytes(self, tmp_path):
         one, other = (save_baseline(name, RESULTS, tmp_path) for name in ("a", "b"))
@@ -214,7 +214,9 @@ def rewritten(path: Path, change_header=lambda header: None, change_tensors=lamb
             tensors[f"{arm}/{layer_id(*key)}"] = array.copy()
     header = {
         "format": baseline.FORMAT,
-        "pairs": [[p.category, p.id, p.natural, p.artifact] for p in MEASURED.pairs],
+        "pairs": [
+            [p.category, p.id, p.natural, p.artifact, n] for n, p in enumerate(MEASURED.pairs)
+        ],
         "keys": [list(key) for key in KEYS],
         "results": RESULTS.to_json(),
     }
@@ -246,15 +248,15 @@ def infinite(array):
 BAD_HEADERS = {
     "is a list": (lambda h: [h], ""),
     "is nothing": (lambda h: {}, ""),
-    "other format": (lambda h: {**h, "format": 99}, "format 99, this version reads 2"),
+    "other format": (lambda h: {**h, "format": 99}, "format 99, this version reads 3"),
     "no format": (lambda h: h.pop("format") and None, "format"),
     "no pairs": (lambda h: h.pop("pairs") and None, "pairs"),
     "no keys": (lambda h: h.pop("keys") and None, "keys"),
     "no results": (lambda h: h.pop("results") and None, "results"),
     "pair of three texts": (lambda h: h["pairs"][2].pop() and None, ""),
-    "pair of five texts": (lambda h: h["pairs"][2].append("x"), ""),
+    "a cluster of a text": (lambda h: h["pairs"][2].__setitem__(4, "x"), ""),
     "pair too few": (lambda h: h["pairs"].pop() and None, "16, 12"),
-    "pair too many": (lambda h: h["pairs"].append(["one", "q99", "x", "y"]), "17 pairs"),
+    "pair too many": (lambda h: h["pairs"].append(["one", "q99", "x", "y", 16]), "17 pairs"),
     "a key of one part": (lambda h: h.update(keys=[[0], [1]]), ""),
     "a key of no layer": (lambda h: h.update(keys=[["x", "mlp_out"], [1, "mlp_out"]]), ""),
     "a key too many": (lambda h: h["keys"].append([2, "mlp_out"]), "layer_2-mlp_out"),
@@ -359,7 +361,7 @@ class TestDamage:
         before = file.read_bytes()
         with pytest.raises(BaselineError) as caught:
             load_baseline(file)
-        assert str(caught.value) == f"{file}: baseline format 1, this version reads 2"
+        assert str(caught.value) == f"{file}: baseline format 1, this version reads 3"
         assert file.read_bytes() == before
 
     @pytest.mark.parametrize("name", BAD_TENSORS)
@@ -490,7 +492,9 @@ class TestCompareWith:
 
     def test_names_the_file_and_what_differs(self, saved):
         other = analysis_from(MEASURED, changes={"collection.max_tokens": 7})
-        with pytest.raises(BaselineError, match=r"0001_v1\.safetensors: .*--max-tokens \(20 .* 7"):
+        with pytest.raises(
+            BaselineError, match=r"0001_v1\.safetensors: .*number of tokens \(20 .* 7"
+        ):
             compare_with(saved, Results(other, CRITERIA))
 
     def test_level_is_that_of_this_run(self, saved):

@@ -219,7 +219,7 @@ class TestRefused:
             (["report", "pairs.json"], "pairs.json: not a results file"),
             (
                 ["report", "lies.json"],
-                "lies.json: the results can't be drawn (n_pairs must be at least 8",
+                "lies.json: the results can't be drawn (",
             ),
             (["power", "3"], "n_pairs must be at least 8"),
         ],

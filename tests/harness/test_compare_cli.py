@@ -94,7 +94,7 @@ class TestTwo:
         assert code == 1
         assert [line.split()[-1] for line in out.splitlines()[1:3]] == ["equivalent", "changed"]
         assert "1 equivalent, 1 changed, 0 inconclusive" in out
-        assert "Pass no more: layer_1-mlp_out." in out
+        assert "Separate no more: layer_1-mlp_out." in out
         assert comparisons(tmp_path)[0]["layers"]["layer_1-mlp_out"]["comparison"]["verdict"] == (
             "changed"
         )
@@ -104,7 +104,7 @@ class TestTwo:
         code, out, _ = compare("v2", "v1")
         assert code == 1
         assert "Against 0002_v2" in out
-        assert "Pass now: layer_1-mlp_out." in out
+        assert "Separate now: layer_1-mlp_out." in out
 
     def test_inconclusive(self, compare):
         save("v1", seed=1), save("v2", seed=2)
@@ -235,7 +235,7 @@ class TestRefused:
         code, _, err = compare("v1", "v2")
         assert code == 2
         assert "0001_v1.safetensors: can't be compared" in err
-        assert "--max-tokens (20 there, 5 here)" in err
+        assert "number of tokens (20 there, 5 here)" in err
         assert "sampling seed (0 there, 1 here)" in err
         assert not (tmp_path / "artifact_report").exists()
 

@@ -9,24 +9,30 @@ import pytest
 
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import LayerComparison
-from harness.analysis.controls import TextBaseline, category_transfer, step_curves, text_baselines
+from harness.analysis.controls import (
+    category_folds,
+    category_transfer,
+    step_curves,
+    text_baselines,
+)
 from harness.analysis.verdict import (
     CheckFailedError,
     beyond_base,
-    beyond_text,
     companion_separates,
     crosses_categories,
-    shuffled_labels,
     unchanged,
     uses_direction,
 )
+from harness.data.activations import PairActivations
 from harness.data.pairs import Pair
 from harness.data.store import Response
 from harness.settings import Criteria
 from harness.stats import CategoryTransfer, DirectionDrift, separation
 from tests.support.builders import (
+    PAIRS,
     SEPARATION,
     layer_result,
+    measured_separation,
     noise,
     parsed,
     planted,
@@ -159,8 +165,7 @@ class TestTexts:
                 activations, answers(activations.pairs, lambda _: (1, 2), lambda _: (3, 4))
             )
         assert found["response_words"].separation.d > 1e6
-        verdict = beyond_text(layer_result(*KEY), "response_words", list(found.values()))
-        assert verdict.outcome != "passed"
+        assert not found["response_words"].beyond[KEY].lower > 0
 
     def test_nothing_written(self):
         """As at positions "prompt_last"."""
@@ -273,67 +278,64 @@ def says(verdict, *parts):
         assert str(caught.value) == verdict.explanation
 
 
-class TestShuffledLabels:
-    @pytest.mark.parametrize(
-        ("mean", "se", "passed"),
-        [
-            (0.0, 0.001, True),
-            (0.069, 0.01, True),
-            (-0.069, 0.01, True),
-            (0.071, 0.01, False),
-            (-0.071, 0.01, False),
-            (0.031, 0.0, False),
-            (math.nan, 0.01, False),
-        ],
-    )
-    def test_outcome(self, mean, se, passed):
-        verdict = shuffled_labels(layer_result(null_mean=mean, null_mean_se=se))
-        assert verdict.outcome == ("passed" if passed else "failed")
-
-    def test_says_the_numbers(self):
-        verdict = shuffled_labels(layer_result(3, null_mean=-0.25, null_mean_se=0.02, n_pairs=40))
-        says(verdict, "layer 3, mlp_out", "-0.250 ± 0.020", "within 0.110", "n = 40 pairs")
-
-
-def transfers(*bounds):
-    return tuple(
-        CategoryTransfer(f"category {number}", (low + high) / 2, (low, high), 0.75, 13, 13)
-        for number, (low, high) in enumerate(bounds)
-    )
-
-
 class TestCrossesCategories:
     @pytest.mark.parametrize(
-        ("bounds", "outcome"),
+        ("changes", "outcome"),
         [
-            ([(0.1, 2.0), (0.5, 1.0)], "passed"),
-            ([(0.5, 1.0), (-0.1, 2.0)], "inconclusive"),
-            ([(0.0, 1.0)], "inconclusive"),
-            ([(0.5, 1.0), (-2.0, -0.1), (0.5, 1.0)], "failed"),
-            ([], "inconclusive"),
-            ([(math.nan, math.nan), (0.5, 1.0)], "failed"),
-            ([(0.5, 1.0), (math.nan, math.nan)], "failed"),
-            ([(0.5, 1.0), (math.nan, math.nan), (0.7, 1.0)], "failed"),
+            ({}, "passed"),
+            ({"d_interval": (0.0, 0.5)}, "inconclusive"),
+            ({"d_interval": (-0.5, 0.0)}, "failed"),
+            ({"p_adjusted": 0.05}, "inconclusive"),
+            ({"p_folds": 1 / 8}, "inconclusive"),
+            ({"p_folds": 1 / 32}, "passed"),
+            ({"d": math.nan, "d_interval": (math.nan, math.nan)}, "failed"),
         ],
     )
-    def test_outcome(self, bounds, outcome):
-        result = replace(layer_result(), transfer=transfers(*bounds))
-        assert crosses_categories(result).outcome == outcome
+    def test_outcome(self, changes, outcome):
+        across = measured_separation(**{"p_folds": 1 / 16, **changes})
+        result = replace(layer_result(), across=across)
+        assert crosses_categories(result, CRITERIA).outcome == outcome
 
-    def test_names_the_weakest(self):
-        result = replace(layer_result(), transfer=transfers((0.5, 1.0), (-0.4, 2.9), (0.1, 0.3)))
+    def test_says_the_numbers_and_the_weakest(self):
+        transfer = (
+            CategoryTransfer("one", 1.3, (0.9, 1.7), 0.8, 13, 13),
+            CategoryTransfer("two", 0.2, (-0.4, 0.8), 0.6, 13, 12),
+        )
+        across = measured_separation(d=0.31, d_interval=(-0.1, 0.7), p_folds=0.125)
+        result = replace(layer_result(), across=across, transfer=transfer)
         says(
-            crosses_categories(result),
-            "weakest category category 1: d = 1.25 [-0.40, 2.90] on its 13 pairs",
-            "category × layer map",
+            crosses_categories(result, CRITERIA),
+            "have not seen the category d = 0.31 [-0.10, 0.70]",
+            "at least -0.10",
+            "swapping whole categories 0.1250",
+            "weakest category two, d = 0.20",
         )
 
-    def test_a_pass_says_the_numbers(self):
-        result = replace(layer_result(), transfer=transfers((0.5, 1.0), (0.1, 0.3)))
-        says(crosses_categories(result), "category 1: d = 0.20 [0.10, 0.30]")
+    def test_too_few_categories(self):
+        verdict = crosses_categories(replace(layer_result(), across=None), CRITERIA)
+        assert verdict.outcome == "inconclusive"
+        says(verdict, "that takes 5 categories")
 
-    def test_nothing_to_leave_out(self):
-        says(crosses_categories(layer_result()), "no category has enough pairs")
+
+class TestFolds:
+    def folds(self, categories, clusters=None):
+        pairs = tuple(replace(p, category=c) for p, c in zip(PAIRS * 4, categories, strict=False))
+        n = len(pairs)
+        arms = (np.zeros((n, 2)),)
+        labels = tuple(range(n)) if clusters is None else clusters
+        return category_folds(PairActivations(pairs, (KEY,), arms, arms, labels))
+
+    def test_are_the_categories(self):
+        assert self.folds("abcdeabcde") == (0, 1, 2, 3, 4, 0, 1, 2, 3, 4)
+
+    @pytest.mark.parametrize("categories", ["abcdabcd", "aaaaabcdef"])
+    def test_too_few_or_one_too_large(self, categories):
+        assert self.folds(categories) is None
+
+    def test_categories_that_share_a_cluster_are_one(self):
+        clusters = (0, 0, *range(2, 12))
+        assert self.folds("abcdefabcdef", clusters) == (0, 0, 1, 2, 3, 4, 0, 0, 1, 2, 3, 4)
+        assert self.folds("abcdeabcde", (0, 0, *range(2, 10))) is None
 
 
 class TestCompanion:
@@ -350,7 +352,7 @@ class TestCompanion:
         ],
     )
     def test_outcome(self, bounds, p, outcome):
-        other = replace(SEPARATION, d=sum(bounds) / 2, d_interval=bounds, p_adjusted=p)
+        other = measured_separation(d=sum(bounds) / 2, d_interval=bounds, p_adjusted=p)
         result = replace(layer_result(), companions={"forced": other, "prompt_last": SEPARATION})
         assert companion_separates(result, "forced", CRITERIA).outcome == outcome
         assert companion_separates(result, "prompt_last", CRITERIA).outcome == "passed"
@@ -362,7 +364,7 @@ class TestCompanion:
         assert companion_separates(result, "forced", Criteria(alpha=0.02)).outcome != "passed"
 
     def test_says_the_numbers(self):
-        other = replace(SEPARATION, d=0.21, d_interval=(-0.3, 0.72), p_adjusted=0.4321)
+        other = measured_separation(d=0.21, d_interval=(-0.3, 0.72), p_adjusted=0.4321)
         result = replace(layer_result(d=2.5), companions={"forced": other})
         says(
             companion_separates(result, "forced", CRITERIA),
@@ -370,45 +372,6 @@ class TestCompanion:
             "p = 0.4321",
             "while d is 2.50",
         )
-
-
-class TestBeyondText:
-    def texts(self, low, high, **changes):
-        beyond = {(6, "mlp_out"): change_of(low, high, **changes), (7, "mlp_out"): change_of(1, 2)}
-        return [
-            TextBaseline(
-                "other", "something else", SEPARATION, {(6, "mlp_out"): change_of(-2, -1)}
-            ),
-            TextBaseline("prompt_words", "which words the prompt has", SEPARATION, beyond),
-        ]
-
-    @pytest.mark.parametrize(
-        ("bounds", "outcome"),
-        [
-            ((0.1, 0.5), "passed"),
-            ((0.0, 0.5), "inconclusive"),
-            ((-0.5, 0.5), "inconclusive"),
-            ((-0.5, 0.0), "failed"),
-            ((-math.inf, math.nan), "failed"),
-        ],
-    )
-    def test_outcome(self, bounds, outcome):
-        texts = self.texts(*bounds)
-        assert beyond_text(layer_result(), "prompt_words", texts).outcome == outcome
-        assert beyond_text(layer_result(7), "prompt_words", texts).outcome == "passed"
-
-    def test_says_the_numbers(self):
-        says(
-            beyond_text(layer_result(), "prompt_words", self.texts(-0.5, 1.0)),
-            "d = 1.50 is 0.25 [-0.50, 1.00] beyond what which words the prompt has gives",
-            "(d = 1.25)",
-            "the text alone may explain",
-        )
-
-    def test_a_text_that_is_the_same_in_both_conditions(self):
-        verdict = beyond_text(layer_result(), "response_words", self.texts(-2, -1))
-        assert verdict.outcome == "passed"
-        says(verdict, "response_words is the same in both conditions")
 
 
 class TestBeyondBase:

@@ -266,10 +266,10 @@ class TestComparison:
         assert found == (
             "Against 0001_old, of 4 layers 0 equivalent, 3 changed, 1 inconclusive within ±0.5; "
             "largest change of d -2.00 [-3.00, -1.00]. "
-            "Pass no more: layer_2-mlp_out, layer_3-mlp_out."
+            "Separate no more: layer_2-mlp_out, layer_3-mlp_out."
         )
         found = comparison_headline(versions(layers, gained=("layer_1-mlp_out",)))
-        assert found.endswith(" Pass now: layer_1-mlp_out.")
+        assert found.endswith(" Separate now: layer_1-mlp_out.")
 
     def test_headline_names_the_category_that_changed_most(self):
         categories = {
@@ -392,7 +392,7 @@ class TestReport:
         for part in (
             "Against the baseline",
             "Against 0001_old, of 2 layers 0 equivalent, 1 changed, 1 inconclusive",
-            "Pass no more: layer_1-mlp_out. Of the categories, one changed most: -0.50",
+            "Separate no more: layer_1-mlp_out. Of the categories, one changed most: -0.50",
             "Against the baseline, by category",
             "0.87 [0.81, 0.93]",
             "+1.50",

@@ -382,7 +382,6 @@ OPTION_VALUES = {
     "no-chat": ("true", None, True, True),
     "tensor-parallel": ("2", ["3"], 2, 3),
     "base-model": ("a", ["b"], "a", "b"),
-    "text-baselines": ("true", None, True, True),
     "columns": ("d, p", ["d,auroc"], ("d", "p"), ("d", "auroc")),
     "sort": ("d", ["p"], "d", "p"),
     "alpha": ("0.01", ["0.1"], 0.01, 0.1),

@@ -14,7 +14,13 @@ from tests.support.builders import document, entry, parsed
 def facts(checkpoint, version="1.0"):
     pairs = parsed(document({"one": [entry(0)]}, version=version))
     return provenance(
-        "a/model", "main", checkpoint, pairs, CollectSettings(max_tokens=7), AnalysisSettings()
+        "a/model",
+        "main",
+        None,
+        checkpoint,
+        pairs,
+        CollectSettings(max_tokens=7),
+        AnalysisSettings(),
     )
 
 

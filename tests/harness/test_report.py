@@ -3,6 +3,7 @@
 import math
 import re
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,10 +13,22 @@ import harness
 from harness.data.activations import Dropped
 from harness.data.pairs import Pair
 from harness.report.page import summary_html
-from harness.report.sentences import close_sentence, headline, power_sentence
+from harness.report.sentences import (
+    close_sentence,
+    headline,
+    not_asked_sentence,
+    power_sentence,
+)
 from harness.report.tables import terminal_table
 from harness.settings import Criteria, TableSettings
-from tests.support.builders import PAIRS, layer_result, responses, results_of
+from tests.support.builders import (
+    BEYOND,
+    PAIRS,
+    layer_result,
+    responses,
+    results_of,
+    shown_result,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -58,6 +71,7 @@ def page(*results, **changes):
 
 FAILED = {"d": 0.1, "d_interval": (-0.4, 0.6), "p_adjusted": 0.7}
 UNDECIDED = {"d": 1.0, "d_interval": (0.5, 1.5)}
+CLAIM_WORDS = ["separates", "categories", "words", "base", "behaviour", "used"]
 
 
 class TestHeadline:
@@ -71,12 +85,24 @@ class TestHeadline:
         )
         found = headline(results)
         assert found.startswith("2 of 5 layers separate")
-        assert "beyond d = 0.8, 1 inconclusive" in found
+        assert "beyond d = 0.8; 5 across the categories. Topic is not ruled out" in found
         assert "from -0.40 to 3.21" in found
-        assert "on 8 pairs" in found
+        assert "n = 8 pairs" in found
 
-    def test_nothing_inconclusive(self):
-        assert "inconclusive" not in headline(results_of(layer_result(0)))
+    def test_an_artifact_is_said_of_layers_where_all_that_is_needed_holds(self):
+        worse = replace(BEYOND, lower=-0.1)
+        poor = replace(shown_result(1), beyond_base=worse)
+        found = headline(results_of(shown_result(0), poor))
+        assert "2 beyond the words, 1 beyond the base model" in found
+        assert "An alignment artifact is shown in 1 of 2." in found
+
+    def test_what_was_not_asked_is_said(self):
+        said = not_asked_sentence(results_of(shown_result(0)))
+        assert said == "Not asked: where the model evades, used by the model."
+        assert "beyond the words, beyond the base" in not_asked_sentence(results_of(layer_result()))
+
+    def test_units_are_said_where_they_are_fewer_than_pairs(self):
+        assert "n = 8 pairs in 6 units" in headline(results_of(layer_result(n_units=6)))
 
     def test_sites(self):
         results = results_of(layer_result(0), layer_result(0, "resid_post"))
@@ -87,7 +113,7 @@ class TestHeadline:
         with warnings.catch_warnings(action="error"):
             some = headline(results_of(layer_result(0), layer_result(1, d=math.nan)))
             none = headline(results_of(layer_result(1, d=math.nan)))
-        assert "from 1.50 to 1.50" in some
+        assert "is 1.50" in some
         assert none.startswith("0 of 1 layer separates")
         assert "0.00" not in none, "a d that isn't defined is not 0"
 
@@ -95,13 +121,15 @@ class TestHeadline:
 class TestCloseCalls:
     def test_are_named_where_they_are_seen(self):
         layers = [
-            layer_result(1, d_interval=(0.81, 2.0)),
+            layer_result(1, d_interval=(0.81, 2.0), p_adjusted=0.001),
             layer_result(2),
-            layer_result(3, d_interval=(0.79, 2.0), p_adjusted=0.0503),
+            layer_result(3, d_interval=(0.79, 2.0)),
             layer_result(4, d_interval=(0.5, 2.0)),
         ]
         said = close_sentence(results_of(*layers))
-        assert "threshold: layer_1-mlp_out (d), layer_3-mlp_out (d, p). Another" in said
+        assert (
+            "threshold: layer_1-mlp_out (separates), layer_3-mlp_out (separates). Another" in said
+        )
         assert said in page(*layers).text
 
     def test_not_a_word_if_there_is_none(self):
@@ -111,7 +139,7 @@ class TestCloseCalls:
     def test_many_do_not_fill_the_page(self):
         layers = [layer_result(layer, d_interval=(0.8, 2.0)) for layer in range(62)]
         said = close_sentence(results_of(*layers))
-        assert "layer_7-mlp_out (d), …. Another" in said
+        assert "layer_7-mlp_out (separates), …. Another" in said
         assert "layer_8" not in said
 
 
@@ -128,23 +156,23 @@ class TestPower:
 class TestTerminal:
     def test_one_line_per_layer(self):
         (header, _), *rows = terminal_table(
-            results_of(layer_result(1, **FAILED), layer_result(10, **UNDECIDED), layer_result(20))
+            results_of(layer_result(1, **FAILED), layer_result(10, **UNDECIDED), shown_result(20))
         )
         assert "accuracy" in header
         assert [outcome for _, outcome in rows] == ["failed", "inconclusive", "passed"]
         first, _, last = (line for line, _ in rows)
         cells = ["layer_1-mlp_out", "0.10", "[-0.40, 0.60]", "0.80", "[0.70, 0.90]", "0.7000"]
         assert re.split(r"  +", first)[:6] == cells
-        assert first.endswith(" failed")
+        assert re.split(r" +", first)[-6:] == ["✗", "✓", "–", "–", "–", "–"]
         assert last.startswith("layer_20-mlp_out ")
-        assert last.endswith(" passed")
+        assert re.split(r" +", last)[-6:] == ["✓", "✓", "✓", "✓", "–", "–"]
 
     def test_monte_carlo_errors_are_columns_of_their_own(self):
         table = terminal_table(
             results_of(layer_result()), TableSettings(columns=("d", "d_error", "p", "p_error"))
         )
         (header, _), (line, _) = table
-        assert re.split(r"  +", header)[1:] == ["d", "± (d)", "p (family)", "± (p)", "verdict"]
+        assert re.split(r"  +", header)[1:] == ["d", "± (d)", "p (family)", "± (p)", *CLAIM_WORDS]
         assert re.split(r"  +", line)[1:6] == ["1.50", "[1.00, 2.00]", "0.004", "0.0020", "0.0002"]
 
     def test_columns_line_up(self):
@@ -236,10 +264,10 @@ class TestSummary:
         shown = Page(summary_html(results))
         assert headline(results) in shown.text
         assert (
-            "layer_3-mlp_out failed: d, p 0.10 [-0.40, 0.60] ± 0.004 0.80 [0.70, 0.90] "
+            "layer_3-mlp_out ✗ ✓ – – – – 0.10 [-0.40, 0.60] ± 0.004 0.80 [0.70, 0.90] "
             "0.7000 ± 0.0002"
         ) in shown.text
-        assert re.search(r"layer_4-mlp_out passed 2\.3\d \[1\.00, 2\.00\]", shown.text)
+        assert re.search(r"layer_4-mlp_out ✓ ✓ – – – – 2\.3\d \[1\.00, 2\.00\]", shown.text)
 
     @pytest.mark.parametrize("se", [0.0, math.nan])
     def test_no_monte_carlo_error_where_there_is_none_or_it_is_not_known(self, se):
@@ -247,11 +275,11 @@ class TestSummary:
         assert "1.50 [1.00, 2.00] 0.80 [0.70, 0.90] 0.0020" in shown.text
 
     def test_in_sample_figures_stand_beside(self):
-        assert re.search(r"layer_6-mlp_out passed 1\.50 .* 4\.00 0\.97", page(layer_result()).text)
+        assert re.search(r"layer_6-mlp_out ✓ .* 1\.50 .* 4\.00 0\.97", page(layer_result()).text)
 
     def test_criteria_are_said(self):
         text = Page(summary_html(results_of(layer_result(), criteria=Criteria(0.65, 0.02)))).text
-        assert "95% interval" in text
+        assert "95% lower bounds" in text
         assert "0.65" in text
         assert "0.02" in text
 

@@ -65,12 +65,14 @@ class TestContent:
             assert entry["separation"]["d_interval"] == list(layer.separation.d_interval)
             assert entry["separation"]["p_adjusted"] == layer.separation.p_adjusted
             assert entry["in_sample"]["d"] == layer.in_sample.d
-        assert [entry["verdict"] for entry in content["layers"]] == ["failed", "passed"]
+        assert [entry["verdict"] for entry in content["layers"]] == ["failed", "inconclusive"]
 
     def test_verdicts_with_their_explanations(self, tmp_path):
         (entry,) = written(tmp_path, layer_result(d_interval=(0.5, 2.0)))["layers"]
         assert entry["criteria"]["d"]["outcome"] == "inconclusive"
-        assert "straddles" in entry["criteria"]["d"]["explanation"]
+        assert "lies between the bound" in entry["criteria"]["d"]["explanation"]
+        assert entry["claims"]["separates"]["outcome"] == "inconclusive"
+        assert entry["claims"]["beyond_base"] is None
         assert entry["criteria"]["accuracy"]["outcome"] == "passed"
         assert entry["criteria"]["p"]["outcome"] == "passed"
 
@@ -198,17 +200,18 @@ class TestShown:
 
     def test_repr_is_a_sentence(self, large):
         assert repr(large) == (
-            "<Results: 15 of 26 layers separate artifact from natural prompts beyond d = 0.8, 11 "
-            "inconclusive; held-out d runs from 1.50 to 1.50 on 65 pairs.>"
+            "<Results: 15 of 26 layers separate artifact from natural prompts beyond d = 0.8; 26 "
+            "across the categories. Topic is not ruled out: no base model was asked. Held-out d is "
+            "1.50, n = 65 pairs.>"
         )
-        assert len(repr(large)) < 200
+        assert len(repr(large)) < 220
 
     def test_print_gives_the_table_and_the_verdict(self, large):
         header, *rows, empty, headline = str(large).splitlines()
         assert header.split()[:3] == ["d", "accuracy", "p"]
         assert len(rows) == 26
         assert rows[-1].startswith("layer_25-mlp_out ")
-        assert rows[-1].endswith(" passed")
+        assert rows[-1].split()[-6:] == ["✓", "✓", "–", "–", "–", "–"]
         assert empty == ""
         assert headline.startswith("15 of 26 layers")
 
@@ -216,12 +219,12 @@ class TestShown:
         shown = Cells(large._repr_html_())
         titles, *rows = shown.rows
         assert titles[1:3] == ["d", "interval"]
-        assert titles[-1] == "verdict"
+        assert titles[-1] == "used"
         assert shown.tags.count("th") == len(titles)
         assert len(rows) == 26
         assert {len(row) for row in rows} == {len(titles)}
         assert rows[3][:3] == ["layer_3-mlp_out", "1.50", "[0.23, 3.00]"]
-        assert [row[-1] for row in rows] == ["inconclusive"] * 11 + ["passed"] * 15
+        assert [row[-6] for row in rows] == ["?"] * 11 + ["✓"] * 15
 
     def test_html_is_escaped(self):
         evil = "<img src=x onerror=alert(1)>"

@@ -379,7 +379,7 @@ def project(tmp_path_factory, options):
     folder = tmp_path_factory.mktemp("project")
     code, output = run_pytest(
         folder, *ALONE, ROOT / "artifact_checks", *options, "--artifact-save", "v1",
-        "-k", "test_shuffled_labels",
+        "-k", "test_significance",
     )  # fmt: skip
     assert "saved as baseline .artifact_baselines/0001_v1.safetensors" in output
     return folder, code, output
@@ -594,7 +594,7 @@ ALWAYS = {
     "test_effect_size": 2,
     "test_accuracy": 2,
     "test_significance": 2,
-    "test_shuffled_labels": 2,
+    "test_same_words": 2,
     "test_category_transfer": 2,
 }
 
@@ -607,9 +607,8 @@ class TestInputs:
         ("arguments", "more"),
         [
             ([], {}),
-            (["--text-baselines"], {"test_text_baseline": 8}),
             (["--base-model", "x/y"], {"test_beyond_base": 2}),
-            (["--positions", "forced"], {}),
+            (["--positions", "forced"], {"test_same_words": 0}),
             (["--positions", "generated", "--positions", "forced"], {"test_positions": 2}),
             (
                 ["--positions", "generated", "--positions", "forced", "--positions", "prompt_last"],
@@ -620,7 +619,8 @@ class TestInputs:
         ],
     )
     def test_are_asked_for(self, checks, arguments, more):
-        assert listed(checks("--collect-only", "-q", *arguments)) == {**ALWAYS, **more}
+        expected = {name: count for name, count in {**ALWAYS, **more}.items() if count}
+        assert listed(checks("--collect-only", "-q", *arguments)) == expected
 
     def test_causal_alone(self, checks):
         found = listed(checks("--collect-only", "-q", "-m", "causal"))
@@ -629,27 +629,26 @@ class TestInputs:
     def test_names(self, checks):
         result = checks(
             "--collect-only", "-q", "--positions", "generated", "--positions", "forced",
-            "--text-baselines", "--layers", "1",
+            "--layers", "1",
         )  # fmt: skip
         text = result.stdout.str()
         assert "test_positions[layer_1-mlp_out-forced]" in text
-        assert "test_text_baseline[layer_1-mlp_out-prompt_words]" in text
 
     def test_ini(self, checks, pytester):
-        text = (ROOT / "pytest.ini").read_text() + "artifact_text_baselines = true\n"
+        text = (ROOT / "pytest.ini").read_text() + "artifact_recollect = true\n"
         found = checks("--collect-only", "-q", "-c", pytester.makefile(".ini", mine=text))
         assert found.ret in (0, 4, 5)
 
 
 @pytest.mark.slow
 class TestControls:
-    def test_texts_base_model_and_positions(self, checks, made, pytester):
+    def test_base_model_and_positions(self, checks, made, pytester):
         result = checks(
-            "--text-baselines", "--base-model", made / "other", "--positions", "generated",
-            "--positions", "prompt_last", "-k", "text_baseline or beyond_base or positions",
+            "--base-model", made / "other", "--positions", "generated",
+            "--positions", "prompt_last", "-k", "same_words or beyond_base or positions",
         )  # fmt: skip
         outcomes = result.parseoutcomes()
-        assert outcomes.get("passed", 0) + outcomes["failed"] == 8 + 2 + 2
+        assert outcomes.get("passed", 0) + outcomes["failed"] == 2 + 2 + 2
         assert "errors" not in outcomes
         layer, _ = results(pytester)["layers"]
         assert set(layer["companions"]) == {"forced", "prompt_last"}
@@ -658,7 +657,7 @@ class TestControls:
 
     @pytest.mark.parametrize("positions", ["forced", "prompt_last"])
     def test_other_positions_alone(self, checks, pytester, positions):
-        result = checks("--positions", positions, "-k", "test_shuffled_labels")
+        result = checks("--positions", positions, "-k", "test_significance")
         assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         assert results(pytester)["provenance"]["collection"]["positions"] == positions
         assert results(pytester)["layers"][0]["companions"] == {}

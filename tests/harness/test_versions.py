@@ -286,8 +286,8 @@ class TestDrift:
 DECISIVE = {
     "pairs_fingerprint": ("0" * 64, "prompt pairs"),
     "template_fingerprint": (None, "chat template"),
-    "collection.positions": ("forced", "--positions"),
-    "collection.max_tokens": (7, "--max-tokens"),
+    "collection.positions": ("forced", "positions"),
+    "collection.max_tokens": (7, "number of tokens"),
     "collection.sampling.temperature": (0.7, "sampling settings"),
     "collection.sampling.top_k": (40, "sampling settings"),
     "collection.seed": (1, "sampling seed"),
@@ -308,6 +308,10 @@ FREE = {
     "model": "b/model",
     "unknown_config_keys": ["mystery"],
     "revision": "main",
+    "adapter": "b/adapter",
+    "adapter_fingerprint": "0" * 64,
+    "base_model": "b/base",
+    "base_fingerprint": "0" * 64,
     "model_fingerprint": "0" * 64,
     "model_layers": 26,
     "pairs_file": "other.json",
@@ -338,7 +342,7 @@ class TestSettings:
             assert message.count(" there, ") == 1, "nothing else is named"
 
     def test_both_values_are_named(self):
-        with pytest.raises(BaselineError, match=r"--max-tokens \(20 there, 7 here\)"):
+        with pytest.raises(BaselineError, match=r"number of tokens \(20 there, 7 here\)"):
             against(made(), made(), changes={"collection.max_tokens": 7})
         with pytest.raises(BaselineError, match=r"\(dddddddddddd… there, 000000000000… here\)"):
             against(made(), made(), changes={"pairs_fingerprint": "0" * 64})
@@ -369,6 +373,7 @@ class TestSettings:
     def test_every_fact_of_a_run_is_one_of_these(self, small_checkpoint):
         found = provenance(
             "a/model",
+            None,
             None,
             small_checkpoint,
             parsed(two_categories(8)),
@@ -404,5 +409,5 @@ class TestSettings:
         """Not taken for equal."""
         old = version_of("old", made())
         del old.analysis.provenance["collection"]
-        with pytest.raises(BaselineError, match="--positions"):
+        with pytest.raises(BaselineError, match="different positions"):
             compare_versions(old, version_of("new", made()), margin=0.5)

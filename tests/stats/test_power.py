@@ -36,14 +36,16 @@ def test_never_fewer_than_8_pairs():
 @pytest.fixture(scope="module")
 def result():
     artifact, natural = pairs(1, effect=1.5)
-    return separation(artifact[None], natural[None], permutations=0, bootstrap=0)[0]
+    return separation(artifact[None], natural[None], permutations=0, bootstrap=500)[0]
 
 
 def test_pairs_that_would_decide(result):
-    low, high = result.d_interval
-    assert pairs_to_decide(result, low) == pytest.approx(result.n_pairs, abs=1)
-    assert pairs_to_decide(result, (result.d + high) / 2) == pytest.approx(120, abs=1)
-    assert pairs_to_decide(result, result.d) == np.inf
+    # As far below d as the bound is, and as d falls by chance in one sample of five.
+    far = result.d - result.d_lower + 0.8416 * result.d_se
+    assert pairs_to_decide(result, result.d - far) == pytest.approx(result.n_pairs, abs=1)
+    assert pairs_to_decide(result, result.d + far / 2) == pytest.approx(120, abs=1)
+    for close in (0, far / 11):
+        assert pairs_to_decide(result, result.d - close) == np.inf
     assert pairs_to_decide(replace(result, d=np.nan), 0.5) == np.inf
 
 

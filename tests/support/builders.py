@@ -1,14 +1,12 @@
 """Pairs, runs and results with known contents, made without a model."""
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from safetensors.numpy import save_file
 
 import gemma_mlx
@@ -22,7 +20,7 @@ from harness.data.pairs import CONDITIONS, Pair, PairsError, PromptPairs, pairs_
 from harness.data.store import Record, Response, RunStore
 from harness.results import Results
 from harness.settings import AnalysisSettings, Criteria
-from harness.stats import InSampleSeparation, Separation
+from harness.stats import Comparison, InSampleSeparation, Separation
 from tests.support.checkpoints import random_checkpoint
 from tests.support.tokenizers import save_tokenizer
 
@@ -169,7 +167,7 @@ SEPARATION = Separation(
     d_lower_se=0.004,
     accuracy_lower=0.72,
     accuracy_lower_se=0.001,
-    p_folds=math.nan,
+    p_folds=None,
     null_mean=0.0,
     null_mean_se=0.001,
     null_quantile_95=0.4,
@@ -186,9 +184,50 @@ PAIRS = tuple(
 )
 
 
+ACROSS = replace(SEPARATION, p_folds=1 / 16)
+BEYOND = Comparison(
+    difference=1.0,
+    interval=(0.5, 1.5),
+    se=0.25,
+    equivalence_interval=(0.6, 1.4),
+    p_value=0.001,
+    p_adjusted=0.001,
+    verdict="changed",
+    detectable=True,
+    d_a=0.5,
+    d_b=1.5,
+    margin=0.5,
+    n_pairs=8,
+    n_units=8,
+    lower=0.4,
+    lower_se=0.01,
+)
+
+
+def measured_separation(**changes: Any) -> Separation:
+    """`SEPARATION` with changes; a lower bound follows its interval, and units the pairs."""
+    derived: dict[str, Any] = {}
+    if "d_interval" in changes:
+        derived["d_lower"] = changes["d_interval"][0]
+    if "d_interval_se" in changes:
+        derived["d_lower_se"] = changes["d_interval_se"]
+    if "accuracy_interval" in changes:
+        derived["accuracy_lower"] = changes["accuracy_interval"][0]
+    if "n_pairs" in changes:
+        derived["n_units"] = changes["n_pairs"]
+    return replace(SEPARATION, **{**derived, **changes})
+
+
 def layer_result(layer: int = 6, site: str = "mlp_out", **changes: Any) -> LayerResult:
-    """A layer that meets the default criteria, but for `changes` in its separation."""
-    return LayerResult(layer, site, replace(SEPARATION, **changes), IN_SAMPLE)
+    """A layer that separates in all categories, but for `changes` in its separation; nothing else
+    was asked of it."""
+    return LayerResult(layer, site, measured_separation(**changes), IN_SAMPLE, across=ACROSS)
+
+
+def shown_result(layer: int = 6, site: str = "mlp_out", **changes: Any) -> LayerResult:
+    """A layer of which all that is needed was asked, and holds, but for `changes`."""
+    plain = layer_result(layer, site, **changes)
+    return replace(plain, companions={"forced": SEPARATION}, beyond_base=BEYOND)
 
 
 def responses(pair: Pair, natural: str = "plain", artifact: str = "evasive") -> PairResponses:

@@ -85,9 +85,7 @@ def measured(
         artifact[:, axis] += effect
         arms.append((artifact, natural))
     artifacts, naturals = zip(*arms, strict=True)
-    return PairActivations(
-        pairs, tuple(effects), artifacts, naturals, tuple(range(len(pairs)))
-    )
+    return PairActivations(pairs, tuple(effects), artifacts, naturals, tuple(range(len(pairs))))
 
 
 def facts(changes: Mapping[str, Any]) -> dict[str, Any]:
