@@ -19,6 +19,7 @@ from benchmarks.workloads import machine_with_mlx
 from fixtures.real_gemma import fetch
 from fixtures.train_adapter import FOLDER, TEMPLATE
 from harness import Results
+from harness.analysis.claims import CLAIMS
 from harness.data import embedded
 from harness.settings import STORE
 
@@ -34,7 +35,7 @@ CELLS: dict[str, tuple[Path, Path | None]] = {
 
 
 def measure(store: Path) -> dict[str, Results]:
-    """The results of each cell."""
+    """The results of each cell; the base alone is compared with nothing."""
     model = fetch()
     return {
         name: harness.analyze(model, pairs, adapter=adapter, chat_template=TEMPLATE, store=store)
@@ -52,27 +53,37 @@ def cell(found: Results) -> dict[str, str]:
     """What a cell's column says, by row."""
     layers = list(found.values())
     count = len(layers)
-    met = sum(found.outcome(key) == "passed" for key in found)
+    ladders = [found.ladder(key) for key in found]
     texts = {text.name: text.separation for text in found.analysis.text}
-    base = [layer.beyond_base for layer in layers if layer.beyond_base is not None]
-    beyond = sum(change.interval[0] > 0 for change in base)
-    transfer = sum(all(t.d_interval[0] > 0 for t in layer.transfer) for layer in layers)
+    held = {
+        f"layers: {words}": (
+            f"{sum(each.holds(claim) for each in ladders)} of {count}"
+            if any(each.verdicts[claim] for each in ladders)
+            else "not asked"
+        )
+        for claim, (_, words, _) in CLAIMS.items()
+    }
+    shown = sum(each.outcome == "passed" for each in ladders)
     original = ", ".join(
         f"{layer.in_sample.seed_ratio:.2f} ({layer.in_sample.accuracy:.0%})" for layer in layers[:2]
     )
     return {
         "pairs": str(layers[0].separation.n_pairs),
         "held-out d, smallest and largest over the layers": span(x.separation.d for x in layers),
-        "layers that meet all criteria": f"{met} of {count}",
-        "layers with family-wise p below .05": str(
-            sum(x.separation.p_adjusted < 0.05 for x in layers)
+        "d along directions that have not seen the category": span(
+            x.across.d for x in layers if x.across
         ),
-        "layers whose direction separates every category": str(transfer),
         "d, same words after both prompts": span(x.companions["forced"].d for x in layers),
         "d, last prompt token": span(x.companions["prompt_last"].d for x in layers),
-        "d of the prompts' words alone": f"{texts['prompt_words'].d:.2f}",
+        "d beyond the base model's": span(
+            x.beyond_base.difference for x in layers if x.beyond_base
+        ),
+        **held,
+        "**layers with an alignment artifact**": f"{shown} of {count}",
+        "d of the prompts' words alone": f"{texts['prompt_words'].d:.2f}"
+        if "prompt_words" in texts
+        else "the same words",
         "d of the responses' words alone": f"{texts['response_words'].d:.2f}",
-        "layers beyond the base model": f"{beyond} of {count}" if base else "not asked",
         "the original's ratio (in-sample accuracy), layers 0 and 1": original,
     }
 
