@@ -97,6 +97,36 @@ def low_rank(rank: int = 10) -> Population:
     return Population("low-rank correlation", draw, spread, factors=factors)
 
 
+def real() -> list[Population]:
+    """The covariance of a real model's activations, where they have been collected; else none.
+
+    Those of Gemma 3 270M, never aligned, in the middle of its layers, on the prompts that ship:
+    `python -m benchmarks.real_gemma` collects them.
+    """
+    from fixtures.real_gemma import FILE
+    from fixtures.train_adapter import TEMPLATE
+    from harness import Experiment
+    from harness.data.activations import read_activations
+
+    if not FILE.exists():
+        return []
+    base = Experiment(FILE, chat_template=TEMPLATE, base_model="none", layers=[9])
+    found, _ = read_activations(base.activations, base.prompt_pairs, [9], base.sites)
+    prompts = np.concatenate([*found.artifact, *found.natural])
+    prompts = prompts - prompts.mean(axis=0)
+    # As many factors as there are prompts, and a little noise in the dimensions that they leave.
+    factors = prompts / np.sqrt(len(prompts) - 1)
+    own = 0.1 * factors.std(axis=0) * np.sqrt(len(prompts))
+
+    def draw(rng: np.random.Generator, n: int) -> Array:
+        hidden = factors.shape[1]
+        mixed = rng.standard_normal((2, n, len(factors))) @ factors
+        return mixed + rng.standard_normal((2, n, hidden)) * own
+
+    spread = np.sqrt(own**2 + (factors**2).sum(axis=0))
+    return [Population("covariance of Gemma 3 270M", draw, spread, gaussian=False)]
+
+
 def pair_effects() -> Population:
     """What a pair has in common is twice as large as what tells its arms apart."""
 

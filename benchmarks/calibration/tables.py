@@ -3,7 +3,7 @@
 from functools import partial
 from itertools import product
 
-from benchmarks.calibration import experiments
+from benchmarks.calibration import claims, experiments
 from benchmarks.calibration.figures import Figure, Range, Row, Table
 from benchmarks.calibration.populations import (
     HIDDEN,
@@ -19,6 +19,7 @@ from benchmarks.calibration.populations import (
     multivariate_t3,
     pair_effects,
     prompt_and_pair_effects,
+    real,
 )
 from harness.stats import smallest_detectable_effect
 
@@ -198,6 +199,93 @@ def category_table(runs: int) -> Table:
     )
 
 
+def cluster_table(runs: int) -> Table:
+    rows = {}
+    laws = [gaussian(), multivariate_t3(), *real()]
+    for kind, law in product(claims.DEPENDENT, laws):
+        found = claims.clusters(kind, law, runs)
+        # Four standard errors of 1000 runs above .05.
+        rows[f"{kind}, {law.name}"] = found.row({"type-I error": Range(high=0.064)})
+    return Table(
+        "Pairs that depend on each other",
+        "65 pairs under the null, of which some share something. *As if independent*: the same "
+        "test without clusters.",
+        rows,
+    )
+
+
+def bound_table(runs: int) -> Table:
+    required = {
+        "some bound of d above its truth": Range(high=0.064),
+        "some bound of accuracy": Range(high=0.064),
+    }
+    return Table(
+        "Bounds that hold in all layers together",
+        "18 layers, each correlated 0.9 with the one before, 65 pairs, the same true d in each. "
+        "*Some interval of d*: the lower end of a layer's own 95% interval lies above its truth "
+        "somewhere, as happens where no family is taken into account.",
+        {f"true d = {d:g}": claims.bounds(d, runs).row(required) for d in (0.0, 0.8, 2.0)},
+    )
+
+
+def across_table(runs: int) -> Table:
+    alarms = {"claim in some layer": Range(high=0.064)}
+    rows = {
+        f"{share:.0%} of the variance by category, {layers} layers": claims.across(
+            share, 0.0, layers, runs
+        ).row(alarms)
+        for share, layers in ((0.0, 18), (0.02, 1), (0.02, 18), (0.07, 1), (0.07, 18), (0.3, 18))
+    }
+    power = {"claim in the first layer": Range(0.8)}
+    rows |= {
+        f"{share:.0%} by category, and a d of {d:g} in common, {layers} layers": claims.across(
+            share, d, layers, runs
+        ).row(power if d == 1.2 and not share else None)
+        for share, d, layers in ((0.0, 0.8, 18), (0.0, 1.2, 18), (0.02, 1.2, 18), (0.07, 1.7, 18))
+    }
+    return Table(
+        "One direction across the categories",
+        "Five categories of 13 pairs. In the first rows each has an effect of its own and there is "
+        "none in common; then there is one, alone worth the d that is given. The *claim* takes a "
+        "family-wise p by flips of pairs, a lower bound above 0, and that no swapping of whole "
+        "categories gives as much, of which there are 16. *Flips of pairs alone* is the p of "
+        "directions that have not seen the category, *separation test* that of the layer itself.",
+        rows,
+    )
+
+
+def base_table(runs: int) -> Table:
+    rows = {
+        f"d = {d:g} in both": claims.base((d, d), runs).row(
+            {"some layer is said to be beyond": Range(high=0.064)}
+        )
+        for d in (0.0, 0.8, 2.0)
+    }
+    rows |= {f"d = {a:g} and {b:g}": claims.base((a, b), runs).row() for a, b in ((0, 1), (1, 2))}
+    return Table(
+        "Beyond the base model",
+        "18 layers, 65 pairs, in a model and in its base whose activations correlate 0.9.",
+        rows,
+    )
+
+
+def decision_table(runs: int) -> Table:
+    rows = {}
+    for d, threshold in ((1.1, 0.8), (1.5, 0.8), (0.5, 0.0)):
+        number = claims.said(d, threshold, max(20, runs // 10)).figure("pairs said")
+        decides = claims.decides(d, threshold, round(number.value), runs)
+        rows[f"d = {d:g}, threshold {threshold:g}"] = {
+            "pairs said": number,
+            **decides.row({"decides": Range(0.75, 0.87)}),
+        }
+    return Table(
+        "Pairs that would decide it",
+        "What the message of an inconclusive layer says after 65 pairs that show the true d, and "
+        "how often so many pairs decide it. It aims at 0.8.",
+        rows,
+    )
+
+
 TABLES = (
     engine_table,
     noise_table,
@@ -207,4 +295,9 @@ TABLES = (
     power_table,
     version_table,
     category_table,
+    cluster_table,
+    bound_table,
+    across_table,
+    base_table,
+    decision_table,
 )

@@ -1,0 +1,166 @@
+"""What the ladder's claims are made of: units that depend on each other, bounds for many layers,
+effects that differ between categories, and the same pairs in a base model."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from benchmarks.calibration.experiments import FLIPS, effect_for, one_layer, truth
+from benchmarks.calibration.figures import Run, gathered, generators
+from benchmarks.calibration.populations import HIDDEN, Arms, Array, Population, gaussian
+from harness.analysis.controls import FEWEST_CATEGORIES
+from harness.stats import Separation, compare, pairs_to_decide, separation
+
+PAIRS = 65
+LAYERS = 18
+
+
+def one_prompt_shared(population: Population, rng: np.random.Generator) -> tuple[Arms, list[int]]:
+    """Ten pairs have the same natural prompt."""
+    artifact, natural = population.pairs(rng, PAIRS)
+    natural[:10] = natural[0]
+    return (artifact, natural), [0] * 10 + list(range(1, PAIRS - 9))
+
+
+def nearly_the_same(population: Population, rng: np.random.Generator) -> tuple[Arms, list[int]]:
+    """Every two pairs share nine tenths of their variance."""
+    labels = [pair // 2 for pair in range(PAIRS)]
+    own, shared = population.draw(rng, PAIRS), population.draw(rng, PAIRS)[:, labels]
+    return (np.sqrt(0.1) * own[0] + np.sqrt(0.9) * shared[0],
+            np.sqrt(0.1) * own[1] + np.sqrt(0.9) * shared[1]), labels  # fmt: skip
+
+
+def sources(population: Population, rng: np.random.Generator) -> tuple[Arms, list[int]]:
+    """Some twenty sources of one to eight pairs, with half of the variance in common."""
+    labels = np.sort(rng.integers(0, 22, PAIRS))
+    own, shared = population.draw(rng, PAIRS), population.draw(rng, PAIRS)[:, labels]
+    return (np.sqrt(0.5) * (own[0] + shared[0]), np.sqrt(0.5) * (own[1] + shared[1])), (
+        labels.tolist()
+    )
+
+
+DEPENDENT = {
+    "10 of 65 pairs share one prompt": one_prompt_shared,
+    "every two pairs nearly the same": nearly_the_same,
+    "sources of one to eight pairs": sources,
+}
+
+
+@gathered
+def clusters(kind: str, population: Population, runs: int) -> Iterator[Run]:
+    """Dependent pairs under the null, with their clusters and without."""
+    for run, rng in generators(runs, "clusters", kind, population.name):
+        (artifact, natural), labels = DEPENDENT[kind](population, rng)
+        ours = one_layer(artifact, natural, run, bootstrap=500, clusters=labels)
+        apart = one_layer(artifact, natural, run)
+        yield {
+            "type-I error": ours.p_value <= 0.05,
+            "interval of d holds 0": ours.d_interval[0] <= 0 <= ours.d_interval[1],
+            "interval of accuracy holds .5": (
+                ours.accuracy_interval[0] <= 0.5 <= ours.accuracy_interval[1]
+            ),
+            "type-I error, as if independent": apart.p_value <= 0.05,
+        }
+
+
+def stack(population: Population, rng: np.random.Generator, n: int) -> Array:
+    """`(2, layers, n, hidden)`: layers that correlate 0.9 with the one before."""
+    drawn = [population.draw(rng, n)]
+    for _ in range(LAYERS - 1):
+        drawn.append(0.9 * drawn[-1] + np.sqrt(1 - 0.9**2) * population.draw(rng, n))
+    return np.stack(drawn, axis=1)
+
+
+@cache
+def _effect(target: float, n: int) -> float:
+    return effect_for(target, gaussian(), n)
+
+
+@gathered
+def bounds(target: float, runs: int) -> Iterator[Run]:
+    """Lower bounds of all layers at once, where the true d of each is `target`."""
+    law, effect = gaussian(), _effect(target, PAIRS)
+    for run, rng in generators(runs, "bounds", target):
+        artifact, natural = law.apart(stack(law, rng, PAIRS), effect)
+        found = separation(artifact, natural, permutations=0, bootstrap=1000, seed=run)
+        true = [truth(law, a, b, effect) for a, b in zip(artifact, natural, strict=True)]
+        both = list(zip(found, true, strict=True))
+        yield {
+            "some bound of d above its truth": any(s.d_lower > d for s, (d, _) in both),
+            "some bound of accuracy": any(s.accuracy_lower > a for s, (_, a) in both),
+            "some interval of d": any(s.d_interval[0] > d for s, (d, _) in both),
+            "mean bound": float(np.mean([s.d_lower for s in found])),
+        }
+
+
+def holds(s: Separation) -> bool:
+    """As `harness.analysis.verdict.crosses_categories` decides."""
+    assert s.p_folds is not None
+    return s.d_lower > 0 and s.p_adjusted < 0.05 and s.p_folds <= 2.0 ** (1 - FEWEST_CATEGORIES)
+
+
+@gathered
+def across(share: float, target: float, layers: int, runs: int) -> Iterator[Run]:
+    """Five categories of 13 pairs, each with an effect of its own that makes up `share` of the
+    differences' variance, and one effect in common, alone worth a d of `target`."""
+    labels = [pair % 5 for pair in range(PAIRS)]
+    common = gaussian().shift(_effect(target, PAIRS)) if target else np.zeros(HIDDEN)
+    for run, rng in generators(runs, "across", share, target, layers):
+        pair, own = rng.standard_normal((2, PAIRS, HIDDEN)), rng.standard_normal((5, HIDDEN))
+        arms: list[Arms] = []
+        for _ in range(layers):
+            pair = 0.9 * pair + np.sqrt(1 - 0.9**2) * rng.standard_normal(pair.shape)
+            own = 0.9 * own + np.sqrt(1 - 0.9**2) * rng.standard_normal(own.shape)
+            noise, middle = np.sqrt(2) * pair[0], pair[1] / np.sqrt(2)
+            delta = np.sqrt(1 - share) * noise + np.sqrt(2 * share) * own[labels] + common
+            arms.append((middle + delta / 2, middle - delta / 2))
+        artifact, natural = (np.stack(arm) for arm in zip(*arms, strict=True))
+        how: dict[str, Any] = {"permutations": FLIPS, "seed": run}
+        ours = separation(artifact, natural, bootstrap=FLIPS, folds=labels, **how)
+        plain = separation(artifact, natural, bootstrap=0, **how)
+        yield {
+            "claim in some layer": any(map(holds, ours)),
+            "claim in the first layer": holds(ours[0]),
+            "flips of pairs alone": any(s.p_adjusted < 0.05 for s in ours),
+            "separation test": any(s.p_adjusted < 0.05 for s in plain),
+            "mean d": float(np.mean([s.d for s in ours])),
+        }
+
+
+@gathered
+def base(targets: tuple[float, float], runs: int) -> Iterator[Run]:
+    """A model and its base, whose activations correlate 0.9, with given true d in every layer."""
+    law, effects = gaussian(), [_effect(target, PAIRS) for target in targets]
+    for run, rng in generators(runs, "base", targets):
+        first = stack(law, rng, PAIRS)
+        second = 0.9 * first + np.sqrt(1 - 0.9**2) * stack(law, rng, PAIRS)
+        found = compare(
+            *law.apart(first, effects[0]), *law.apart(second, effects[1]), bootstrap=1000, seed=run
+        )
+        yield {
+            "some layer is said to be beyond": any(c.lower > 0 for c in found),
+            "the first layer is": found[0].lower > 0,
+            "some interval excludes 0 from below": any(c.interval[0] > 0 for c in found),
+        }
+
+
+@gathered
+def said(target: float, threshold: float, runs: int) -> Iterator[Run]:
+    """How many pairs would decide it, said after 65 of them that show the true d."""
+    law, effect = gaussian(), _effect(target, PAIRS)
+    for run, rng in generators(runs, "said", target, threshold):
+        found = one_layer(*law.pairs(rng, PAIRS, effect), run, permutations=0, bootstrap=1000)
+        shown = replace(found, d=target, d_lower=target - (found.d - found.d_lower))
+        yield {"pairs said": pairs_to_decide(shown, threshold)}
+
+
+@gathered
+def decides(target: float, threshold: float, n: int, runs: int) -> Iterator[Run]:
+    """How often so many pairs decide it."""
+    law, effect = gaussian(), effect_for(target, gaussian(), n)
+    for run, rng in generators(runs, "decides", target, threshold):
+        found = one_layer(*law.pairs(rng, n, effect), run, permutations=0, bootstrap=1000)
+        yield {"decides": found.d_lower > threshold}
