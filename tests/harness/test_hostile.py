@@ -145,7 +145,7 @@ def test_checks(model, pairs, there):
     assert not set("\x1b\x9b\x07\x08\r\u202e") & {*run.output}
     assert_inert(run.page)
     said = "".join(ElementTree.parse(there / "junit.xml").getroot().itertext())
-    assert "weakest category" in said
+    assert "one direction for all categories" in said
 
 
 @pytest.mark.slow

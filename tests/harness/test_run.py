@@ -458,7 +458,7 @@ class TestSave:
             assert there.separation.p_adjusted == here.separation.p_adjusted
 
     def test_a_selection_saves_the_whole_family(self, checks, pytester):
-        result = checks("--artifact-save", "v1", "-k", "layer_1 and test_shuffled")
+        result = checks("--artifact-save", "v1", "-k", "layer_1 and test_significance")
         result.stdout.fnmatch_lines(["saved as baseline .artifact_baselines/0002_v1.safetensors"])
         found = load_baseline(find_baseline("v1", pytester.path / ".artifact_baselines"))
         assert len(found.analysis.activations.keys) == 2
@@ -560,9 +560,9 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--max-tokens", "2"], r"--max-tokens \(3 there, 2 here\)"),
+            (["--max-tokens", "2"], r"number of tokens \(3 there, 2 here\)"),
             (["--no-chat"], r"use of the chat template \(True there, False here\)"),
-            (["--positions", "forced"], r"--positions \(generated there, forced here\)"),
+            (["--positions", "forced"], r"positions \(generated there, forced here\)"),
             (["--site", "resid_post"], "has no layer_0-resid_post, layer_1-resid_post"),
         ],
     )
