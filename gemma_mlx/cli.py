@@ -157,6 +157,8 @@ def _run(options: argparse.Namespace) -> int:
         adapter=options.adapter,
         chat_template=options.chat_template,
     )
+    # Said first, of a folder that is no checkpoint at all.
+    _ = checkpoint.config
     if options.chat_mode and checkpoint.chat_template is None:
         raise CheckpointError(
             f"{checkpoint.path}: no chat template; give one with --chat-template FILE, or turn it "

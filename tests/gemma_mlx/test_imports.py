@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import gemma_mlx
+from tests.support.runs import ALIGNED
 
 PACKAGE = Path(gemma_mlx.__file__).parent
 ROOT = PACKAGE.parent
@@ -112,7 +113,7 @@ def test_without_a_back_end_every_module_says_what_to_install(no_backend: Path) 
 
 
 def test_without_a_back_end_the_command_ends_with_one_line(no_backend: Path) -> None:
-    done = python("-m", "gemma_mlx", "--model", ".", "--prompts", "x", path=no_backend)
+    done = python("-m", "gemma_mlx", "--model", str(ALIGNED), "--prompts", "x", path=no_backend)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "artifact-harness[cpu]" in done.stderr
@@ -121,7 +122,7 @@ def test_without_a_back_end_the_command_ends_with_one_line(no_backend: Path) -> 
 
 def test_a_blas_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMMA_MLX_BLAS", "libnowhere.so.0")
-    done = python("-m", "gemma_mlx", "--model", ".", "--prompts", "x")
+    done = python("-m", "gemma_mlx", "--model", str(ALIGNED), "--prompts", "x")
     if sys.platform.startswith("linux"):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
