@@ -3,6 +3,8 @@
 Arms are `(n, hidden)`, artifact and natural; scores are `(n,)`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -10,15 +12,21 @@ from scipy import stats
 Array = NDArray[np.float64]
 
 
-def refit(artifact: Array, natural: Array, scale: str = "sd") -> tuple[Array, Array, Array]:
-    """Held-out D, R and N of one layer, each direction fitted from scratch."""
+def refit(
+    artifact: Array, natural: Array, scale: str = "sd", folds: Sequence[object] | None = None
+) -> tuple[Array, Array, Array]:
+    """Held-out D, R and N of one layer, each direction fitted from scratch.
+
+    Pairs with equal labels in `folds` are held out together.
+    """
     n, hidden = artifact.shape
+    folds = range(n) if folds is None else folds
     grand_mean = np.concatenate([artifact, natural]).mean(axis=0)
     variance = np.concatenate([artifact, natural]).var(axis=0, ddof=1)
     alive = variance > 1e-12 * np.median(variance)
     difference, midpoint, norm = np.empty(n), np.empty(n), np.empty(n)
     for i in range(n):
-        others = [j for j in range(n) if j != i]
+        others = [j for j in range(n) if folds[j] != folds[i]]
         a, b = artifact[others], natural[others]
         train = np.concatenate([a, b]).var(axis=0, ddof=1)
         keep = alive & (train > 1e-12 * np.median(train))
