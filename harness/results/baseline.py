@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from gemma_mlx.errors import UserError
-from gemma_mlx.system.files import write_whole
+from gemma_mlx.system.files import parse_json, write_whole
 from harness.analysis.comparison import (
     BaselineError,
     SavedRun,
@@ -27,7 +27,7 @@ from harness.analysis.findings import Findings
 from harness.analysis.layers import layer_id
 from harness.data.activations import MOST_LAYERS, PairActivations
 from harness.data.pairs import Pair
-from harness.results.file import from_json, loads, to_json
+from harness.results.file import from_json, to_json
 from harness.settings import BASELINES
 
 #: Version of a baseline's layout.
@@ -123,7 +123,7 @@ def load_baseline(path: Path) -> SavedRun:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            header = loads((file.metadata() or {})["baseline"])
+            header = parse_json((file.metadata() or {})["baseline"], "its header")
             if header["format"] != FORMAT:
                 raise BaselineError(
                     f"{path}: baseline format {header['format']}, this version reads {FORMAT}"
