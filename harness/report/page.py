@@ -195,13 +195,12 @@ def _panels(found: Findings) -> list[_Panel]:
 def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
     if compared is None:
         return []
-    title = f"Change of d from {compared.a}"
     found = [
         _Panel(
             "baseline",
             "Against the baseline",
             sentences.comparison_headline(compared),
-            _picture(panels.comparison_figure(compared.layers, compared.margin, title)),
+            _picture(panels.comparison_figure(compared)),
         )
     ]
     if compared.categories:
