@@ -7,7 +7,8 @@ import pytest
 
 from harness.options import OptionError
 
-_STARTED = pytest.StashKey[Path]()
+# Folders that the report of this run needed, and that weren't there; the innermost first.
+_STARTED = pytest.StashKey[list[Path]]()
 
 
 class _Title:
@@ -36,13 +37,14 @@ def start_report(session: Any, path: Path) -> list[Any]:
         return []
     from pytest_html import plugin
 
+    absent = [folder for folder in path.parents if not folder.exists()]
     config.option.htmlpath = str(path)
     config.option.self_contained_html = True
     try:
         plugin.pytest_configure(config)
     except OSError as error:
         raise OptionError(f"{path.parent}: no report can be written there ({error})") from error
-    config.stash[_STARTED] = path
+    config.stash[_STARTED] = absent
     config.pluginmanager.register(_Title())
     started = _reports(config)
     for report in started:
@@ -51,14 +53,16 @@ def start_report(session: Any, path: Path) -> list[Any]:
 
 
 def drop_report(config: pytest.Config) -> None:
-    """Keep an earlier report from being replaced by a run that ended without results."""
-    path = config.stash.get(_STARTED, None)
-    if path is None:
+    """Keep an earlier report from being replaced by a run that ended without results, and delete
+    the folders that were made for this run's, as far as they are empty."""
+    made = config.stash.get(_STARTED, None)
+    if made is None:
         return
     for report in _reports(config):
         config.pluginmanager.unregister(report)
-    if path.parent.is_dir() and not any(path.parent.iterdir()):
-        path.parent.rmdir()
+    for folder in made:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _reports(config: pytest.Config) -> list[Any]:
