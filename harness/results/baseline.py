@@ -25,8 +25,9 @@ from harness.analysis.comparison import (
 )
 from harness.analysis.findings import Findings
 from harness.analysis.layers import layer_id
-from harness.data.activations import MOST_LAYERS, PairActivations
+from harness.data.activations import PairActivations
 from harness.data.pairs import Pair
+from harness.defaults import MOST_LAYERS
 from harness.results.file import from_json, to_json
 from harness.settings import BASELINES
 
