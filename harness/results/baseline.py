@@ -187,11 +187,5 @@ def saved_run(path: Path, found: Findings) -> SavedRun:
 
 def _listed(directory: Path) -> list[tuple[int, str, Path]]:
     """Number, name and file of every baseline, oldest first."""
-    if not directory.is_dir():
-        return []
-    found = []
-    for file in directory.iterdir():
-        match = _FILE.fullmatch(file.name)
-        if match:
-            found.append((int(match[1]), match[2], file))
-    return sorted(found)
+    found = ((_FILE.fullmatch(file.name), file) for file in directory.glob("*.safetensors"))
+    return sorted((int(name[1]), name[2], file) for name, file in found if name)

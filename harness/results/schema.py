@@ -5,7 +5,6 @@ its name.
 """
 
 import math
-import re
 import types
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
@@ -27,7 +26,7 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     Hashable: {"type": "string"},
     Pair: {"type": "string"},
 }
-_ID = r"layer_(0|[1-9]\d*)-(\w+)"
+_ID = r"^layer_(0|[1-9]\d*)-(\w+)$"
 
 
 def plain(value: Any) -> Any:
@@ -71,7 +70,7 @@ def schema_of(kind: Any) -> dict[str, Any]:
             "maxItems": len(arguments),
         }
     if origin is Mapping:
-        keys = f"^{_ID}$" if arguments[0] == LayerSite else ""
+        keys = _ID if arguments[0] == LayerSite else ""
         return {
             "type": "object",
             "propertyNames": {"pattern": keys},
@@ -112,15 +111,12 @@ def from_plain(kind: Any, value: Any, pairs: Mapping[str, Pair] | None = None) -
         kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
         return tuple(from_plain(k, v, pairs) for k, v in zip(kinds, value, strict=True))
     if origin is Mapping:
-        keys = map(parse_id, value) if arguments[0] == LayerSite else value
+        keys = map(_layer_site, value) if arguments[0] == LayerSite else value
         items = (from_plain(arguments[1], item, pairs) for item in value.values())
         return dict(zip(keys, items, strict=True))
     return value
 
 
-def parse_id(text: str) -> LayerSite:
-    """The layer and site of an id."""
-    match = re.fullmatch(_ID, text)
-    if match is None:
-        raise ValueError(f"{text!r} isn't the id of a layer and site")
-    return int(match[1]), match[2]
+def _layer_site(id: str) -> LayerSite:
+    layer, _, site = id.removeprefix("layer_").partition("-")
+    return int(layer), site
