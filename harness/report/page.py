@@ -39,16 +39,6 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
     changes = [unchanged(layer).outcome for layer in compared.layers.values()] if compared else []
     controls = list(_panels(found))
     effects = _effects(found)
-    sections = [
-        ("layers", "By layer"),
-        *([("baseline", "Against the baseline")] if compared else []),
-        *((panel.id, panel.title) for panel in controls),
-        *([("cause", "Does the model use the direction?")] if effects else []),
-        *([("text", "What the text alone gives")] if analysis.text else []),
-        ("responses", "Responses"),
-        ("provenance", "Provenance"),
-        *([("checks", "Checks")] if checks else []),
-    ]
     return template.render(
         headline=sentences.headline(found),
         verdict=worst(map(found.outcome, found)),
@@ -57,7 +47,6 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
         ladders={key: found.ladder(key) for key in found},
         not_asked=sentences.not_asked_sentence(found),
         text=sentences.text_sentence(found),
-        sections=sections,
         checks=checks,
         power=sentences.power_sentence(found),
         close=sentences.close_sentence(found),
