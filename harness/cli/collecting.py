@@ -17,7 +17,6 @@ OUTPUT = Path("collected_activations_output")
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the commands."""
     prepare = commands.add_parser(
         "prepare",
         help="prompt pairs to input for python -m gemma_mlx",

@@ -191,7 +191,7 @@ def _worst_first(found: Findings) -> list[tuple[PairResponses, str]]:
 
 
 def _flat(facts: object, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested provenance as rows of name and value."""
+    """Nested values as rows of a dotted name and a value."""
     if not isinstance(facts, dict):
         return [(prefix, "–" if facts is None else str(facts))]
     return [

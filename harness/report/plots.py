@@ -140,7 +140,6 @@ def distribution_figure(analysis: Analysis) -> Figure:
             for x, result in enumerate(results):
                 scores = standardized_scores(result)[name == "artifact"]
                 jitter = rng.uniform(-0.11, 0.11, len(scores))
-                # Thousands of dots are a picture; as vectors they would make the page slow.
                 axes.plot(
                     x + place + jitter, scores, marker, color=colour, markersize=2.6, alpha=0.55,
                     markeredgewidth=0, rasterized=True, label=name if x == 0 else None,
