@@ -7,8 +7,9 @@ import pytest
 
 from harness.options import OptionError
 
-# Folders that the report of this run needed, and that weren't there; the innermost first.
-_STARTED = pytest.StashKey[list[Path]]()
+# The plugins that make this run's report, and the folders that weren't there for it; the innermost
+# first.
+_STARTED = pytest.StashKey[tuple[list[Any], list[Path]]]()
 
 
 class _Title:
@@ -44,9 +45,13 @@ def start_report(session: Any, path: Path) -> list[Any]:
         plugin.pytest_configure(config)
     except OSError as error:
         raise OptionError(f"{path.parent}: no report can be written there ({error})") from error
-    config.stash[_STARTED] = absent
     config.pluginmanager.register(_Title())
-    started = _reports(config)
+    started = [
+        each
+        for each in config.pluginmanager.get_plugins()
+        if type(each).__module__.startswith("pytest_html.")
+    ]
+    config.stash[_STARTED] = started, absent
     for report in started:
         report.pytest_sessionstart(session)
     return started
@@ -55,19 +60,9 @@ def start_report(session: Any, path: Path) -> list[Any]:
 def drop_report(config: pytest.Config) -> None:
     """Keep an earlier report from being replaced by a run that ended without results, and delete
     the folders that were made for this run's, as far as they are empty."""
-    made = config.stash.get(_STARTED, None)
-    if made is None:
-        return
-    for report in _reports(config):
+    started, absent = config.stash.get(_STARTED, ([], []))
+    for report in started:
         config.pluginmanager.unregister(report)
-    for folder in made:
+    for folder in absent:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _reports(config: pytest.Config) -> list[Any]:
-    return [
-        plugin
-        for plugin in config.pluginmanager.get_plugins()
-        if type(plugin).__module__.startswith("pytest_html.")
-    ]
