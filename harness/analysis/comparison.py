@@ -130,14 +130,10 @@ def check_comparable(
     a: SavedRun, provenance: Mapping[str, Any], keys: Collection[LayerSite]
 ) -> None:
     """Raise `BaselineError` naming all that makes a run with `keys` incomparable with `a`."""
-    values = {
-        what: (_value(a.analysis.provenance, key), _value(provenance, key))
-        for key, what in _DECISIVE.items()
-    }
     different = [
         f"{what} ({_short(there)} there, {_short(here)} here)"
-        for what, (there, here) in values.items()
-        if there != here
+        for key, what in _DECISIVE.items()
+        if (there := _value(a.analysis.provenance, key)) != (here := _value(provenance, key))
     ]
     if different:
         raise BaselineError(f"{a.path}: can't be compared, different {'; '.join(different)}")

@@ -60,15 +60,12 @@ def step_figure(analysis: Analysis, alpha: float) -> Figure:
     results = [result for result in analysis.values() if result.steps]
     steps = max(len(result.steps) for result in results)
     values = np.full((steps, len(results)), np.nan)
+    marks = []
     for column, result in enumerate(results):
         for step in result.steps:
             values[step.step, column] = step.d
-    marks = [
-        (column, step.step)
-        for column, result in enumerate(results)
-        for step in result.steps
-        if step.p_adjusted < alpha
-    ]
+            if step.p_adjusted < alpha:
+                marks.append((column, step.step))
     with drawing(9, 1.8 + 0.16 * steps) as (figure, axes):
         _heat_map(figure, axes, values, "d (standard deviations)", annotate=False)
         if marks:
