@@ -11,6 +11,9 @@ Scale = Literal["sd", "raw"]
 #: Fewest distinct pairs that anything is estimated from.
 MIN_PAIRS = 8
 
+#: More layers than any model has.
+MOST_LAYERS = 10_000
+
 #: Sign flips and bootstrap replicates.
 REPLICATES = 10_000
 

@@ -14,6 +14,7 @@ from gemma_mlx.errors import UserError
 from gemma_mlx.request import Positions
 from gemma_mlx.sites import VECTOR_SITES
 from harness.data import embedded
+from harness.defaults import MOST_LAYERS
 from harness.settings import (
     COLUMNS,
     REPORT,
@@ -25,9 +26,6 @@ from harness.settings import (
 )
 
 T = TypeVar("T")
-
-# More layers than any model has, so that a slip of the pen makes no range of a billion.
-_MOST_LAYERS = 10_000
 
 
 class OptionError(UserError):
@@ -212,7 +210,8 @@ def parse_layers(text: Any) -> tuple[int, ...]:
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last:
             raise ValueError(f"{first}-{last} runs backwards")
-        if last >= _MOST_LAYERS:
+        # A slip of the pen makes no range of a billion.
+        if last >= MOST_LAYERS:
             raise ValueError(f"layer {last} doesn't exist in any model")
         layers.update(range(first, last + 1))
     return tuple(sorted(layers))
@@ -226,7 +225,6 @@ def _path(text: Any) -> Path:
 
 Inconclusive = Literal["fail", "skip"]
 _MORE = "may be repeated"
-_POSITIVE = "a number above 0"
 
 MODEL = Option(
     "model", str, embedded.MODEL,
@@ -289,7 +287,7 @@ ALPHA = Option(
     f"family-wise significance level (default: {Criteria.alpha})", "ALPHA",
 )  # fmt: skip
 D_THRESHOLD = Option(
-    "d-threshold", _real(float("-inf"), float("inf"), "a number"), Criteria.d_threshold,
+    "d-threshold", _real(float("-inf"), float("inf"), "a finite number"), Criteria.d_threshold,
     f"d that a layer's interval must lie above (default: {Criteria.d_threshold})", "D",
 )  # fmt: skip
 REPLICATES = Option(
@@ -314,7 +312,7 @@ COMPARE: Option[str | None] = Option(
     "NAME_OR_PATH", short=False,
 )  # fmt: skip
 MARGIN = Option(
-    "margin", _real(0, float("inf"), _POSITIVE), Criteria.margin,
+    "margin", _real(0, float("inf"), "a finite number above 0"), Criteria.margin,
     f"largest change of d that counts as none (default: {Criteria.margin})", "D", short=False,
 )  # fmt: skip
 INCONCLUSIVE: Option[Inconclusive] = Option(

@@ -155,9 +155,10 @@ def test_files_exist(name: str) -> None:
 def test_make_targets_exist(name: str) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {
-        words[1]
+        target
         for line in (*spans(name), *commands(name))
         if (words := [word for word in line.split() if "=" not in word])[:1] == ["make"]
+        for target in words[1:2]
     }
     assert named <= targets
 

@@ -116,6 +116,9 @@ def read_text(path: Path, *, error: type[UserError] = UserError) -> str:
         raise error(f"{path}: cannot be read ({fault.strerror})") from None
     except UnicodeDecodeError as fault:
         raise error(f"{path}: not UTF-8 text ({fault.reason} at byte {fault.start})") from None
+    except ValueError as fault:
+        # A path that no file can have.
+        raise error(f"{path}: cannot be read ({fault})") from None
 
 
 def read_json(path: Path, *, error: type[UserError] = UserError) -> Any:

@@ -7,7 +7,7 @@ is measured is how far the model now prefers the artifact prompt's answer to the
 with both answers given: nothing is generated.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +17,11 @@ import numpy as np
 import gemma_mlx
 from gemma_mlx import Gemma, intervention
 from harness.data.activations import AnalysisError, LayerSite, PairActivations
-from harness.data.pairs import Condition, Pair
+from harness.data.pairs import Condition
 from harness.data.store import Response
 from harness.defaults import LEVEL, MIN_PAIRS
 from harness.stats import fold_directions
-from harness.stats.intervals import t_quantile
+from harness.stats.intervals import analytic_interval
 
 #: Random directions that the real one is held against.
 RANDOM_DIRECTIONS = 50
@@ -105,25 +105,24 @@ def causal_effects(
     chosen = activations.select(pairs, [key])
     if np.array_equal(chosen.artifact[0], chosen.natural[0]):
         raise AnalysisError(f"layer {key[0]}, {key[1]}: both conditions have the same activations")
-    directions = _Directions.learn(chosen, n_random, np.random.default_rng(seed))
-    neutral = _Neutral.answers_of(gemma, chat, key[0])
-    answers = _answers(pairs, responses)
-
     layer, site = key
+    own, random = _directions(chosen, n_random, np.random.default_rng(seed))
+    divergence = _divergence_on_neutral_prompts(gemma, layer, chat=chat)
+    artifact, natural = (
+        [responses[pair.group(condition)].token_ids for pair in pairs]
+        for condition in ("artifact", "natural")
+    )
 
     def measure(kind: str, condition: Condition, at: _ChangeTo) -> Effect:
         prompts = gemma_mlx.encode_prompts(gemma, [p.prompt(condition) for p in pairs], chat=chat)
-        choice = _Choice.read(gemma, prompts, answers, layer)
-        before = choice.preference(lambda rows: nullcontext())
+        preference = _preference(gemma, prompts, artifact, natural, layer)
+        before = preference(lambda rows: nullcontext())
 
         def what(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-            after = choice.preference(lambda rows: at(vectors[rows]))
-            return after - before, neutral.divergence(at(vectors.mean(axis=0)))
+            after = preference(lambda rows: at(vectors[rows]))
+            return after - before, divergence(at(vectors.mean(axis=0)))
 
-        own, divergence = what(directions.own)
-        shifts, divergences = zip(*map(what, progress(directions.random)), strict=True)
-        random = np.stack(shifts)
-        return _effect(kind, own, random, divergence, float(np.mean(divergences)), level)
+        return _effect(kind, what(own), list(map(what, progress(random))), level)
 
     return (
         measure("add", "natural", partial(intervention.add, gemma, site, layer)),
@@ -131,150 +130,112 @@ def causal_effects(
     )
 
 
-@dataclass(frozen=True)
-class _Directions:
-    """`own` (pairs, width): the mean difference of the other pairs; `random` (n, pairs, width):
-    the same with random signs, each row at right angles to `own` and at its length."""
-
-    own: np.ndarray
-    random: np.ndarray
-
-    @classmethod
-    def learn(
-        cls, activations: PairActivations, n_random: int, rng: np.random.Generator
-    ) -> "_Directions":
-        artifact, natural = activations.artifact[0], activations.natural[0]
-        n = len(artifact)
-        own = fold_directions(artifact, natural, scale="raw") / (n - 1)
-        delta = artifact - natural
-        lengths = np.linalg.norm(own, axis=1, keepdims=True)
-        unit = own / lengths
-        random = []
-        for _ in range(n_random):
-            signed = rng.choice((-1.0, 1.0), size=(n, 1)) * delta
-            others = signed.sum(axis=0) - signed
-            others -= (others * unit).sum(axis=1, keepdims=True) * unit
-            random.append(others / np.linalg.norm(others, axis=1, keepdims=True) * lengths)
-        return cls(own, np.stack(random))
-
-
 _ChangeTo = Callable[[np.ndarray], AbstractContextManager[None]]
 
 
-def _answers(
-    pairs: Sequence[Pair], responses: Mapping[str, Response]
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Token ids of the artifact and of the natural answer of each pair."""
-    return (
-        [responses[pair.group("artifact")].token_ids for pair in pairs],
-        [responses[pair.group("natural")].token_ids for pair in pairs],
-    )
+def _directions(
+    activations: PairActivations, n_random: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Row by row (pairs, width): the mean difference of the other pairs; and `n_random` times the
+    same with random signs, each row at right angles to the first and at its length."""
+    artifact, natural = activations.artifact[0], activations.natural[0]
+    n = len(artifact)
+    own = fold_directions(artifact, natural, scale="raw") / (n - 1)
+    delta = artifact - natural
+    lengths = np.linalg.norm(own, axis=1, keepdims=True)
+    unit = own / lengths
+    random = []
+    for _ in range(n_random):
+        signed = rng.choice((-1.0, 1.0), size=(n, 1)) * delta
+        others = signed.sum(axis=0) - signed
+        others -= (others * unit).sum(axis=1, keepdims=True) * unit
+        random.append(others / np.linalg.norm(others, axis=1, keepdims=True) * lengths)
+    return own, random
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """Prompts with the artifact and with the natural answer, in batches of rows, read as far as
-    the layer that is about to be changed."""
-
-    batches: list[tuple[slice, gemma_mlx.Reading, gemma_mlx.Reading]]
-
-    @classmethod
-    def read(
-        cls,
-        gemma: Gemma,
-        prompts: Sequence[Sequence[int]],
-        answers: tuple[list[tuple[int, ...]], list[tuple[int, ...]]],
-        layer: int,
-    ) -> "_Choice":
-        def reading(rows: slice, side: list[tuple[int, ...]]) -> gemma_mlx.Reading:
-            return gemma_mlx.read_continuations(gemma, prompts[rows], side[rows], layer=layer)
-
-        artifact, natural = answers
-        return cls(
-            [
-                (rows, reading(rows, artifact), reading(rows, natural))
-                for rows in _batches(gemma, prompts, answers)
-            ]
-        )
-
-    def preference(self, change: Callable[[slice], AbstractContextManager[None]]) -> np.ndarray:
-        """Per pair: mean log-probability per token of the artifact answer minus the natural
-        one's, while `change` is made to its rows."""
-        found: list[float] = []
-        for rows, artifact, natural in self.batches:
-            with change(rows):
-                found += (
-                    a.mean(dtype=np.float64) - b.mean(dtype=np.float64)
-                    for a, b in zip(
-                        artifact.token_log_probs(), natural.token_log_probs(), strict=True
-                    )
-                )
-        return np.array(found)
-
-
-def _batches(
+def _preference(
     gemma: Gemma,
     prompts: Sequence[Sequence[int]],
-    answers: tuple[list[tuple[int, ...]], list[tuple[int, ...]]],
-) -> Iterator[slice]:
-    """Rows in order, as many at once as keep the distributions in memory."""
-    longest = max(len(answer) for side in answers for answer in side)
+    artifact: Sequence[Sequence[int]],
+    natural: Sequence[Sequence[int]],
+    layer: int,
+) -> Callable[[Callable[[slice], AbstractContextManager[None]]], np.ndarray]:
+    """A function of a change to some rows. It gives, per row, the mean log-probability per token
+    of the artifact answer minus that of the natural one, while the change is made.
+
+    Prompts and answers are read once, as far as `layer`, which is about to be changed; in batches
+    of as many rows as keep the distributions in memory.
+    """
+    longest = max(map(len, (*artifact, *natural)))
     size = max(1, min(64, _BATCH_ELEMENTS // (longest * gemma.config.vocab_size)))
+    batches = []
     for start in range(0, len(prompts), size):
-        yield slice(start, min(start + size, len(prompts)))
+        rows = slice(start, start + size)
+        read = partial(gemma_mlx.read_continuations, gemma, prompts[rows], layer=layer)
+        batches.append((rows, [read(artifact[rows]), read(natural[rows])]))
+
+    def preference(change: Callable[[slice], AbstractContextManager[None]]) -> np.ndarray:
+        found = []
+        for rows, sides in batches:
+            with change(rows):
+                for_artifact, for_natural = (
+                    np.array([tokens.mean(dtype=np.float64) for tokens in side.token_log_probs()])
+                    for side in sides
+                )
+            found.append(for_artifact - for_natural)
+        return np.concatenate(found)
+
+    return preference
 
 
-@dataclass(frozen=True)
-class _Neutral:
-    """The model's own answers to neutral prompts, and their distributions."""
+def _divergence_on_neutral_prompts(
+    gemma: Gemma, layer: int, *, chat: bool
+) -> Callable[[AbstractContextManager[None]], float]:
+    """A function of a change at `layer`. It gives the mean KL(before ‖ after), nats per token, on
+    the model's own answers to neutral prompts."""
+    prompts = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS, chat=chat)
+    written = gemma_mlx.generate(gemma, prompts, sites=())
+    spoken = [(p, g.token_ids) for p, g in zip(prompts, written, strict=True) if g.token_ids]
+    if not spoken:
+        raise AnalysisError("the model answers no neutral prompt with any token")
+    reading = gemma_mlx.read_continuations(gemma, *zip(*spoken, strict=True), layer=layer)
+    before = reading.log_probs()
 
-    reading: gemma_mlx.Reading
-    before: list[np.ndarray]
-
-    @classmethod
-    def answers_of(cls, gemma: Gemma, chat: bool, layer: int) -> "_Neutral":
-        prompts = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS, chat=chat)
-        written = gemma_mlx.generate(gemma, prompts, sites=())
-        spoken = [(p, g.token_ids) for p, g in zip(prompts, written, strict=True) if g.token_ids]
-        if not spoken:
-            raise AnalysisError("the model answers no neutral prompt with any token")
-        reading = gemma_mlx.read_continuations(
-            gemma, [p for p, _ in spoken], [a for _, a in spoken], layer=layer
-        )
-        return cls(reading, reading.log_probs())
-
-    def divergence(self, change: AbstractContextManager[None]) -> float:
+    def divergence(change: AbstractContextManager[None]) -> float:
         with change:
-            after = self.reading.log_probs()
+            after = reading.log_probs()
         per_token = [
             (np.exp(b.astype(np.float64)) * (b - a)).sum(axis=-1)
-            for b, a in zip(self.before, after, strict=True)
+            for b, a in zip(before, after, strict=True)
         ]
         return float(np.concatenate(per_token).mean())
+
+    return divergence
 
 
 def _effect(
     kind: str,
-    own: np.ndarray,
-    random: np.ndarray,
-    divergence: float,
-    random_divergence: float,
+    found: tuple[np.ndarray, float],
+    by_chance: Sequence[tuple[np.ndarray, float]],
     level: float,
 ) -> Effect:
+    """From the shift of each pair and the divergence, along the direction and along random ones."""
+    own, divergence = found
+    random = np.stack([shifts for shifts, _ in by_chance])
     beyond = own - random.mean(axis=0)
     n = len(beyond)
-    half = t_quantile(level, n) * beyond.std(ddof=1) / np.sqrt(n)
     sign = 1.0 if kind == "add" else -1.0
     as_large = (sign * random.mean(axis=1) >= sign * own.mean()).sum()
+    shift, se = float(beyond.mean()), float(beyond.std(ddof=1) / np.sqrt(n))
     return Effect(
         kind=kind,
-        shift=float(beyond.mean()),
-        shift_interval=(float(beyond.mean() - half), float(beyond.mean() + half)),
+        shift=shift,
+        shift_interval=analytic_interval(shift, se, n, level),
         own_shift=float(own.mean()),
         random_shift=float(random.mean()),
         p_value=float((1 + as_large) / (1 + len(random))),
         divergence=divergence,
-        random_divergence=random_divergence,
+        random_divergence=float(np.mean([each for _, each in by_chance])),
         n_pairs=n,
         n_random=len(random),
     )

@@ -1,7 +1,7 @@
 """Two versions of a model on the same pairs: what changed, layer by layer."""
 
 import math
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,6 @@ class SavedRun:
     def layer_count(self) -> int:
         """Layers of the model, captured or not."""
         return int(self.analysis.provenance["model_layers"])
-
-    def category_d(self) -> dict[str, dict[str, float]]:
-        """d of each category along the direction of the others, by layer id."""
-        found: dict[str, dict[str, float]] = {}
-        for result in self.analysis.values():
-            for transfer in result.transfer:
-                if not math.isnan(transfer.d):
-                    found.setdefault(str(transfer.category), {})[result.id] = transfer.d
-        return found
 
 
 @dataclass(frozen=True)
@@ -123,7 +114,7 @@ def compare_versions(
             key: LayerComparison(*key, comparison, drift)
             for key, comparison, drift in zip(keys, compared, drifts, strict=True)
         },
-        categories=_category_changes(a, b, {layer_id(*key) for key in keys}),
+        categories=_category_changes(a, b, keys),
         margin=margin,
         gained=tuple(sorted(layer_id(*key) for key in here - before)),
         lost=tuple(sorted(layer_id(*key) for key in before - here)),
@@ -139,14 +130,10 @@ def check_comparable(
     a: SavedRun, provenance: Mapping[str, Any], keys: Collection[LayerSite]
 ) -> None:
     """Raise `BaselineError` naming all that makes a run with `keys` incomparable with `a`."""
-    values = {
-        what: (_value(a.analysis.provenance, key), _value(provenance, key))
-        for key, what in _DECISIVE.items()
-    }
     different = [
         f"{what} ({_short(there)} there, {_short(here)} here)"
-        for what, (there, here) in values.items()
-        if there != here
+        for key, what in _DECISIVE.items()
+        if (there := _value(a.analysis.provenance, key)) != (here := _value(provenance, key))
     ]
     if different:
         raise BaselineError(f"{a.path}: can't be compared, different {'; '.join(different)}")
@@ -163,17 +150,17 @@ def _value(provenance: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _category_changes(a: SavedRun, b: SavedRun, ids: Set[str]) -> dict[str, dict[str, float]]:
-    before, now = a.category_d(), b.category_d()
-    return {
-        category: {
-            layer: now[category][layer] - before[category][layer]
-            for layer in now[category]
-            if layer in ids and layer in before[category]
-        }
-        for category in now
-        if category in before
-    }
+def _category_changes(
+    a: SavedRun, b: SavedRun, keys: Iterable[LayerSite]
+) -> dict[str, dict[str, float]]:
+    changes: dict[str, dict[str, float]] = {}
+    for key in keys:
+        before = {transfer.category: transfer.d for transfer in a.analysis[key].transfer}
+        for transfer in b.analysis[key].transfer:
+            change = transfer.d - before.get(transfer.category, math.nan)
+            if not math.isnan(change):
+                changes.setdefault(str(transfer.category), {})[layer_id(*key)] = change
+    return changes
 
 
 def _short(value: Any) -> str:

@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.data.activations import LayerSite, PairActivations, Run, token_arms
-from harness.data.pairs import CONDITIONS, Condition, Pair
+from harness.data.pairs import CONDITIONS
 from harness.data.store import Response
 from harness.stats import (
     CategoryTransfer,
@@ -49,8 +49,9 @@ def text_baselines(
     """
     pairs = activations.pairs
     words = {c: [re.findall(r"\w+", pair.prompt(c).lower()) for pair in pairs] for c in CONDITIONS}
-    tokens = _shared_tokens(pairs, responses)
     full = {c: [responses[pair.group(c)].token_ids for pair in pairs] for c in CONDITIONS}
+    shared = [min(map(len, answers)) for answers in zip(*full.values(), strict=True)]
+    tokens = {c: [ids[:n] for ids, n in zip(full[c], shared, strict=True)] for c in CONDITIONS}
     made = (
         ("prompt_words", "which words the prompt has", bag_of_tokens, words),
         ("prompt_length", "how many words the prompt has", text_lengths, words),
@@ -131,15 +132,3 @@ def step_curves(
         )
         for layer, site in activations.keys
     }
-
-
-def _shared_tokens(
-    pairs: Sequence[Pair], responses: Mapping[str, Response]
-) -> dict[Condition, list[tuple[int, ...]]]:
-    cut: dict[Condition, list[tuple[int, ...]]] = {"natural": [], "artifact": []}
-    for pair in pairs:
-        ids = {c: responses[pair.group(c)].token_ids for c in CONDITIONS}
-        shared = min(map(len, ids.values()))
-        for condition in CONDITIONS:
-            cut[condition].append(ids[condition][:shared])
-    return cut

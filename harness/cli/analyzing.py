@@ -29,7 +29,6 @@ _OF_MODELS = (
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the commands."""
     analyze = commands.add_parser(
         "analyze",
         help="activations to results, plot and report",

@@ -1,12 +1,11 @@
 """`prepare` and `collect`: from prompt pairs to activations."""
 
 import argparse
-import json
 from pathlib import Path
 
 import gemma_mlx
 from gemma_mlx import RequestError
-from gemma_mlx.system.files import write_whole
+from gemma_mlx.system.files import write_json
 from harness import options
 from harness.data import npz_layout
 from harness.data.pairs import load_pairs
@@ -18,7 +17,6 @@ OUTPUT = Path("collected_activations_output")
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the commands."""
     prepare = commands.add_parser(
         "prepare",
         help="prompt pairs to input for python -m gemma_mlx",
@@ -79,8 +77,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _prepare(parsed: argparse.Namespace) -> int:
     pairs = load_pairs(options.PAIRS.read(options.CommandLine(parsed)))
     prompts = {group: {npz_layout.SUBCATEGORY: [p]} for group, p in pairs.prompts().items()}
-    content = json.dumps(prompts, indent=2, ensure_ascii=False)
-    write_whole(parsed.output, f"{content}\n".encode())
+    write_json(parsed.output, prompts)
     print(f"{len(prompts)} prompts: {parsed.output}")
     return 0
 

@@ -15,7 +15,6 @@ from harness.settings import BASELINES
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
     parser = commands.add_parser(
         "compare",
         help="compare saved runs",

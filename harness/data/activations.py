@@ -15,9 +15,6 @@ from harness.stats import average_duplicates, finite_pairs, pair_means
 
 LayerSite = tuple[int, str]
 
-#: More than any model has.
-MOST_LAYERS = 10_000
-
 
 class Run(Protocol):
     """What a model gave for every prompt: a complete `harness.data.store.RunStore`, or a

@@ -5,6 +5,7 @@ What is in it and how a run is written in it; `harness.data.npz_run` reads it.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +51,7 @@ def write_npz(
     """
     prompts = pairs.prompts()
     facts = {
-        group: {
-            "prompt": prompts[group],
-            "text": response.text,
-            "token_ids": list(response.token_ids),
-            "finish_reason": response.finish_reason,
-        }
+        group: {"prompt": prompts[group], **asdict(response)}
         for group, response in sorted(run.responses().items())
     }
     _claim(output, run.key)

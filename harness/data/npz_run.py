@@ -200,7 +200,6 @@ def _read(
 
 
 def _layers(file: Path, key_template: str) -> tuple[int, ...]:
-    """Layers that a file has."""
     before, after = key_template.split("{layer}", 1)
     pattern = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
     names = array_names(file)
@@ -236,7 +235,6 @@ def _responses(source: Path) -> dict[str, Response]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    """The JSON object that a file holds."""
     content = read_json(file, error=AnalysisError)
     if not isinstance(content, dict):
         raise AnalysisError(f"{file}: expected a JSON object")

@@ -37,6 +37,9 @@ class Pair:
     artifact: str
     cluster: str | None = field(default=None, compare=False)
 
+    def __str__(self) -> str:
+        return f"{self.category}/{self.id}"
+
     def prompt(self, condition: Condition) -> str:
         return self.natural if condition == "natural" else self.artifact
 

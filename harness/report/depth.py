@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.comparison import SavedRun
 from harness.data.activations import AnalysisError, PairActivations
-from harness.report.plots import COLOURS, GREY, style
+from harness.report.plots import COLOURS, GREY, drawing, intervals
 from harness.stats import MIN_PAIRS, debiased_cka
 
 
@@ -30,19 +30,16 @@ def common_pairs(runs: Sequence[SavedRun]) -> list[PairActivations]:
 
 def depth_figure(runs: Sequence[SavedRun]) -> Figure:
     """d with its interval over relative depth, one curve per run and site."""
-    with style():
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        axes = figure.subplots()
+    with drawing(9, 4) as (figure, axes):
         curves = [
             (run, site) for run in runs for site in dict.fromkeys(site for _, site in run.analysis)
         ]
         for number, (run, site) in enumerate(curves):
             layers = [result for result in run.analysis.values() if result.site == site]
             x = np.array([layer.layer / max(1, run.layer_count - 1) for layer in layers])
-            low, high = np.array([layer.separation.d_interval for layer in layers]).T
-            colour = COLOURS[number % len(COLOURS)]
             x += 0.004 * number
-            axes.vlines(x, low, high, color=colour, linewidth=1.4)
+            colour = COLOURS[number % len(COLOURS)]
+            intervals(axes, x, [layer.separation.d_interval for layer in layers], colour)
             axes.plot(x, [layer.separation.d for layer in layers], "o-", color=colour, markersize=4,
                       linewidth=1, label=f"{run.name}, {site}")  # fmt: skip
         axes.axhline(0, color=GREY, linewidth=0.8)
@@ -60,10 +57,8 @@ def likeness_figure(runs: Sequence[SavedRun], activations: Sequence[PairActivati
         for found in activations
     ]
     duos = list(combinations(range(len(runs)), 2))
-    with style():
-        figure = Figure(figsize=(4.6 * len(duos), 4.2), layout="constrained")
-        grid = figure.subplots(1, len(duos), squeeze=False)[0]
-        for axes, (one, other) in zip(grid, duos, strict=True):
+    with drawing(4.6 * len(duos), 4.2, ncols=len(duos), squeeze=False) as (figure, grid):
+        for axes, (one, other) in zip(grid[0], duos, strict=True):
             image = axes.imshow(
                 debiased_cka(prompts[one], prompts[other]).T,
                 cmap="cividis",

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from harness.analysis.claims import CLAIMS, MARKS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import PairResponses, layer_id
-from harness.analysis.verdict import Outcome, uses_direction, worst
+from harness.analysis.verdict import Outcome, unchanged, uses_direction, worst
 from harness.analysis.words import decimal, interval
 from harness.report import panels, plots, sentences
 from harness.report.tables import COLUMNS, Column
@@ -36,18 +36,9 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
     environment.filters.update(decimal=decimal, interval=interval)
     template = environment.get_template("summary.html")
     analysis, compared = found.analysis, found.comparison
-    controls = _panels(found)
+    changes = [unchanged(layer).outcome for layer in compared.layers.values()] if compared else []
+    controls = list(_panels(found))
     effects = _effects(found)
-    sections = [
-        ("layers", "By layer"),
-        *([("baseline", "Against the baseline")] if compared else []),
-        *((panel.id, panel.title) for panel in controls),
-        *([("cause", "Does the model use the direction?")] if effects else []),
-        *([("text", "What the text alone gives")] if analysis.text else []),
-        ("responses", "Responses"),
-        ("provenance", "Provenance"),
-        *([("checks", "Checks")] if checks else []),
-    ]
     return template.render(
         headline=sentences.headline(found),
         verdict=worst(map(found.outcome, found)),
@@ -56,7 +47,6 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
         ladders={key: found.ladder(key) for key in found},
         not_asked=sentences.not_asked_sentence(found),
         text=sentences.text_sentence(found),
-        sections=sections,
         checks=checks,
         power=sentences.power_sentence(found),
         close=sentences.close_sentence(found),
@@ -65,8 +55,8 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
         causal=effects,
         causal_headline=_causal_headline(effects),
         compared=compared,
-        comparison=_comparison_panels(compared),
-        comparison_verdict=_comparison_verdict(compared),
+        comparison=list(_comparison_panels(compared)) if compared else [],
+        comparison_verdict=changes and worst(changes),
         columns=_columns(found),
         responses=_worst_first(found),
         analysis=analysis,
@@ -101,15 +91,6 @@ def _causal_headline(effects: Sequence[tuple[str, Effect, Outcome]]) -> str:
     return "The model is not shown to use the direction where it was tried."
 
 
-def _comparison_verdict(compared: VersionComparison | None) -> Outcome:
-    if compared is None:
-        return "passed"
-    found = {layer.comparison.verdict for layer in compared.layers.values()}
-    return (
-        "failed" if "changed" in found else "inconclusive" if "inconclusive" in found else "passed"
-    )
-
-
 def _columns(found: Findings) -> list[Column]:
     """The table's columns: all but those that nothing was measured for."""
     return [
@@ -135,18 +116,16 @@ def _picture(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{content}"
 
 
-def _panels(found: Findings) -> list[_Panel]:
+def _panels(found: Findings) -> Iterator[_Panel]:
     """Controls, as far as the analysis has them."""
     results = list(found.values())
-    made = [
-        _Panel(
-            "scores",
-            "Where the prompts lie",
-            "Held-out scores of all prompts, in standard deviations from the boundary. d is the "
-            "distance between the two clouds of a layer.",
-            _picture(plots.distribution_figure(found.analysis)),
-        )
-    ]
+    yield _Panel(
+        "scores",
+        "Where the prompts lie",
+        "Held-out scores of all prompts, in standard deviations from the boundary. d is the "
+        "distance between the two clouds of a layer.",
+        _picture(plots.distribution_figure(found.analysis)),
+    )
     if any(result.companions for result in results):
         forced = [r.companions["forced"].d for r in results if "forced" in r.companions]
         defined = [d for d in forced if not math.isnan(d)]
@@ -155,65 +134,50 @@ def _panels(found: Findings) -> list[_Panel]:
             if defined
             else ""
         )
-        made.append(
-            _Panel(
-                "words",
-                "Is it the words, or the model?",
-                "Where each prompt has its own answer, the words that were written separate the "
-                f"conditions even at layer 0. The other curves hold the words constant.{same}",
-                _picture(panels.positions_figure(found.analysis)),
-            )
+        yield _Panel(
+            "words",
+            "Is it the words, or the model?",
+            "Where each prompt has its own answer, the words that were written separate the "
+            f"conditions even at layer 0. The other curves hold the words constant.{same}",
+            _picture(panels.positions_figure(found.analysis)),
         )
     if all(result.transfer for result in results):
-        worst = min(
+        weakest = min(
             (t for r in results for t in r.transfer),
             key=lambda t: -math.inf if math.isnan(t.d) else t.d,
         )
-        made.append(
-            _Panel(
-                "categories",
-                "One direction for all categories?",
-                "Each category is scored along the direction that the other categories give. The "
-                f"weakest is {worst.category} with d = {decimal(worst.d)} "
-                f"{interval(worst.d_interval)}.",
-                _picture(panels.category_figure(found.analysis)),
-            )
+        yield _Panel(
+            "categories",
+            "One direction for all categories?",
+            "Each category is scored along the direction that the other categories give. The "
+            f"weakest is {weakest.category} with d = {decimal(weakest.d)} "
+            f"{interval(weakest.d_interval)}.",
+            _picture(panels.category_figure(found.analysis)),
         )
     if any(result.steps for result in results):
-        made.append(
-            _Panel(
-                "tokens",
-                "At which token?",
-                "Each token is scored along the direction of whole responses, refitted without "
-                "its own pair.",
-                _picture(panels.step_figure(found.analysis, found.criteria.alpha)),
-            )
+        yield _Panel(
+            "tokens",
+            "At which token?",
+            "Each token is scored along the direction of whole responses, refitted without its "
+            "own pair.",
+            _picture(panels.step_figure(found.analysis, found.criteria.alpha)),
         )
-    return made
 
 
-def _comparison_panels(compared: VersionComparison | None) -> list[_Panel]:
-    if compared is None:
-        return []
-    title = f"Change of d from {compared.a}"
-    found = [
-        _Panel(
-            "baseline",
-            "Against the baseline",
-            sentences.comparison_headline(compared),
-            _picture(panels.comparison_figure(compared.layers, compared.margin, title)),
-        )
-    ]
+def _comparison_panels(compared: VersionComparison) -> Iterator[_Panel]:
+    yield _Panel(
+        "baseline",
+        "Against the baseline",
+        sentences.comparison_headline(compared),
+        _picture(panels.comparison_figure(compared)),
+    )
     if compared.categories:
-        found.append(
-            _Panel(
-                "baseline-categories",
-                "Against the baseline, by category",
-                "Change of each category's d along the direction of the other categories.",
-                _picture(panels.category_change_figure(compared)),
-            )
+        yield _Panel(
+            "baseline-categories",
+            "Against the baseline, by category",
+            "Change of each category's d along the direction of the other categories.",
+            _picture(panels.category_change_figure(compared)),
         )
-    return found
 
 
 def _worst_first(found: Findings) -> list[tuple[PairResponses, str]]:
@@ -227,7 +191,7 @@ def _worst_first(found: Findings) -> list[tuple[PairResponses, str]]:
 
 
 def _flat(facts: object, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested provenance as rows of name and value."""
+    """Nested values as rows of a dotted name and a value."""
     if not isinstance(facts, dict):
         return [(prefix, "–" if facts is None else str(facts))]
     return [

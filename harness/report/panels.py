@@ -1,6 +1,6 @@
 """Figures of the controls: positions, categories, steps, versions."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.comparison import LayerComparison, VersionComparison
-from harness.analysis.layers import Analysis
-from harness.data.activations import LayerSite
-from harness.report.plots import COLOURS, GREY, layer_ticks, line_at, style
+from harness.analysis.layers import Analysis, LayerResult
+from harness.report.plots import COLOURS, GREY, drawing, intervals, layer_ticks, line_at
 
 # Diverging, safe for the colour-blind, white at 0.
 _MAP = "PuOr_r"
@@ -24,13 +23,10 @@ def positions_figure(analysis: Analysis) -> Figure:
     for name in results[0].companions:
         curves[name] = [r.companions[name] for r in results]
     x = np.arange(len(results))
-    with style():
-        figure = Figure(figsize=(9, 3.8), layout="constrained")
-        axes = figure.subplots()
+    with drawing(9, 3.8) as (figure, axes):
         offsets = np.linspace(-0.15, 0.15, len(curves))
         for (name, found), offset, colour in zip(curves.items(), offsets, COLOURS, strict=False):
-            low, high = np.array([s.d_interval for s in found]).T
-            axes.vlines(x + offset, low, high, color=colour, linewidth=1.6)
+            intervals(axes, x + offset, [s.d_interval for s in found], colour)
             axes.plot(
                 x + offset, [s.d for s in found], "o-", color=colour, markersize=5, linewidth=1,
                 label=_POSITIONS.get(name, name),
@@ -55,14 +51,8 @@ def category_figure(analysis: Analysis) -> Figure:
     results = [result for result in analysis.values() if result.transfer]
     categories = [str(transfer.category) for transfer in results[0].transfer]
     values = np.array([[t.d for t in result.transfer] for result in results]).T
-    with style():
-        figure = Figure(figsize=(9, 1.6 + 0.45 * len(categories)), layout="constrained")
-        axes = figure.subplots()
-        _heat_map(figure, axes, values, "d (standard deviations)", annotate=len(results) <= 12)
-        axes.set_yticks(range(len(categories)), categories)
-        axes.set_title("Does the direction of the other categories hold on each?")
-        layer_ticks(axes, results)
-    return figure
+    title = "Does the direction of the other categories hold on each?"
+    return _by_category(values, categories, results, "d (standard deviations)", title)
 
 
 def step_figure(analysis: Analysis, alpha: float) -> Figure:
@@ -70,18 +60,13 @@ def step_figure(analysis: Analysis, alpha: float) -> Figure:
     results = [result for result in analysis.values() if result.steps]
     steps = max(len(result.steps) for result in results)
     values = np.full((steps, len(results)), np.nan)
+    marks = []
     for column, result in enumerate(results):
         for step in result.steps:
             values[step.step, column] = step.d
-    marks = [
-        (column, step.step)
-        for column, result in enumerate(results)
-        for step in result.steps
-        if step.p_adjusted < alpha
-    ]
-    with style():
-        figure = Figure(figsize=(9, 1.8 + 0.16 * steps), layout="constrained")
-        axes = figure.subplots()
+            if step.p_adjusted < alpha:
+                marks.append((column, step.step))
+    with drawing(9, 1.8 + 0.16 * steps) as (figure, axes):
         _heat_map(figure, axes, values, "d (standard deviations)", annotate=False)
         if marks:
             axes.plot(*zip(*marks, strict=True), ".", color="#000000", markersize=3)
@@ -92,16 +77,12 @@ def step_figure(analysis: Analysis, alpha: float) -> Figure:
     return figure
 
 
-def comparison_figure(
-    compared: Mapping[LayerSite, LayerComparison], margin: float, title: str
-) -> Figure:
+def comparison_figure(compared: VersionComparison) -> Figure:
     """Change of d by layer with its interval, against the margin."""
-    layers = list(compared.values())
+    layers, margin = list(compared.layers.values()), compared.margin
     x = np.arange(len(layers))
     colours = {"equivalent": COLOURS[0], "changed": COLOURS[1], "inconclusive": GREY}
-    with style():
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
-        axes = figure.subplots()
+    with drawing(9, 3.4) as (figure, axes):
         label = f"margin ±{margin:g}"
         axes.axhspan(-margin, margin, color="#000000", alpha=0.08, lw=0, label=label)
         for verdict, colour in colours.items():
@@ -109,11 +90,10 @@ def comparison_figure(
             if not chosen:
                 continue
             found = [layers[i].comparison for i in chosen]
-            low, high = np.array([c.interval for c in found]).T
-            axes.vlines(x[chosen], low, high, color=colour, linewidth=1.6)
+            intervals(axes, x[chosen], [c.interval for c in found], colour)
             axes.plot(x[chosen], [c.difference for c in found], "o", color=colour, label=verdict)
         line_at(axes, 0, "no change")
-        axes.set_title(title)
+        axes.set_title(f"Change of d from {compared.a}")
         axes.set_ylabel("change of d")
         layer_ticks(axes, layers)
         figure.legend(loc="outside lower center", ncols=4)
@@ -123,19 +103,28 @@ def comparison_figure(
 def category_change_figure(compared: VersionComparison) -> Figure:
     """Category × layer: change of each category's d along the direction of the others."""
     layers = list(compared.layers.values())
-    categories = list(compared.categories)
     values = np.array(
         [
-            [compared.categories[category].get(layer.id, np.nan) for layer in layers]
-            for category in categories
+            [changes.get(layer.id, np.nan) for layer in layers]
+            for changes in compared.categories.values()
         ]
     )
-    with style():
-        figure = Figure(figsize=(9, 1.6 + 0.45 * len(categories)), layout="constrained")
-        axes = figure.subplots()
-        _heat_map(figure, axes, values, "change of d", annotate=len(layers) <= 12)
+    title = f"Which categories changed from {compared.a}?"
+    return _by_category(values, list(compared.categories), layers, "change of d", title)
+
+
+def _by_category(
+    values: np.ndarray,
+    categories: Sequence[str],
+    layers: Sequence[LayerResult | LayerComparison],
+    label: str,
+    title: str,
+) -> Figure:
+    """Values (categories, layers) as colours, and as numbers where there is room."""
+    with drawing(9, 1.6 + 0.45 * len(categories)) as (figure, axes):
+        _heat_map(figure, axes, values, label, annotate=len(layers) <= 12)
         axes.set_yticks(range(len(categories)), categories)
-        axes.set_title(f"Which categories changed from {compared.a}?")
+        axes.set_title(title)
         layer_ticks(axes, layers)
     return figure
 

@@ -22,7 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _NATURAL, _ARTIFACT = "#0072B2", "#D55E00"
 SAME_WORDS = "#009E73"
 GREY = "#767676"
-_LARGEST_TICKS = 40
+_MOST_TICKS = 40
 # Thousands of dots are a picture; as vectors they would make a page slow.
 _MOST_VECTORS = 400
 _STYLE: dict[Any, Any] = {
@@ -56,9 +56,7 @@ def separation_figure(found: Findings) -> Figure:
     a direction that was learnt from the very vectors that are scored.
     """
     criteria = found.criteria
-    with style():
-        figure = Figure(figsize=(9, 7), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True)
+    with drawing(9, 7, nrows=2, sharex=True) as (figure, (top, bottom)):
         sites = list(dict.fromkeys(site for _, site in found))
         offsets = np.linspace(-0.15, 0.15, len(sites)) if len(sites) > 1 else [0.0]
         for number, site in enumerate(sites):
@@ -68,10 +66,10 @@ def separation_figure(found: Findings) -> Figure:
             colour = COLOURS[number % len(COLOURS)]
             label = f"{site}, held out"
             parts = [result.separation for result in results]
-            d = [(s.d, s.d_interval) for s in parts]
-            accuracy = [(s.accuracy, s.accuracy_interval) for s in parts]
-            _curve(top, x, d, passed, colour, label)
-            _curve(bottom, x, accuracy, passed, colour, label)
+            intervals(top, x, [s.d_interval for s in parts], colour)
+            intervals(bottom, x, [s.accuracy_interval for s in parts], colour)
+            _curve(top, x, [s.d for s in parts], passed, colour, label)
+            _curve(bottom, x, [s.accuracy for s in parts], passed, colour, label)
             significant = np.array([s.p_adjusted < criteria.alpha for s in parts])
             if significant.any():
                 top.plot(
@@ -81,10 +79,9 @@ def separation_figure(found: Findings) -> Figure:
                 )  # fmt: skip
             if all("forced" in result.companions for result in results):
                 same = [result.companions["forced"] for result in results]
-                low, high = np.array([other.d_interval for other in same]).T
                 # Beside the headline's dots, which they would cover where all answers are alike.
                 beside = x + 0.12
-                top.vlines(beside, low, high, color=SAME_WORDS, linewidth=1.6)
+                intervals(top, beside, [other.d_interval for other in same], SAME_WORDS)
                 name = "same words after both prompts" if number == 0 else None
                 d_same = [other.d for other in same]
                 top.plot(beside, d_same, "D", color=SAME_WORDS, markersize=4.5, label=name)
@@ -107,7 +104,7 @@ def separation_figure(found: Findings) -> Figure:
         bottom.set_ylim(min(0.35, *bottom.get_ylim()), 1.02)
         bottom.set_xlabel("layer")
         layers = sorted({layer for layer, _ in found})
-        bottom.set_xticks(layers if len(layers) <= 40 else layers[:: math.ceil(len(layers) / 40)])
+        bottom.set_xticks(layers[:: math.ceil(len(layers) / _MOST_TICKS)])
         figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
@@ -115,9 +112,7 @@ def separation_figure(found: Findings) -> Figure:
 def scores_figure(result: LayerResult) -> Figure:
     """Held-out scores of one layer: both prompts of each pair, joined by a line."""
     s = result.separation
-    with style():
-        figure = Figure(figsize=(6.5, 2.6), layout="constrained")
-        axes = figure.subplots()
+    with drawing(6.5, 2.6) as (figure, axes):
         order = np.argsort(np.subtract(s.scores_artifact, s.scores_natural))
         artifact, natural = np.array(s.scores_artifact)[order], np.array(s.scores_natural)[order]
         x = np.arange(len(order))
@@ -137,9 +132,7 @@ def distribution_figure(analysis: Analysis) -> Figure:
     """Held-out scores of every prompt by layer and site: a dot each, with their quartiles."""
     results = list(analysis.values())
     rng = np.random.default_rng(0)
-    with style():
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with drawing(9, 3.6) as (figure, axes):
         for name, colour, marker, place in (
             ("natural", _NATURAL, "o", -0.2),
             ("artifact", _ARTIFACT, "^", 0.2),
@@ -147,7 +140,6 @@ def distribution_figure(analysis: Analysis) -> Figure:
             for x, result in enumerate(results):
                 scores = standardized_scores(result)[name == "artifact"]
                 jitter = rng.uniform(-0.11, 0.11, len(scores))
-                # Thousands of dots are a picture; as vectors they would make the page slow.
                 axes.plot(
                     x + place + jitter, scores, marker, color=colour, markersize=2.6, alpha=0.55,
                     markeredgewidth=0, rasterized=True, label=name if x == 0 else None,
@@ -166,10 +158,8 @@ def distribution_figure(analysis: Analysis) -> Figure:
 def standardized_scores(result: LayerResult) -> tuple[np.ndarray, np.ndarray]:
     """Held-out scores of natural and artifact prompts in pooled standard deviations, 0 at the
     boundary; all 0 where they don't vary."""
-    natural, artifact = (
-        np.array(result.separation.scores_natural),
-        np.array(result.separation.scores_artifact),
-    )
+    natural = np.array(result.separation.scores_natural)
+    artifact = np.array(result.separation.scores_artifact)
     spread = np.sqrt((natural.var(ddof=1) + artifact.var(ddof=1)) / 2)
     return (natural / spread, artifact / spread) if spread > 0 else (natural * 0, artifact * 0)
 
@@ -181,7 +171,7 @@ def layer_ticks(axes: Axes, results: Sequence[LayerResult | LayerComparison]) ->
         str(result.layer) if len(sites) == 1 else f"{result.layer} {result.site}"
         for result in results
     ]
-    every = math.ceil(len(names) / _LARGEST_TICKS)
+    every = math.ceil(len(names) / _MOST_TICKS)
     axes.set_xticks(range(0, len(names), every), names[::every])
     if len(sites) > 1:
         axes.tick_params(axis="x", rotation=90)
@@ -191,30 +181,40 @@ def layer_ticks(axes: Axes, results: Sequence[LayerResult | LayerComparison]) ->
 def to_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as "svg" or "png"."""
     stream = io.BytesIO()
-    with style():
+    with mpl.rc_context(_STYLE):
         metadata = {"Date": None} if kind == "svg" else {}
         figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
     return stream.getvalue()
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """The look of every figure of the project."""
+def drawing(width: float, height: float, **grid: Any) -> Iterator[tuple[Figure, Any]]:
+    """A new figure of so many inches with its axes, in the look of the project.
+
+    Args:
+        grid: rows and columns, as `Figure.subplots` takes them.
+    """
     with mpl.rc_context(_STYLE):
-        yield
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots(**grid)
+
+
+def intervals(axes: Axes, x: np.ndarray, ends: Sequence[tuple[float, float]], colour: str) -> None:
+    """A line from end to end of each interval."""
+    low, high = np.array(ends).T
+    axes.vlines(x, low, high, color=colour, linewidth=1.6)
 
 
 def _curve(
     axes: Axes,
     x: np.ndarray,
-    estimates: Sequence[tuple[float, tuple[float, float]]],
+    estimates: Sequence[float],
     passed: Sequence[bool],
     colour: str,
     label: str,
 ) -> None:
-    values = np.array([value for value, _ in estimates])
-    low, high = np.array([interval for _, interval in estimates]).T
-    axes.vlines(x, low, high, color=colour, linewidth=1.6)
+    """A dot for each estimate, filled where it passed, and a thin line through them."""
+    values = np.array(estimates)
     axes.plot(x, values, color=colour, linewidth=1, alpha=0.45)
     for met, face in ((True, colour), (False, "white")):
         chosen = [i for i, p in enumerate(passed) if p == met]

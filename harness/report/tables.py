@@ -12,7 +12,6 @@ from harness.analysis.verdict import Outcome
 from harness.analysis.words import decimal, error, interval, p_value
 from harness.data.activations import LayerSite
 from harness.settings import TableSettings
-from harness.stats import Separation
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,6 @@ class Column:
     @property
     def titles(self) -> tuple[str, ...]:
         return (self.title,) if self.interval is None else (self.title, "interval")
-
-
-def _forced(result: LayerResult) -> Separation | None:
-    return result.companions.get("forced")
 
 
 def _small(value: float) -> str:
@@ -101,7 +96,7 @@ COLUMNS = {
     "same_words": Column(
         "d, same words",
         "d with the natural answer forced after both prompts",
-        lambda r: f.d if (f := _forced(r)) else None,
+        lambda r: r.companions["forced"].d if "forced" in r.companions else None,
     ),
     "beyond_base": Column(
         "beyond base",

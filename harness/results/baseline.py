@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from gemma_mlx.errors import UserError
-from gemma_mlx.system.files import write_whole
+from gemma_mlx.system.files import parse_json, write_whole
 from harness.analysis.comparison import (
     BaselineError,
     SavedRun,
@@ -25,9 +25,10 @@ from harness.analysis.comparison import (
 )
 from harness.analysis.findings import Findings
 from harness.analysis.layers import layer_id
-from harness.data.activations import MOST_LAYERS, PairActivations
+from harness.data.activations import PairActivations
 from harness.data.pairs import Pair
-from harness.results.file import from_json, loads, to_json
+from harness.defaults import MOST_LAYERS
+from harness.results.file import from_json, to_json
 from harness.settings import BASELINES
 
 #: Version of a baseline's layout.
@@ -123,7 +124,7 @@ def load_baseline(path: Path) -> SavedRun:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            header = loads((file.metadata() or {})["baseline"])
+            header = parse_json((file.metadata() or {})["baseline"], "its header")
             if header["format"] != FORMAT:
                 raise BaselineError(
                     f"{path}: baseline format {header['format']}, this version reads {FORMAT}"
@@ -186,11 +187,5 @@ def saved_run(path: Path, found: Findings) -> SavedRun:
 
 def _listed(directory: Path) -> list[tuple[int, str, Path]]:
     """Number, name and file of every baseline, oldest first."""
-    if not directory.is_dir():
-        return []
-    found = []
-    for file in directory.iterdir():
-        match = _FILE.fullmatch(file.name)
-        if match:
-            found.append((int(match[1]), match[2], file))
-    return sorted(found)
+    found = ((_FILE.fullmatch(file.name), file) for file in directory.glob("*.safetensors"))
+    return sorted((int(name[1]), name[2], file) for name, file in found if name)

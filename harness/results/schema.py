@@ -1,17 +1,18 @@
 """Frozen dataclasses as JSON values, their JSON Schema, and the way back.
 
-NaN is null, infinities are "inf" and "-inf", keys (layer, site) their id.
+NaN is null, infinities are "inf" and "-inf", keys (layer, site) their id, and a pair of prompts is
+its name.
 """
 
 import math
-import re
 import types
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.analysis.layers import layer_id
 from harness.data.activations import LayerSite
+from harness.data.pairs import Pair
 
 # The pattern is about strings alone; several schemas to choose from take ten times as long.
 _NUMBER = {"type": ["number", "null", "string"], "pattern": "^-?inf$"}
@@ -23,15 +24,17 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     type(None): {"type": "null"},
     # Names of categories are the only ones of these.
     Hashable: {"type": "string"},
-    Any: {},
+    Pair: {"type": "string"},
 }
-_ID = r"layer_(0|[1-9]\d*)-(\w+)"
+_ID = r"^layer_(0|[1-9]\d*)-(\w+)$"
 
 
 def plain(value: Any) -> Any:
     """Dataclasses, mappings and sequences as JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+    if isinstance(value, Pair):
+        return str(value)
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
         return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -67,7 +70,7 @@ def schema_of(kind: Any) -> dict[str, Any]:
             "maxItems": len(arguments),
         }
     if origin is Mapping:
-        keys = f"^{_ID}$" if arguments[0] == LayerSite else ""
+        keys = _ID if arguments[0] == LayerSite else ""
         return {
             "type": "object",
             "propertyNames": {"pattern": keys},
@@ -86,31 +89,34 @@ def record(properties: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def from_plain(kind: Any, value: Any) -> Any:
-    """The value of a type that `plain` made this of; it meets the type's schema."""
+def from_plain(kind: Any, value: Any, pairs: Mapping[str, Pair] | None = None) -> Any:
+    """The value of a type that `plain` made this of; it meets the type's schema.
+
+    Raises:
+        KeyError: a pair that isn't in `pairs`, which has them by name.
+    """
     if kind is float:
         return math.nan if value is None else float(value)
+    if kind is Pair:
+        return (pairs or {})[value]
     if is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)
-        return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields(kind)})
+        read = {f.name: from_plain(hints[f.name], value[f.name], pairs) for f in fields(kind)}
+        return kind(**read)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         (other,) = (argument for argument in arguments if argument is not type(None))
-        return None if value is None else from_plain(other, value)
+        return None if value is None else from_plain(other, value, pairs)
     if origin is tuple:
         kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
-        return tuple(from_plain(k, v) for k, v in zip(kinds, value, strict=True))
+        return tuple(from_plain(k, v, pairs) for k, v in zip(kinds, value, strict=True))
     if origin is Mapping:
-        return {
-            parse_id(key) if arguments[0] == LayerSite else key: from_plain(arguments[1], item)
-            for key, item in value.items()
-        }
+        keys = map(_layer_site, value) if arguments[0] == LayerSite else value
+        items = (from_plain(arguments[1], item, pairs) for item in value.values())
+        return dict(zip(keys, items, strict=True))
     return value
 
 
-def parse_id(text: str) -> LayerSite:
-    """The layer and site of an id."""
-    match = re.fullmatch(_ID, text)
-    if match is None:
-        raise ValueError(f"{text!r} isn't the id of a layer and site")
-    return int(match[1]), match[2]
+def _layer_site(id: str) -> LayerSite:
+    layer, _, site = id.removeprefix("layer_").partition("-")
+    return int(layer), site

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemma_mlx.system.files import write_whole
+from gemma_mlx.system.files import read_json, write_whole
 from harness.analysis.findings import Findings
 from harness.report import plots, sentences, tables
 from harness.report.page import page_html
@@ -36,11 +36,8 @@ class Results(Findings):
         Raises:
             harness.results.file.ResultsError: it can't be read, is damaged, or of another version.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise file.ResultsError(f"{path}: can't be read ({error})") from error
-        return cls(**vars(file.parse(text, str(path))))
+        content = read_json(Path(path), error=file.ResultsError)
+        return cls(**vars(file.from_json(content, str(path))))
 
     def to_json(self) -> dict[str, Any]:
         """The results file's content: NaN is null, infinities are "inf" and "-inf"."""
@@ -58,7 +55,7 @@ class Results(Findings):
             gemma_mlx.errors.UserError: the folder can't be written.
         """
         path = Path(folder) / file.FILE_NAME
-        write_whole(path, file.to_text(self, str(path)).encode())
+        write_whole(path, file.to_bytes(self, str(path)))
         self.draw(folder, page=page)
 
     def draw(self, folder: str | Path, *, page: bool = True) -> None:

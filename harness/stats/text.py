@@ -7,6 +7,7 @@ model's d stands beside the d that the words or their number give by themselves.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -32,10 +33,8 @@ def bag_of_tokens(artifact: Texts, natural: Texts) -> tuple[FloatArray, FloatArr
         ValueError: the arms have different numbers of texts, or no text has any token.
     """
     _check_texts(artifact, natural)
-    vocabulary: dict[Hashable, int] = {}
-    for text in (*artifact, *natural):
-        for token in text:
-            vocabulary.setdefault(token, len(vocabulary))
+    tokens = dict.fromkeys(chain.from_iterable((*artifact, *natural)))
+    vocabulary = {token: number for number, token in enumerate(tokens)}
     if not vocabulary:
         raise ValueError("artifact and natural hold no tokens at all")
     return _frequencies(artifact, vocabulary), _frequencies(natural, vocabulary)

@@ -7,7 +7,9 @@ import pytest
 
 from harness.options import OptionError
 
-_STARTED = pytest.StashKey[Path]()
+# The plugins that make this run's report, and the folders that weren't there for it; the innermost
+# first.
+_STARTED = pytest.StashKey[tuple[list[Any], list[Path]]]()
 
 
 class _Title:
@@ -36,34 +38,31 @@ def start_report(session: Any, path: Path) -> list[Any]:
         return []
     from pytest_html import plugin
 
+    absent = [folder for folder in path.parents if not folder.exists()]
     config.option.htmlpath = str(path)
     config.option.self_contained_html = True
     try:
         plugin.pytest_configure(config)
     except OSError as error:
         raise OptionError(f"{path.parent}: no report can be written there ({error})") from error
-    config.stash[_STARTED] = path
     config.pluginmanager.register(_Title())
-    started = _reports(config)
+    started = [
+        each
+        for each in config.pluginmanager.get_plugins()
+        if type(each).__module__.startswith("pytest_html.")
+    ]
+    config.stash[_STARTED] = started, absent
     for report in started:
         report.pytest_sessionstart(session)
     return started
 
 
 def drop_report(config: pytest.Config) -> None:
-    """Keep an earlier report from being replaced by a run that ended without results."""
-    path = config.stash.get(_STARTED, None)
-    if path is None:
-        return
-    for report in _reports(config):
+    """Keep an earlier report from being replaced by a run that ended without results, and delete
+    the folders that were made for this run's, as far as they are empty."""
+    started, absent = config.stash.get(_STARTED, ([], []))
+    for report in started:
         config.pluginmanager.unregister(report)
-    if path.parent.is_dir() and not any(path.parent.iterdir()):
-        path.parent.rmdir()
-
-
-def _reports(config: pytest.Config) -> list[Any]:
-    return [
-        plugin
-        for plugin in config.pluginmanager.get_plugins()
-        if type(plugin).__module__.startswith("pytest_html.")
-    ]
+    for folder in absent:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,6 +1,6 @@
 """What a test run asks for."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,16 @@ def make_plan(given: options.Given, *, causal: bool = False) -> Plan:
         gemma_mlx.errors.UserError: naming the option or file.
     """
     experiment = Experiment.from_options(given, least_pairs=MIN_PAIRS)
-    plan = Plan(
+    save_as, compare = options.SAVE.read(given), options.COMPARE.read(given)
+    if save_as is not None:
+        check_name(save_as)
+    return Plan(
         experiment=experiment,
         criteria=options.criteria(given),
-        baseline=None,
+        baseline=None if compare is None else load_baseline(find_baseline(compare)),
         skip_inconclusive=options.INCONCLUSIVE.read(given) == "skip",
         causal=causal,
-        save_as=options.SAVE.read(given),
+        save_as=save_as,
         table=options.table_settings(given),
         report=options.report_folder(given),
-    )
-    if plan.save_as is not None:
-        check_name(plan.save_as)
-    compare = options.COMPARE.read(given)
-    return (
-        plan if compare is None else replace(plan, baseline=load_baseline(find_baseline(compare)))
     )

@@ -79,7 +79,6 @@ class Session:
             return error
 
     def good_plan(self) -> "Plan | None":
-        """The plan, if there is one that can be used."""
         return None if not self.wanted or isinstance(self.plan, UserError) else self.plan
 
     def add_results(self, **found: Any) -> None:
@@ -94,7 +93,6 @@ _SESSION = pytest.StashKey[Session]()
 
 
 def session_of(config: pytest.Config) -> Session:
-    """The session of this run of pytest."""
     if _SESSION not in config.stash:
         config.stash[_SESSION] = Session(config)
     return config.stash[_SESSION]

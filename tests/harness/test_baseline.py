@@ -276,7 +276,7 @@ BAD_HEADERS = {
     ),
     "a d beyond any float": (
         lambda h: h["results"]["layers"][0]["separation"].update(d=10**400),
-        "a number of 401 digits",
+        "an integer of 401 digits",
     ),
     "a transfer without its category": (
         lambda h: h["results"]["layers"][0].update(transfer=[{"d": 1.0}]),

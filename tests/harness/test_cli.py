@@ -215,7 +215,7 @@ class TestRefused:
             (["collect", "--site", "mlp"], "--site 'mlp': choose from"),
             (["collect", "--layers", "9"], "--layers '9': layer 9 doesn't exist"),
             (["prepare", "--pairs", "nowhere.json"], "nowhere.json"),
-            (["report", "nowhere.json"], "nowhere.json: can't be read"),
+            (["report", "nowhere.json"], "nowhere.json: no such file"),
             (["report", "pairs.json"], "pairs.json: not a results file"),
             (
                 ["report", "lies.json"],

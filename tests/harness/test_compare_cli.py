@@ -265,7 +265,7 @@ class TestRefused:
     def test_margin(self, compare, margin):
         code, _, err = compare("v1", "v2", f"--margin={margin}")
         assert code == 2
-        assert err == f"error: --margin {margin!r}: must be a number above 0\n"
+        assert err == f"error: --margin {margin!r}: must be a finite number above 0\n"
 
     def test_interrupted(self, compare, monkeypatch):
         def interrupt(_name):

@@ -234,7 +234,7 @@ def versions(layers, **changes):
 class TestComparison:
     def test_values(self):
         layers = compared((-0.25, 0.75), (1, 2), (-2, -1))
-        figure = panels.comparison_figure(layers, 0.5, "Change of d from 0001_old")
+        figure = panels.comparison_figure(versions(layers))
         (axes,) = figure.axes
         assert intervals(axes) == [(-0.25, 0.75), (1, 2), (-2, -1)]
         points = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
@@ -254,11 +254,11 @@ class TestComparison:
                 *[(n / 10, n / 10 + 1) for n in range(26)], site=site
             ).items()
         }
-        drawn(panels.comparison_figure(layers, 0.5, "x"))
+        drawn(panels.comparison_figure(versions(layers)))
 
     @pytest.mark.parametrize("end", [NAN, INFINITY])
     def test_change_that_is_not_defined(self, end):
-        drawn(panels.comparison_figure(compared((end, end), (1, 2)), 0.5, "x"))
+        drawn(panels.comparison_figure(versions(compared((end, end), (1, 2)))))
 
     def test_headline(self):
         layers = compared((-0.25, 0.75), (1, 2), (-3, -1), (-2, -1))

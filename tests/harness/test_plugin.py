@@ -47,6 +47,7 @@ from tests.support.runs import (
     VECTOR,
     run_checks,
     run_checks_anew,
+    run_pytest,
 )
 
 pytest_plugins = ["pytester"]
@@ -533,6 +534,23 @@ class TestXdist:
             assert found == [line for line in alone.output.splitlines() if line.startswith(text)]
             assert len(found) == 1
 
+    def test_the_first_report_is_in_the_page(self, tmp_path, store, some_pairs):
+        """That of a worker, which the page was started by; one that failed before its check ran."""
+        (tmp_path / "test_mine.py").write_text(
+            "import pytest\n"
+            "@pytest.fixture\n"
+            "def broken(layer_result):\n"
+            "    raise RuntimeError\n"
+            "def test_mine(broken):\n"
+            "    pass\n"
+        )
+        run_pytest(
+            tmp_path, *OPTIONS, "test_mine.py", "--model", BASE, "--pairs", some_pairs,
+            "--artifact-store", store, *QUICK, "--layers", "6", "-n", "1",
+        )  # fmt: skip
+        page = (tmp_path / "artifact_report" / "report.html").read_text(encoding="utf-8")
+        assert "::test_mine[layer_6-mlp_out]::setup" in page
+
     def test_leaves_one_whole_report_and_one_baseline(self, alone_and_together):
         alone, together = alone_and_together
         assert "0 of 8 layers separate" in together.page
@@ -625,18 +643,24 @@ BAD_OPTIONS = {
     "site": (["--site", "nonsense"], "--site 'nonsense': choose from *mlp_out*"),
     "site without width": (["--site", "attn_pattern"], "--site 'attn_pattern': choose from*"),
     "positions": (["--positions", "everywhere"], "--positions 'everywhere': choose from *"),
-    "alpha too high": (["--alpha", "2"], "--alpha '2': must be a number above 0 and below 0.5"),
+    "alpha too high": (
+        ["--alpha", "2"],
+        "--alpha '2': must be a number above 0 and below 0.5",
+    ),
     "alpha nan": (["--alpha", "nan"], "--alpha 'nan': must be a number above 0 and below *"),
     "alpha 0": (["--alpha", "0"], "--alpha '0': must be a number*"),
     "alpha text": (["--alpha", "x"], "--alpha 'x': must be a number*"),
-    "threshold": (["--d-threshold", "high"], "--d-threshold 'high': must be a number"),
-    "threshold nan": (["--d-threshold", "nan"], "--d-threshold 'nan': must be a number"),
+    "threshold": (["--d-threshold", "high"], "--d-threshold 'high': must be a finite number"),
+    "threshold nan": (["--d-threshold", "nan"], "--d-threshold 'nan': must be a finite number"),
     "max-tokens 0": (["--max-tokens", "0"], "--max-tokens '0': must be a whole number from 1"),
     "max-tokens text": (["--max-tokens", "1.5"], "--max-tokens '1.5': must be a whole number*"),
     "max-tokens too many": (["--max-tokens", "5000"], "*the model's context is 2048*"),
     "replicates": (["--replicates", "10"], "--replicates '10': must be a whole number from 100"),
     "seed": (["--stats-seed", "-1"], "--stats-seed '-1': must be a whole number from 0"),
-    "margin": (["--artifact-margin", "0"], "--artifact-margin '0': must be a number above 0"),
+    "margin": (
+        ["--artifact-margin", "0"],
+        "--artifact-margin '0': must be a finite number above 0",
+    ),
     "model folder": (["--model", "/no/such/folder"], "/no/such/folder: no such folder*"),
     "model file": (["--model", __file__], "*test_plugin.py: a checkpoint is a folder*"),
     "misspelt hub id": (["--model", "gogle/gemma-3-1b-it"], "gogle/gemma-3-1b-it: not a local*"),
@@ -808,6 +832,11 @@ class TestReportsOfEarlierRuns:
         test = pytester.makepyfile(test_other="def test_it(): pass")
         checks(tests=[test]).assert_outcomes(passed=1)
         assert not (pytester.path / "report").exists()
+
+    def test_no_folder_on_the_way_to_one_stays_empty(self, checks, pytester):
+        (pytester.path / "a").mkdir()
+        checks("-k", "nosuchcheck", "--artifact-report", "a/b/c")
+        assert not list((pytester.path / "a").iterdir())
 
     def test_reports_asked_for_are_written(self, checks, pytester):
         test = pytester.makepyfile(test_other="def test_it(): pass")
