@@ -325,7 +325,7 @@ class TestChatTemplate:
         assert "--chat-template FILE, or turn it off with --no-chat," in capsys.readouterr().err
 
     def test_in_python_by_their_names_there(self, analyze, bare):
-        with pytest.raises(CheckpointError, match="chat_template=FILE, .* chat=False,"):
+        with pytest.raises(CheckpointError, match=r"chat_template=FILE, .* chat=False,"):
             analyze(bare)
 
     def test_from_a_file(self, analyze, whole, made):
