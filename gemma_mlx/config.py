@@ -66,8 +66,8 @@ _DERIVED_KEYS = {
     "sliding_window_size",
     "text_config",
 }
-# What the forward pass of transformers' Gemma depends on besides, and ours doesn't: the value that
-# changes nothing.
+# What the forward pass of transformers' or mlx-lm's Gemma depends on besides, and ours doesn't: the
+# value that changes nothing.
 _DECIDING: dict[str, Any] = {
     "decoder": None,
     "generator": None,
@@ -75,6 +75,7 @@ _DECIDING: dict[str, Any] = {
     "kv_sharing_modes": None,
     "partial_rotary_factor": 1.0,
     "per_layer_config": None,
+    "quantize_activations": False,
     "use_bidirectional_attention": False,
 }
 

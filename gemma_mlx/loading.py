@@ -133,6 +133,7 @@ def load_checkpoint(
     model.eval()
     mx.eval(model.parameters())
     _check_finite(model, ranks, checkpoint)
+    _check_computable(model, ranks, checkpoint, COMPUTE_DTYPES[name])
     return Gemma(model, tokenizer, config, checkpoint.fingerprint, ends, name)
 
 
@@ -269,3 +270,33 @@ def _check_finite(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> No
     for found in ranks.share(bad):
         if found:
             raise CheckpointError(f"{checkpoint.path}: tensor {found[0]} holds NaN or infinity")
+
+
+def _check_computable(
+    model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint, dtype: mx.Dtype
+) -> None:
+    """Refuse a quantization that MLX can't compute with on this device: its CUDA back end has no
+    kernel for some modes and shapes, and says so only when it computes."""
+    refused = []
+    # One module stands for all of its kind.
+    modules = {
+        (Scheme(module.group_size, module.bits, module.mode), module.weight.shape): (path, module)
+        for path, module in model.named_modules()
+        if "scales" in module
+    }
+    for (scheme, _), (path, module) in modules.items():
+        width = module.scales.shape[-1] * scheme.group_size
+        weight = module.weight, module.scales, module.get("biases")
+        try:
+            # A token at a time and many have kernels of their own.
+            for rows in (1, 16):
+                x = mx.zeros((rows, width), dtype)
+                mx.eval(mx.quantized_matmul(x, *weight, **asdict(scheme)))
+        except (RuntimeError, ValueError) as error:
+            refused.append(f"{path}, {scheme.bits} bits in mode {scheme.mode} ({error})")
+    for found in ranks.share(refused):
+        if found:
+            raise CheckpointError(
+                f"{checkpoint.path}: MLX can't compute on this {device_name()} with {found[0]}; "
+                "convert the checkpoint to another quantization"
+            )

@@ -46,6 +46,7 @@ class Experiment:
         settings: replicates, level, seed of the statistics.
         store: where activations are kept.
         recollect: collect anew what the store already has.
+        given: the options that it was made from, if it was; messages name them as they were typed.
 
     Raises:
         gemma_mlx.RequestError: a site or positions that don't exist, when it is made; by its
@@ -71,6 +72,7 @@ class Experiment:
     settings: AnalysisSettings = field(default_factory=AnalysisSettings, kw_only=True)
     store: str | os.PathLike[str] = field(default=STORE, kw_only=True)
     recollect: bool = field(default=False, kw_only=True)
+    given: options.Given | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, chosen, known in (
@@ -111,6 +113,7 @@ class Experiment:
             settings=options.analysis_settings(given),
             store=options.STORE_FOLDER.read(given),
             recollect=options.RECOLLECT.read(given),
+            given=given,
             **more,
         )
         pairs = experiment.prompt_pairs
@@ -218,9 +221,13 @@ class Experiment:
             settings = replace(settings, max_tokens=0)
         checkpoint = checkpoint or self.checkpoint
         if self.chat and checkpoint.chat_template is None:
+            template, off = "chat_template=", "chat=False"
+            if self.given is not None:
+                template = f"{self.given.spelling(options.CHAT_TEMPLATE)} "
+                off = self.given.spelling(options.NO_CHAT)
             raise gemma_mlx.CheckpointError(
-                f"{checkpoint.path}: no chat template; give one with {options.CHAT_TEMPLATE.flag} "
-                f"FILE, or turn it off with {options.NO_CHAT.flag}, as base models want"
+                f"{checkpoint.path}: no chat template; give one with {template}FILE, or turn it "
+                f"off with {off}, as base models want"
             )
         return collect(
             checkpoint,

@@ -13,10 +13,18 @@ try:
     from mlx.nn.layers.distributed import shard_linear
     from mlx.utils import tree_flatten, tree_unflatten
 except ImportError as error:
-    # On Linux, `mlx` without `mlx-cpu` or `mlx-cuda-…` has no libmlx.
-    raise BackendError(
-        f"MLX can't be loaded ({error}); on Linux it needs one of the extras "
-        "artifact-harness[cpu], artifact-harness[cuda12], artifact-harness[cuda13]"
-    ) from error
+    # On Linux, `mlx` without `mlx-cpu` or `mlx-cuda-…` has no libmlx; that of `mlx-cuda-…` needs
+    # libcuda, which comes with the driver alone.
+    if "libcuda." in str(error):
+        remedy = (
+            "MLX's CUDA back end needs NVIDIA's driver; on a machine without it, uninstall "
+            "mlx-cuda-12 or mlx-cuda-13 and install artifact-harness[cpu]"
+        )
+    else:
+        remedy = (
+            "on Linux it needs one of the extras "
+            "artifact-harness[cpu], artifact-harness[cuda12], artifact-harness[cuda13]"
+        )
+    raise BackendError(f"MLX can't be loaded ({error}); {remedy}") from error
 
 __all__ = ["mx", "nn", "optim", "shard_linear", "tree_flatten", "tree_unflatten"]

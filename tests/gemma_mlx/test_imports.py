@@ -81,15 +81,19 @@ def test_mlx_enters_through_one_module() -> None:
             assert not {name for name in imports(path) if name.partition(".")[0] == "mlx"}, path
 
 
+def broken_mlx(folder: Path, library: str) -> Path:
+    """A folder with an MLX like that of a Linux machine where a library is missing."""
+    (folder / "mlx").mkdir()
+    (folder / "mlx/__init__.py").touch()
+    (folder / "mlx/core.py").write_text(
+        f'raise ImportError("{library}: cannot open shared object file: No such file or directory")'
+    )
+    return folder
+
+
 @pytest.fixture
 def no_backend(tmp_path: Path) -> Path:
-    """A folder with an MLX like that of a Linux machine where no back end is installed."""
-    (tmp_path / "mlx").mkdir()
-    (tmp_path / "mlx/__init__.py").touch()
-    (tmp_path / "mlx/core.py").write_text(
-        'raise ImportError("libmlx.so: cannot open shared object file: No such file or directory")'
-    )
-    return tmp_path
+    return broken_mlx(tmp_path, "libmlx.so")
 
 
 def test_without_a_back_end_every_module_says_what_to_install(no_backend: Path) -> None:
@@ -118,6 +122,15 @@ def test_without_a_back_end_the_command_ends_with_one_line(no_backend: Path) -> 
     assert done.stderr.count("\n") == 1
     assert "artifact-harness[cpu]" in done.stderr
     assert python("-m", "gemma_mlx", "--help", path=no_backend).returncode == 0
+
+
+def test_without_the_driver_it_is_the_driver_that_is_named(tmp_path: Path) -> None:
+    driverless = broken_mlx(tmp_path, "libcuda.so.1")
+    done = python("-m", "gemma_mlx", "--model", str(ALIGNED), "--prompts", "x", path=driverless)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "needs NVIDIA's driver" in done.stderr
+    assert "one of the extras" not in done.stderr
 
 
 def test_a_blas_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

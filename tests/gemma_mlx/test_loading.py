@@ -255,6 +255,7 @@ def test_a_layer_too_many_or_too_few(checkpoint: Path) -> None:
             "use_bidirectional_attention is supported as false",
         ),
         ({"is_causal": False}, "is_causal is supported as true only"),
+        ({"quantize_activations": True}, "quantize_activations is supported as false only"),
         ({"per_layer_config": {"1": {"head_dim": 8}}}, "per_layer_config is supported as null"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is supported as 1.0"),
         ({"hidden_activation": "silu"}, "hidden_activation 'silu' is not supported"),

@@ -24,7 +24,7 @@ mlx_lm = pytest.importorskip("mlx_lm", reason="parity with mlx-lm needs the extr
 from mlx_lm.convert import convert  # noqa: E402
 from mlx_lm.generate import batch_generate  # noqa: E402
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 
 
 def rows(*lengths: int) -> list[list[int]]:
@@ -154,3 +154,21 @@ def test_a_layer_switched_off_in_the_config_must_be_so_in_the_file(tmp_path: Pat
     file.write_text(json.dumps(stated))
     with pytest.raises(gemma_mlx.CheckpointError, match=r"layers\.0\.mlp\.up_proj\.\w+"):
         gemma_mlx.load(converted)
+
+
+def test_a_mode_that_this_device_has_no_kernel_for_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = save_tokenizer(random_checkpoint(tmp_path / "original"))
+    converted = tmp_path / "converted"
+    convert(str(original), str(converted), quantize=True, q_group_size=32, q_bits=8, q_mode="mxfp8")
+
+    def refuse(*_: Any, **how: Any) -> None:
+        # As MLX's CUDA back end says it.
+        raise RuntimeError(f"[quantized_matmul] No implementation for {how['mode']}")
+
+    monkeypatch.setattr(mx, "quantized_matmul", refuse)
+    with pytest.raises(gemma_mlx.CheckpointError, match=r"on this .pu with .* mxfp8") as raised:
+        gemma_mlx.load(converted)
+    assert str(converted) in str(raised.value)
+    assert "\n" not in str(raised.value)

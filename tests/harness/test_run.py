@@ -14,6 +14,7 @@ import pytest
 import gemma_mlx
 import harness
 from gemma_mlx import CheckpointError, RequestError
+from harness.cli import main
 from harness.data.activations import AnalysisError
 from harness.data.pairs import PairsError, load_pairs
 from harness.experiment import Experiment
@@ -309,8 +310,23 @@ class TestChatTemplate:
         assert result.ret == 4
         (line,) = [line for line in result.outlines + result.errlines if "no chat template" in line]
         assert f"{bare}: no chat template" in line
-        assert "--artifact-chat-template FILE" in line
-        assert "--artifact-no-chat" in line
+        assert " --chat-template FILE" in line
+        assert " --no-chat," in line
+
+    def test_the_options_are_named_as_they_are_typed(self, made, bare, pytester, capsys):
+        given = ["--artifact-model", bare, "--artifact-pairs", made / "pairs.json"]
+        result = pytester.runpytest_inprocess(
+            "-p", "no:cacheprovider", "-p", "harness.plugin", ROOT / "artifact_checks",
+            *map(str, given), "--rootdir", str(pytester.path), "--noconftest",
+        )  # fmt: skip
+        assert " --artifact-chat-template FILE" in errors(result)
+        assert " --artifact-no-chat," in errors(result)
+        assert main(["collect", *map(str, given)]) == 2
+        assert "--chat-template FILE, or turn it off with --no-chat," in capsys.readouterr().err
+
+    def test_in_python_by_their_names_there(self, analyze, bare):
+        with pytest.raises(CheckpointError, match=r"chat_template=FILE, .* chat=False,"):
+            analyze(bare)
 
     def test_from_a_file(self, analyze, whole, made):
         file = made / "template.jinja"
