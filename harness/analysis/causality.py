@@ -21,6 +21,7 @@ from harness.data.pairs import Condition
 from harness.data.store import Response
 from harness.defaults import LEVEL, MIN_PAIRS
 from harness.stats import fold_directions
+from harness.stats.clusters import Clusters
 from harness.stats.intervals import analytic_interval
 
 #: Random directions that the real one is held against.
@@ -49,7 +50,7 @@ class Effect:
         kind: "add" (to natural prompts) or "ablate" (from artifact prompts).
         shift, shift_interval: mean over pairs of the change in log P(artifact answer) −
             log P(natural answer), nats per token, beyond what random directions do on average,
-            and its t interval over pairs at the given level.
+            and its t interval over pairs (over clusters of them) at the given level.
         own_shift, random_shift: the two parts of it.
         p_value: rank of the real direction's mean shift among those of the random ones.
         divergence, random_divergence: mean KL(before ‖ after), nats per token, on the model's
@@ -106,7 +107,8 @@ def causal_effects(
     if np.array_equal(chosen.artifact[0], chosen.natural[0]):
         raise AnalysisError(f"layer {key[0]}, {key[1]}: both conditions have the same activations")
     layer, site = key
-    own, random = _directions(chosen, n_random, np.random.default_rng(seed))
+    units = Clusters.from_labels(chosen.clusters, len(pairs))
+    own, random = _directions(chosen, units, n_random, np.random.default_rng(seed))
     divergence = _divergence_on_neutral_prompts(gemma, layer, chat=chat)
     artifact, natural = (
         [responses[pair.group(condition)].token_ids for pair in pairs]
@@ -122,7 +124,7 @@ def causal_effects(
             after = preference(lambda rows: at(vectors[rows]))
             return after - before, divergence(at(vectors.mean(axis=0)))
 
-        return _effect(kind, what(own), list(map(what, progress(random))), level)
+        return _effect(kind, what(own), list(map(what, progress(random))), units, level)
 
     return (
         measure("add", "natural", partial(intervention.add, gemma, site, layer)),
@@ -134,22 +136,22 @@ _ChangeTo = Callable[[np.ndarray], AbstractContextManager[None]]
 
 
 def _directions(
-    activations: PairActivations, n_random: int, rng: np.random.Generator
+    activations: PairActivations, units: Clusters, n_random: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Row by row (pairs, width): the mean difference of the other pairs; and `n_random` times the
-    same with random signs, each row at right angles to the first and at its length."""
+    """Row by row (pairs, width): the mean difference of the other clusters' pairs; and `n_random`
+    times the same with random signs, each row at right angles to the first and at its length."""
     artifact, natural = activations.artifact[0], activations.natural[0]
-    n = len(artifact)
-    own = fold_directions(artifact, natural, scale="raw") / (n - 1)
+    others = (len(artifact) - units.sizes)[units.of, None]
+    own = fold_directions(artifact, natural, scale="raw", clusters=activations.clusters) / others
     delta = artifact - natural
     lengths = np.linalg.norm(own, axis=1, keepdims=True)
     unit = own / lengths
     random = []
     for _ in range(n_random):
-        signed = rng.choice((-1.0, 1.0), size=(n, 1)) * delta
-        others = signed.sum(axis=0) - signed
-        others -= (others * unit).sum(axis=1, keepdims=True) * unit
-        random.append(others / np.linalg.norm(others, axis=1, keepdims=True) * lengths)
+        signed = rng.choice((-1.0, 1.0), size=(len(units), 1))[units.of] * delta
+        mixed = signed.sum(axis=0) - units.sums(signed.T).T
+        mixed -= (mixed * unit).sum(axis=1, keepdims=True) * unit
+        random.append(mixed / np.linalg.norm(mixed, axis=1, keepdims=True) * lengths)
     return own, random
 
 
@@ -217,25 +219,25 @@ def _effect(
     kind: str,
     found: tuple[np.ndarray, float],
     by_chance: Sequence[tuple[np.ndarray, float]],
+    units: Clusters,
     level: float,
 ) -> Effect:
     """From the shift of each pair and the divergence, along the direction and along random ones."""
     own, divergence = found
     random = np.stack([shifts for shifts, _ in by_chance])
     beyond = own - random.mean(axis=0)
-    n = len(beyond)
     sign = 1.0 if kind == "add" else -1.0
     as_large = (sign * random.mean(axis=1) >= sign * own.mean()).sum()
-    shift, se = float(beyond.mean()), float(beyond.std(ddof=1) / np.sqrt(n))
+    shift, se = float(beyond.mean()), float(np.sqrt(units.variance_of_mean(beyond)))
     return Effect(
         kind=kind,
         shift=shift,
-        shift_interval=analytic_interval(shift, se, n, level),
+        shift_interval=analytic_interval(shift, se, len(units), level),
         own_shift=float(own.mean()),
         random_shift=float(random.mean()),
         p_value=float((1 + as_large) / (1 + len(random))),
         divergence=divergence,
         random_divergence=float(np.mean([each for _, each in by_chance])),
-        n_pairs=n,
+        n_pairs=len(beyond),
         n_random=len(random),
     )

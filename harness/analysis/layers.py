@@ -23,6 +23,7 @@ from harness.data.activations import (
     token_arms,
     unequal_lengths,
 )
+from harness.data.clusters import Link, find_clusters
 from harness.data.pairs import Pair, PromptPairs
 from harness.data.store import Response
 from harness.defaults import LEVEL, MARGIN, Scale
@@ -102,6 +103,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
         cut: pairs whose longer response counts only as far as the shorter one goes.
         dropped_beside: pairs that only the runs beside this one (other positions, the base model)
             lack; the reason names the run.
+        links: pairs that count as one unit, and why.
         text: what words and lengths alone give.
         provenance: model, pairs, settings, versions and machine.
     """
@@ -115,6 +117,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     settings: AnalysisSettings
     cut: tuple[Pair, ...] = ()
     dropped_beside: tuple[Dropped, ...] = ()
+    links: tuple[Link, ...] = ()
     text: tuple[TextBaseline, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -229,6 +232,7 @@ def analyze(
             for d in lacking
             if d.pair not in {d.pair for d in dropped}
         ),
+        links=find_clusters(pairs.pairs).links,
         text=text_baselines(
             measured, responses, replicates=settings.replicates, seed=settings.seed
         ),

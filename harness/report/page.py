@@ -137,8 +137,9 @@ def _panels(found: Findings) -> Iterator[_Panel]:
         yield _Panel(
             "words",
             "Is it the words, or the model?",
-            "Where each prompt has its own answer, the words that were written separate the "
-            f"conditions even at layer 0. The other curves hold the words constant.{same}",
+            "Where each prompt has its own answer, the tokens that are read are other ones, and "
+            "can separate the conditions by themselves. The other curves hold them constant."
+            f"{same}",
             _picture(panels.positions_figure(found.analysis)),
         )
     if all(result.transfer for result in results):

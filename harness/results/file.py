@@ -22,7 +22,7 @@ SCHEMA_VERSION = 3
 FILE_NAME = "alignment_artifact_analysis_results.json"
 
 # Fields of the analysis that say what became of the pairs.
-_PAIRS = ("scored", "dropped", "dropped_beside", "merged", "cut")
+_PAIRS = ("scored", "dropped", "dropped_beside", "merged", "cut", "links")
 
 
 class ResultsError(UserError):

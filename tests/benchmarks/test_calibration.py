@@ -28,14 +28,14 @@ def assert_reached(figure):
 )
 @pytest.mark.slow
 def test_size_and_null_means(population):
-    result = experiments.size(population, 50, 800)
+    result = experiments.size(population, 50, 400)
     for name, required in {**NULL, "control": Range(low=0.99)}.items():
         assert_reached(result.figure(name, required))
 
 
 @pytest.mark.slow
 def test_size_with_correlated_tokens_of_unequal_number():
-    result = experiments.token_size("lengths", populations.drift_and_lengths, 50, 200)
+    result = experiments.token_size("lengths", populations.drift_and_lengths, 50, 120)
     assert_reached(result.figure("type-I error", SIZE))
     assert_reached(result.figure("pooled t-test rejects", Range(low=0.99)))
     assert experiments.uncut_size(50, 50).figure("type-I error").value > 0.5
@@ -43,7 +43,7 @@ def test_size_with_correlated_tokens_of_unequal_number():
 
 @pytest.mark.slow
 def test_size_with_duplicates():
-    assert_reached(experiments.duplicate_size(300, collapse=True).figure("type-I error", SIZE))
+    assert_reached(experiments.duplicate_size(200, collapse=True).figure("type-I error", SIZE))
     assert experiments.duplicate_size(50, collapse=False).figure("type-I error").value > 0.5
 
 
@@ -57,11 +57,11 @@ def test_family_wise_error():
 @pytest.mark.parametrize(
     ("population", "n", "effect", "runs"),
     [
-        (populations.gaussian(), 20, 0.0, 400),
-        (populations.gaussian(), 50, 0.0, 400),
-        (populations.gaussian(), 50, 1.5, 400),
-        (populations.massive(), 50, 3.0, 400),
-        (populations.elementwise_t3(), 50, 1.5, 120),
+        (populations.gaussian(), 20, 0.0, 200),
+        (populations.gaussian(), 50, 0.0, 200),
+        (populations.gaussian(), 50, 1.5, 200),
+        (populations.massive(), 50, 3.0, 200),
+        (populations.elementwise_t3(), 50, 1.5, 80),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
@@ -76,14 +76,14 @@ def test_coverage(population, n, effect, runs):
 @pytest.mark.slow
 def test_power():
     assert_reached(
-        experiments.power(populations.gaussian(), 50, 0.7, 200).figure("power", Range(0.7))
+        experiments.power(populations.gaussian(), 50, 0.7, 120).figure("power", Range(0.7))
     )
 
 
 @pytest.mark.slow
 def test_versions():
     law = populations.gaussian()
-    same = experiments.versions(law, 50, (0.7, 0.7), 400)
+    same = experiments.versions(law, 50, (0.7, 0.7), 200)
     assert_reached(same.figure("detected", Range(0.02, 0.065)))
     apart = experiments.versions(law, 50, (0.7, 1.2), 120)
     assert_reached(apart.figure("detected", Range(low=0.65)))

@@ -164,7 +164,7 @@ def test_labels_that_make_no_sense(how, message):
 @pytest.mark.parametrize("kind", claims.DEPENDENT)
 def test_error_rates_of_dependent_pairs(kind):
     """In small; the page of calibration has all of it."""
-    runs = claims.clusters(kind, gaussian(), 150)
+    runs = claims.clusters(kind, gaussian(), 100)
     assert runs.figure("type-I error").value <= 0.12
     assert runs.figure("type-I error, as if independent").value >= 0.4
     assert runs.figure("interval of d holds 0").value >= 0.88
@@ -172,9 +172,9 @@ def test_error_rates_of_dependent_pairs(kind):
 
 @pytest.mark.slow
 def test_error_rates_of_bounds_and_categories():
-    bounds = claims.bounds(0.8, 60)
+    bounds = claims.bounds(0.8, 40)
     assert bounds.figure("some bound of d above its truth").value <= 0.15
     assert bounds.figure("some interval of d").value >= 0.08
-    alarms = claims.across(0.3, 0.0, 3, 100)
+    alarms = claims.across(0.3, 0.0, 2, 80)
     assert alarms.figure("claim in some layer").value <= 0.14
     assert alarms.figure("flips of pairs alone").value >= 0.3
