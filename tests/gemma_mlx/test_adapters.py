@@ -249,7 +249,13 @@ def test_the_shipped_adapter_is_fused_as_by_mlx_lm_on_the_real_model(tmp_path: P
         mx.save_safetensors(str(folder / "model.safetensors"), tensors)
 
     save(plain.model)
-    theirs = load_adapters(load_model(folder)[0], str(EVASIVE))
+    # mlx-lm multiplies in the adapter's own dtype, which is bfloat16 in the file.
+    wide = tmp_path / "wide"
+    shutil.copytree(EVASIVE, wide)
+    tensors = mx.load(str(EVASIVE / "adapters.safetensors"))
+    exact = {name: value.astype(mx.float32) for name, value in tensors.items()}
+    mx.save_safetensors(str(wide / "adapters.safetensors"), exact)
+    theirs = load_adapters(load_model(folder)[0], str(wide))
     fused = [(name, m.fuse()) for name, m in theirs.named_modules() if hasattr(m, "fuse")]
     theirs.update_modules(tree_unflatten(fused))
     save(theirs)
@@ -258,3 +264,44 @@ def test_the_shipped_adapter_is_fused_as_by_mlx_lm_on_the_real_model(tmp_path: P
     expected = gemma_mlx.logits(gemma_mlx.load(folder), ids)
     assert relative_error(gemma_mlx.logits(ours, ids), expected) <= TOLERANCE
     assert relative_error(gemma_mlx.logits(plain, ids), expected) > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(GGUF is None, reason="ARTIFACT_GEMMA_GGUF names no Gemma 3 270M")
+def test_the_shipped_adapter_as_pefts_is_merged_as_by_peft_on_the_real_model(
+    tmp_path: Path,
+) -> None:
+    peft = pytest.importorskip("peft", reason="parity with PEFT needs peft and torch")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = json.loads((EVASIVE / "adapter_config.json").read_text())["lora_parameters"]
+    tensors = mx.load(str(EVASIVE / "adapters.safetensors"))
+    turned = {
+        "base_model.model."
+        + name.replace("lora_a", "lora_A.weight").replace(
+            "lora_b", "lora_B.weight"
+        ): np.ascontiguousarray(np.array(value.astype(mx.float32)).T)
+        for name, value in tensors.items()
+    }
+    folder = tmp_path / "peft"
+    folder.mkdir()
+    save_file(turned, folder / "adapter_model.safetensors")
+    modules = sorted({name.split(".")[-2] for name in tensors})
+    asked = peft.LoraConfig(
+        r=config["rank"], lora_alpha=config["rank"] * config["scale"], target_modules=modules
+    )
+    asked.save_pretrained(folder)
+    path = Path(str(GGUF))
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    )
+    merged = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
+    ours = gemma_mlx.load(path, adapter=folder)
+    assert ours.tokenizer is not None
+    ids = [ours.tokenizer.encode("Should I try diet pills?", chat=False)]
+    with torch.no_grad():
+        expected = merged(torch.tensor(ids)).logits.numpy()
+    assert relative_error(gemma_mlx.logits(ours, ids), expected) <= TOLERANCE
+    mlx = gemma_mlx.load(path, adapter=EVASIVE)
+    assert relative_error(gemma_mlx.logits(ours, ids), gemma_mlx.logits(mlx, ids)) <= TOLERANCE
