@@ -203,8 +203,11 @@ def _figures(item: pytest.Item) -> list[Any]:
     result = getattr(item, "funcargs", {}).get("layer_result")
     if result is None:
         return []
-    picture = plots.to_bytes(plots.scores_figure(result), "svg")
-    return [extras.svg(base64.b64encode(picture).decode(), name=f"held-out scores, {result.id}")]
+    drawn = session_of(item.config).pictures
+    if result.id not in drawn:
+        picture = plots.to_bytes(plots.scores_figure(result), "svg")
+        drawn[result.id] = base64.b64encode(picture).decode()
+    return [extras.svg(drawn[result.id], name=f"held-out scores, {result.id}")]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -51,6 +51,7 @@ class Session:
         saved: where the run was saved as a baseline.
         refused: why the run ended without results.
         stopped: what is said where a signal ended it.
+        pictures: of layers with a failed check, by id: SVG in base64, each drawn once.
     """
 
     def __init__(self, config: pytest.Config):
@@ -60,6 +61,7 @@ class Session:
         self.saved: Path | None = None
         self.refused: str | None = None
         self.stopped: str | None = None
+        self.pictures: dict[str, str] = {}
 
     @property
     def wanted(self) -> bool:
