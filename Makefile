@@ -33,10 +33,10 @@ gemma: install
 	$(BIN)/python -m fixtures.real_gemma
 	$(BIN)/python -m pytest artifact_checks $(GEMMA) --artifact-report gemma_report $(FINDINGS)
 
-# Three processes with one thread each, on two cores too: many tests wait for processes of their own.
-# A file's tests share what they prepare, and the files come in the order of tests/conftest.py.
+# Two processes with one thread each; a file's tests share what they prepare, and the files come in
+# the order that tests/conftest.py gives them.
 TESTS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests \
-  -n 3 --dist loadgroup --no-loadscope-reorder
+  -n 2 --dist loadgroup --no-loadscope-reorder
 
 test: develop
 	$(TESTS)

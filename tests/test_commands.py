@@ -108,7 +108,9 @@ def run(
 def test_every_command_runs(name: str, run: Callable[[str], int]) -> None:
     for file, code in EXAMPLE.findall((ROOT / name).read_text(encoding="utf-8")):
         Path(file).write_text(code, encoding="utf-8")
-    for line in commands(name):
+    # Lines that differ in nothing but the model that the reader would name are one.
+    lines = {tuple(STAND_INS.get(w, w) for w in line.split()): line for line in commands(name)}
+    for line in lines.values():
         if not line or line.startswith(NOT_RUN):
             continue
         # 1: done, and a check failed.
