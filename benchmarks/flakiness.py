@@ -124,8 +124,8 @@ def markdown(checkpoints: Mapping[str, Seeds]) -> str:
         f"{len(every) * seeds:,} verdicts {flips} differ from the commonest one of their layer and "
         f"criterion; with some seed, {close} of the {len(every)} lie within {CLOSE} Monte Carlo "
         "errors of a threshold. The number is how many Monte Carlo errors the nearest threshold is "
-        "away with the seed that comes nearest. Accuracy and transfer have none: nothing in them "
-        "is drawn at random."
+        "away with the seed that comes nearest. Across the "
+        "categories nothing is drawn anew here."
     )
     honest = (
         "The errors are what they say: over the seeds the ends of d's intervals spread by "
