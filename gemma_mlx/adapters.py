@@ -29,14 +29,24 @@ _UNUSED_BY_PEFT: dict[str, tuple[Any, ...]] = {
     "lora_bias": (None, False),
     "trainable_token_indices": (None, []),
     "layer_replication": (None, []),
+    # The others start from a part of the weight, which they take out of the model.
+    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
+    "target_parameters": (None, []),
+    "alora_invocation_tokens": (None,),
+    "use_qalora": (None, False),
+    "use_bdlora": (None, False),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
 }
-_PARTS = {
-    "lora_a": "a", "lora_b": "b", "m": "magnitude",
+_DTYPES = ("F32", "BF16", "F16")
+# Ends of its tensors' names, and what stands there.
+_PARTS_OF_MLX_LM = {"lora_a": "a", "lora_b": "b", "m": "magnitude"}
+_PARTS_OF_PEFT = {
     "lora_A.weight": "a", "lora_B.weight": "b",
     "lora_embedding_A": "a", "lora_embedding_B": "b",
     "lora_magnitude_vector": "magnitude", "lora_magnitude_vector.weight": "magnitude",
 }  # fmt: skip
-_PART = re.compile(rf"(?P<module>.+)\.(?P<part>{'|'.join(map(re.escape, _PARTS))})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,8 @@ class Change:
         a, b: of the low-rank product; where `transposed`, as `x @ a @ b` takes them (mlx-lm).
         magnitude: lengths of the changed weight's rows, if they are given.
         scale: what the product is multiplied by.
+        input_only: whether an embedding is changed where tokens are looked up, but not where a
+            head that is tied to it makes logits (PEFT; mlx-lm changes both).
     """
 
     tensor: str
@@ -58,6 +70,7 @@ class Change:
     magnitude: str | None = None
     transposed: bool = False
     scale: float = 1.0
+    input_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,28 +106,41 @@ class Adapter:
         """What it changes; every tensor of its file is in one of them."""
         try:
             with safe_open(self.weights, framework="numpy") as file:
-                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
+                dtypes = {name: tensor.get_dtype() for name, tensor in tensors.items()}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.weights}: damaged or truncated ({error})") from None
         if not shapes:
             raise CheckpointError(f"{self.weights}: holds no tensors")
+        for name, dtype in sorted(dtypes.items()):
+            if dtype not in _DTYPES:
+                raise CheckpointError(
+                    f"{self.weights}: {name} is {dtype}; {', '.join(_DTYPES)} are read"
+                )
         if self._config.get("fine_tune_type") == "full":
             return tuple(Change(name, whole=name) for name in sorted(shapes))
         return tuple(self._low_rank(shapes))
 
     def _low_rank(self, shapes: dict[str, tuple[int, ...]]) -> Iterator[Change]:
+        known = _PARTS_OF_PEFT if self._by_peft else _PARTS_OF_MLX_LM
+        ends = re.compile(rf"(?P<module>.+)\.(?P<part>{'|'.join(map(re.escape, known))})")
+        needed = {"a", "b", "magnitude"} if self._is_dora else {"a", "b"}
         modules: dict[str, dict[str, str]] = {}
         for name in sorted(shapes):
-            match = _PART.fullmatch(name)
-            if match is None:
+            match = ends.fullmatch(name)
+            part = match and known[match["part"]]
+            if match is None or part not in needed:
                 raise CheckpointError(f"{self.weights}: unexpected tensor {name}")
-            modules.setdefault(match["module"], {})[_PARTS[match["part"]]] = name
-        for module, parts in modules.items():
-            absent = {"a", "b"} - parts.keys()
-            if absent:
+            if part != "magnitude" and (len(shapes[name]) != 2 or 0 in shapes[name]):
                 raise CheckpointError(
-                    f"{self.weights}: {module} has no lora_{'/'.join(sorted(absent))}"
+                    f"{self.weights}: {name} has shape {shapes[name]}, not a matrix's"
                 )
+            modules.setdefault(match["module"], {})[part] = name
+        for module, parts in modules.items():
+            for absent in sorted(needed - parts.keys()):
+                names = " or ".join(end for end, part in known.items() if part == absent)
+                raise CheckpointError(f"{self.weights}: {module} has no {names}")
             target = module.removeprefix("base_model.model.")
             # Of an embedding both write the matrices the other way round.
             turned = target.endswith("embed_tokens")
@@ -125,6 +151,7 @@ class Adapter:
                 magnitude=parts.get("magnitude"),
                 transposed=self._by_peft == turned,
                 scale=self._scale(target, shapes[parts["a"]]),
+                input_only=self._by_peft and turned,
             )
 
     def _scale(self, module: str, shape: tuple[int, ...]) -> float:
@@ -132,9 +159,20 @@ class Adapter:
             parameters = self._config.get("lora_parameters")
             return self._number(parameters if isinstance(parameters, dict) else {}, "scale")
         alpha = self._number(self._config, "lora_alpha")
-        for pattern, own in (self._config.get("alpha_pattern") or {}).items():
-            if re.fullmatch(rf"(.*\.)?({pattern})", module):
-                alpha = float(own)
+        patterns = self._config.get("alpha_pattern") or {}
+        if not isinstance(patterns, dict):
+            raise CheckpointError(f"{self.path / _CONFIG}: alpha_pattern must be a JSON object")
+        for pattern in patterns:
+            try:
+                fits = re.fullmatch(rf"(.*\.)?({pattern})", module)
+            except re.error as error:
+                raise CheckpointError(
+                    f"{self.path / _CONFIG}: alpha_pattern {pattern!r} is no pattern ({error})"
+                ) from None
+            if fits:
+                # The first that fits, as in PEFT.
+                alpha = self._number(patterns, pattern)
+                break
         rank = shape[0]
         return alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
 
@@ -143,6 +181,12 @@ class Adapter:
         if type(value) not in (int, float) or not math.isfinite(value):
             raise CheckpointError(f"{self.path / _CONFIG}: {key} must be a number, not {value!r}")
         return float(value)
+
+    @property
+    def _is_dora(self) -> bool:
+        if self._by_peft:
+            return bool(self._config.get("use_dora"))
+        return self._config.get("fine_tune_type") == "dora"
 
     @property
     def _by_peft(self) -> bool:
@@ -159,7 +203,10 @@ class Adapter:
                 raise CheckpointError(f"{path}: peft_type {config['peft_type']!r}, not 'LORA'")
             for key, plain in _UNUSED_BY_PEFT.items():
                 if config.get(key) not in plain:
-                    raise CheckpointError(f"{path}: {key} {config[key]!r} is not supported")
+                    raise CheckpointError(
+                        f"{path}: {key} {config[key]!r} is not supported; merge the adapter into "
+                        "its model with PEFT, and give that as the model"
+                    )
         elif config.get("fine_tune_type", "lora") not in ("lora", "dora", "full"):
             raise CheckpointError(
                 f"{path}: fine_tune_type {config['fine_tune_type']!r}; lora, dora and full are read"

@@ -219,11 +219,17 @@ def find_checkpoint(
 
 def find_adapter(path_or_repo: str) -> Adapter:
     """The adapter in a local folder or of a hub repository; raises as `find_checkpoint`."""
-    path = Path(path_or_repo).expanduser()
-    if path.is_dir():
-        return Adapter(path.resolve())
-    if path.exists():
-        raise CheckpointError(f"{path_or_repo}: an adapter is a folder with adapter_config.json")
+    try:
+        path = Path(path_or_repo).expanduser()
+        if path.is_dir():
+            return Adapter(path.resolve())
+        if path.exists():
+            raise CheckpointError(
+                f"{path_or_repo}: an adapter is a folder with adapter_config.json"
+            )
+    except (OSError, RuntimeError) as error:
+        # A name that is too long for a file, or the home of nobody.
+        raise CheckpointError(f"{path_or_repo}: no such folder ({error})") from None
     if path.is_absolute() or path_or_repo.startswith((".", "~")) or path_or_repo.count("/") != 1:
         raise CheckpointError(
             f"{path_or_repo}: no such folder, and not a Hugging Face repository (owner/name) either"

@@ -40,6 +40,13 @@ def fuse(
                 f"{adapter.weights}: changes {change.tensor}, which this model hasn't; was it "
                 "trained on another one?"
             )
+        if changed[name] is not weights[name]:
+            raise CheckpointError(f"{adapter.weights}: changes {change.tensor} twice")
+        if change.input_only and "lm_head.weight" not in weights:
+            raise CheckpointError(
+                f"{adapter.weights}: changes {change.tensor} as the model's input alone, but this "
+                "model's head is tied to it; leave embed_tokens out of target_modules"
+            )
         path = name.removesuffix(".weight")
         before = dequantized(path) if name.endswith(".weight") else weights[name]
         try:

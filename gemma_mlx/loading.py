@@ -267,9 +267,12 @@ def _check_finite(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> No
         if _kind(value) == mx.floating and not mx.isfinite(value).all().item()
     ]
     # Each rank sees its own part only, and all of them must raise.
+    adapter = "" if checkpoint.adapter is None else f" with {checkpoint.adapter.path}"
     for found in ranks.share(bad):
         if found:
-            raise CheckpointError(f"{checkpoint.path}: tensor {found[0]} holds NaN or infinity")
+            raise CheckpointError(
+                f"{checkpoint.path}{adapter}: tensor {found[0]} holds NaN or infinity"
+            )
 
 
 def _check_computable(

@@ -91,10 +91,38 @@ def test_mlx_lm_on_a_quantized_model(base: Path, tmp_path: Path, mode: str) -> N
         {"use_dora": True},
         {"rank_pattern": {"v_proj": 5}, "alpha_pattern": {"layers.1.self_attn.v_proj": 30}},
         {"target_modules": ["embed_tokens", "o_proj"]},
+        {"alpha_pattern": {"layers.1.self_attn.q_proj": 7, "q_proj": 30}},
+        {"init_lora_weights": "orthogonal"},
     ],
     ids=lambda settings: next(iter(settings), "lora"),
 )
-def test_peft(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_peft(tmp_path: Path, settings: dict[str, Any]) -> None:
+    ours, theirs = both_of_peft(
+        random_checkpoint(tmp_path / "base", tie_word_embeddings=False), tmp_path, settings
+    )
+    for expected in theirs:
+        assert relative_error(ours(), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa' is not supported"),
+        ({"target_modules": ["embed_tokens"]}, "input alone, but this model's head is tied"),
+    ],
+)
+def test_what_peft_computes_otherwise_is_refused(
+    base: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    ours, _ = both_of_peft(base, tmp_path, settings)
+    with pytest.raises(CheckpointError, match=message):
+        ours()
+
+
+def both_of_peft(
+    base: Path, tmp_path: Path, settings: dict[str, Any]
+) -> tuple[Callable[[], np.ndarray], list[np.ndarray]]:
+    """Our logits with an adapter of random values that PEFT wrote; its own, unmerged and merged."""
     peft = pytest.importorskip("peft", reason="parity with PEFT needs peft and torch")
     import torch
     from transformers import AutoModelForCausalLM
@@ -108,10 +136,12 @@ def test_peft(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
             if "lora_" in name:
                 value.add_(torch.randn_like(value) * 0.1)
         model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-        fused = model.merge_and_unload()
-        expected = fused(torch.tensor(IDS)).logits.numpy()
-    ours = gemma_mlx.load(base, adapter=tmp_path / "adapter")
-    assert relative_error(gemma_mlx.logits(ours, IDS), expected) <= TOLERANCE
+        expected = model(torch.tensor(IDS)).logits.numpy()
+        merged = model.merge_and_unload()(torch.tensor(IDS)).logits.numpy()
+    return (
+        lambda: gemma_mlx.logits(gemma_mlx.load(base, adapter=tmp_path / "adapter"), IDS),
+        [expected, merged],
+    )
 
 
 @pytest.fixture
@@ -157,6 +187,21 @@ def truncate(folder: Path) -> None:
 
 A = "model.layers.2.self_attn.q_proj.lora_a"
 PEFT = {"peft_type": "LORA", "lora_alpha": 8}
+
+
+def as_pefts(**values: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        change_config(**PEFT, **values)(folder)
+        tensors = load_file(folder / "adapters.safetensors")
+        turned = {
+            "base_model.model." + key.replace("_a", "_A.weight").replace("_b", "_B.weight"): value.T
+            for key, value in tensors.items()
+        }
+        save_file({k: v.copy() for k, v in turned.items()}, folder / "adapter_model.safetensors")
+
+    return change
+
+
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "adapter_config.json: no such"),
     "no tensors": (lambda f: (f / "adapters.safetensors").unlink(), "no adapters.safetensors"),
@@ -173,6 +218,34 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an odd tensor": (
         change_tensors(lambda t: t.update(odd=np.zeros(2, np.float32))),
         "unexpected tensor odd",
+    ),
+    "matrices of nothing": (
+        change_tensors(lambda t: t.update({A: np.zeros((64, 0), np.float32)})),
+        r"q_proj.lora_a has shape \(64, 0\), not a matrix's",
+    ),
+    "whole numbers": (
+        change_tensors(lambda t: t.update({A: t[A].astype(np.int8)})),
+        "q_proj.lora_a is I8; F32, BF16, F16 are read",
+    ),
+    "not a number": (
+        change_tensors(lambda t: t.update({A: t[A] * np.nan})),
+        "tensor model.layers.2.self_attn.q_proj.weight holds NaN or infinity",
+    ),
+    "DoRA without lengths": (change_config(fine_tune_type="dora"), "q_proj has no m"),
+    "lengths without DoRA": (
+        change_tensors(lambda t: t.update({A[:-6] + "m": np.ones(96, np.float32)})),
+        "unexpected tensor model.layers.2.self_attn.q_proj.m",
+    ),
+    "PEFT's DoRA without lengths": (as_pefts(use_dora=True), "has no lora_magnitude_vector"),
+    "a change by two names": (
+        change_tensors(lambda t: t.update({"language_model." + k: v for k, v in [*t.items()]})),
+        "changes model.layers.2.self_attn.q_proj.weight twice",
+    ),
+    "no pattern": (as_pefts(alpha_pattern={"(": 1}), r"alpha_pattern '\(' is no pattern"),
+    "no patterns": (as_pefts(alpha_pattern=[1]), "alpha_pattern must be a JSON object"),
+    "no number": (
+        as_pefts(alpha_pattern={"q_proj": "1"}),
+        "q_proj must be a number, not '1'",
     ),
     "another model's": (
         change_tensors(lambda t: t.update({A: np.zeros((65, 3), np.float32)})),
@@ -197,7 +270,7 @@ def test_a_fault_is_one_line_that_names_the_adapter(base: Path, adapter: Path, f
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "a/b/c", "./nowhere"])
+@pytest.mark.parametrize("name", ["nowhere", "a/b/c", "./nowhere", "a" * 5000])
 def test_an_adapter_that_is_not_there(base: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match=f"{name}: no such folder"):
         gemma_mlx.load(base, adapter=name)
