@@ -238,7 +238,8 @@ def find_adapter(path_or_repo: str) -> Adapter:
 
 
 def _find(name: str, revision: str | None, config_only: bool) -> Checkpoint:
-    from gemma_mlx.gguf import GgufCheckpoint, starts_as_gguf
+    from gemma_mlx.gguf import GgufCheckpoint
+    from gemma_mlx.gguf_file import starts_as_gguf
 
     gguf = name.lower().endswith(".gguf")
     try:

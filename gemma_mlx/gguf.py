@@ -1,12 +1,9 @@
 """Gemma 2 and 3 in one GGUF file, the format of llama.cpp, LM Studio and Ollama."""
 
-import mmap
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,10 @@ import numpy as np
 from gemma_mlx.checkpoint import Checkpoint, Template
 from gemma_mlx.config import GemmaConfig
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.gguf_file import Header, dequantized, read_header
 from gemma_mlx.system.files import sha256
 from gemma_mlx.system.interrupts import held
 
-_MAGIC = b"GGUF"
 _ARCHITECTURES = {"gemma2": "gemma2", "gemma3": "gemma3_text"}
 _LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}
 
@@ -77,24 +74,9 @@ _TENSORS = {
 }
 _TENSOR = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<what>\w+)\.(?P<part>weight|bias)")
 
-# Types of metadata values: those of fixed size as `struct` knows them, and the two others.
-_SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
-_TEXT, _ARRAY = 8, 9
-# What the metadata must hold, where they hold it.
-_TYPES: dict[str, type] = {
-    "general.alignment": int,
-    "split.count": int,
-    "tokenizer.chat_template": str,
-    "tokenizer.ggml.token_type": list,
-    "tokenizer.ggml.tokens": list,
-}
-
 # Of the tokenizer's token types.
 _CONTROL, _USER_DEFINED = 3, 4
 _END_OF_TURN = "<end_of_turn>"
-
-# Values that are dequantized at a time.
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -123,7 +105,7 @@ class GgufCheckpoint(Checkpoint):
                 file ends before the tensor does.
         """
         for tensor in self._header.tensors:
-            values = _dequantized(self.path, self._header.data, tensor)
+            values = dequantized(self.path, self._header.data, tensor)
             if tensor.name.endswith("norm.weight"):
                 # llama.cpp multiplies by the weight itself, Gemma by 1 + weight.
                 values -= 1
@@ -178,122 +160,11 @@ class GgufCheckpoint(Checkpoint):
         return sha256(self.path)
 
     @cached_property
-    def _header(self) -> "_Header":
-        return _read_header(self.path)
+    def _header(self) -> Header:
+        return read_header(self.path)
 
 
-def starts_as_gguf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    name: str
-    # As NumPy counts; the file has it the other way round.
-    shape: tuple[int, ...]
-    kind: int
-    # Bytes from the beginning of the data.
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Header:
-    path: Path
-    metadata: dict[str, Any]
-    tensors: tuple[_Tensor, ...]
-    # Where the tensors' data begin.
-    data: int
-
-
-class _Cursor:
-    """Reads one value after the other; struct.error or ValueError where there is none."""
-
-    def __init__(self, data: mmap.mmap, at: int):
-        self.data, self.at = data, at
-
-    def many(self, kind: str, count: int) -> tuple[Any, ...]:
-        form = f"<{count}{kind}"
-        values = struct.unpack_from(form, self.data, self.at)
-        self.at += struct.calcsize(form)
-        return values
-
-    def one(self, kind: str) -> Any:
-        return self.many(kind, 1)[0]
-
-    def text(self) -> str:
-        length = self.one("Q")
-        content = self.data[self.at : self.at + length]
-        if len(content) < length:
-            raise ValueError(f"a text of {length} bytes")
-        self.at += length
-        return content.decode()
-
-    def value(self, kind: int) -> Any:
-        if kind == _TEXT:
-            return self.text()
-        if kind == _ARRAY:
-            kind, count = self.one("I"), self.one("Q")
-            if kind == _TEXT:
-                return [self.text() for _ in range(count)]
-            return list(self.many(self._scalar(kind), count))
-        return self.one(self._scalar(kind))
-
-    def _scalar(self, kind: int) -> str:
-        if kind not in _SCALARS:
-            raise ValueError(f"a value of type {kind}")
-        return _SCALARS[kind]
-
-
-def _read_header(path: Path) -> _Header:
-    # The package's own reader makes an object of every token, which takes many times as long.
-    try:
-        if not starts_as_gguf(path):
-            raise CheckpointError(f"{path}: not a GGUF file: it doesn't begin with GGUF")
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            return _parse(path, _Cursor(data, len(_MAGIC)))
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    except (struct.error, ValueError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{path}: damaged or truncated GGUF file ({error})") from None
-
-
-def _parse(path: Path, cursor: _Cursor) -> _Header:
-    version = cursor.one("I")
-    if version not in (2, 3):
-        raise CheckpointError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
-    tensor_count, count = cursor.many("Q", 2)
-    metadata: dict[str, Any] = {}
-    for _ in range(count):
-        key = cursor.text()
-        if key in metadata:
-            raise ValueError(f"the key {key!r} occurs twice")
-        metadata[key] = cursor.value(cursor.one("I"))
-    for key, wanted in _TYPES.items():
-        if key in metadata and not isinstance(metadata[key], wanted):
-            raise ValueError(f"{key} is of type {type(metadata[key]).__name__}")
-    if metadata.get("split.count", 1) > 1:
-        raise CheckpointError(
-            f"{path}: one part of a split model; join them with `llama-gguf-split --merge`"
-        )
-    tensors: dict[str, _Tensor] = {}
-    for _ in range(tensor_count):
-        name, dimensions = cursor.text(), cursor.one("I")
-        if name in tensors or not 0 < dimensions <= 4:
-            raise ValueError(f"tensor {name} occurs twice or has {dimensions} dimensions")
-        shape = cursor.many("Q", dimensions)
-        tensors[name] = _Tensor(name, shape[::-1], cursor.one("I"), cursor.one("Q"))
-    alignment = max(1, metadata.get("general.alignment", 32))
-    data = -(-cursor.at // alignment) * alignment
-    return _Header(path, metadata, tuple(tensors.values()), data)
-
-
-def _config(header: _Header) -> dict[str, Any]:
+def _config(header: Header) -> dict[str, Any]:
     """What config.json would say."""
     metadata, path = header.metadata, header.path
     architecture = metadata.get("general.architecture")
@@ -390,43 +261,3 @@ def _published_name(name: str) -> str:
         return name
     where = f"model.layers.{match['layer']}." if match["layer"] else ""
     return f"{where}{_TENSORS[match['what']]}.{match['part']}"
-
-
-def _dequantized(path: Path, data: int, tensor: _Tensor) -> np.ndarray:
-    """A tensor's values as float32, with never more than a small part of it held twice."""
-    try:
-        from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-        from gguf.quants import dequantize
-    except ImportError:
-        raise CheckpointError(
-            f"{path}: reading GGUF weights needs the package gguf: "
-            "pip install 'artifact-harness[gguf]'"
-        ) from None
-    place = f"{path}: tensor {tensor.name}"
-    try:
-        kind = GGMLQuantizationType(tensor.kind)
-    except ValueError:
-        raise CheckpointError(f"{place} has the unknown type {tensor.kind}") from None
-    block, size = GGML_QUANT_SIZES[kind]
-    *outer, width = tensor.shape
-    rows, row_bytes = prod(outer), width // block * size
-    end = data + tensor.offset + rows * row_bytes
-    if not width or width % block or end > path.stat().st_size:
-        raise CheckpointError(
-            f"{place} of shape {tensor.shape} and type {kind.name} doesn't fit into the file: "
-            "damaged or truncated"
-        )
-    values = np.empty((rows, width), np.float32)
-    step = max(1, _CHUNK // width)
-    with path.open("rb") as file:
-        file.seek(data + tensor.offset)
-        for start in range(0, rows, step):
-            part = values[start : start + step]
-            raw = np.fromfile(file, np.uint8, len(part) * row_bytes)
-            try:
-                part[:] = dequantize(raw.reshape(len(part), row_bytes), kind)
-            except NotImplementedError:
-                raise CheckpointError(
-                    f"{place} has type {kind.name}, which the package gguf can't dequantize"
-                ) from None
-    return values.reshape(tensor.shape)

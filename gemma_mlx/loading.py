@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gemma_mlx.checkpoint import Checkpoint, find_checkpoint
-from gemma_mlx.config import GemmaConfig, Quantization, Scheme
+from gemma_mlx.config import GemmaConfig
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.fusing import fuse
 from gemma_mlx.gguf import GgufCheckpoint
 from gemma_mlx.models.gemma import GemmaModel, Intervention
+from gemma_mlx.quantization import Quantization, Scheme
 from gemma_mlx.ranks import ALONE, Ranks
 from gemma_mlx.system.backend import mx, nn, tree_flatten
 from gemma_mlx.tokenizer import GemmaTokenizer

@@ -147,7 +147,8 @@ class Experiment:
     def base(self) -> str | os.PathLike[str] | None:
         """The model that this one is compared with, if any."""
         if self.base_model is None:
-            known = embedded.BASES.get(os.fspath(self.model))
+            name = os.fspath(self.model)
+            known = embedded.BASES.get(name) if embedded.locate(name) != name else None
             return known if self.adapter is None else self.model
         return None if self.base_model == NO_BASE else self.base_model
 

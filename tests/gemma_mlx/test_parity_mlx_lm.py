@@ -14,7 +14,7 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import Gemma
-from gemma_mlx.config import MODES, Scheme
+from gemma_mlx.quantization import MODES, Scheme
 from gemma_mlx.system.backend import mx
 from tests.support.checkpoints import config as text_config
 from tests.support.checkpoints import random_checkpoint, relative_error, save, weights

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -256,6 +256,20 @@ class TestBaseModel:
             analyze(base_model=made / "shallow")
         found = analyze(base_model=made / "shallow", layers=[0])
         assert found[0, "mlp_out"].beyond_base.n_pairs == 12
+
+
+class TestEmbeddedBase:
+    def test_is_what_an_embedded_model_was_trained_from(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        experiment = Experiment("tiny-gemma3-aligned")
+        assert experiment.base == "tiny-gemma3-base"
+        assert replace(experiment, base_model="none").base is None
+        assert Experiment("tiny-gemma3-base").base is None
+
+    def test_a_folder_of_its_name_has_none(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "tiny-gemma3-aligned").mkdir()
+        assert Experiment("tiny-gemma3-aligned").base is None
 
 
 class TestAdapter:
