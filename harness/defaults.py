@@ -8,6 +8,9 @@ from typing import Literal
 #: How dimensions are weighed: by the variance over the training pairs' prompts, or all alike.
 Scale = Literal["sd", "raw"]
 
+#: What a direction is: the mean difference, or that times the inverse of a shrunk covariance.
+Direction = Literal["mean", "shrinkage"]
+
 #: Fewest distinct pairs that anything is estimated from.
 MIN_PAIRS = 8
 

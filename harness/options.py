@@ -14,7 +14,7 @@ from gemma_mlx.errors import UserError
 from gemma_mlx.request import Positions
 from gemma_mlx.sites import VECTOR_SITES
 from harness.data import embedded
-from harness.defaults import MOST_LAYERS
+from harness.defaults import MOST_LAYERS, Direction
 from harness.settings import (
     COLUMNS,
     REPORT,
@@ -282,6 +282,12 @@ BASE_MODEL: Option[str | None] = Option(
     "model without it, for an embedded model what it was trained from; none: nothing)",
     "PATH_OR_REPO",
 )  # fmt: skip
+DIRECTION: Option[Direction] = Option(
+    "direction", _one_of(get_args(Direction)), AnalysisSettings.direction,
+    "what pairs are scored along: mean, the mean difference of the other pairs; or shrinkage, "
+    "which takes into account that dimensions vary together; choose before looking "
+    f"(default: {AnalysisSettings.direction})", "WHICH",
+)  # fmt: skip
 ALPHA = Option(
     "alpha", _real(0, 0.5, "a number above 0 and below 0.5"), Criteria.alpha,
     f"family-wise significance level (default: {Criteria.alpha})", "ALPHA",
@@ -335,7 +341,7 @@ REPORT_FOLDER = Option(
 
 OPTIONS: tuple[Option[Any], ...] = (
     MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT,
-    TENSOR_PARALLEL, BASE_MODEL, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
+    TENSOR_PARALLEL, BASE_MODEL, DIRECTION, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
     STORE_FOLDER, SAVE, COMPARE, MARGIN, INCONCLUSIVE, SHOWN_COLUMNS, SORT, RECOLLECT,
     REPORT_FOLDER,
 )  # fmt: skip
@@ -349,7 +355,11 @@ TO_COLLECT: tuple[Option[Any], ...] = (
 
 def analysis_settings(given: Given) -> AnalysisSettings:
     """How to estimate."""
-    return AnalysisSettings(replicates=REPLICATES.read(given), seed=STATS_SEED.read(given))
+    return AnalysisSettings(
+        direction=DIRECTION.read(given),
+        replicates=REPLICATES.read(given),
+        seed=STATS_SEED.read(given),
+    )
 
 
 def criteria(given: Given) -> Criteria:

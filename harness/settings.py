@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gemma_mlx.request import Positions, Request, Sampling
-from harness.defaults import ALPHA, LEVEL, MARGIN, REPLICATES, Scale
+from harness.defaults import ALPHA, LEVEL, MARGIN, REPLICATES, Direction, Scale
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class AnalysisSettings:
     """How to estimate; see `harness.stats.separation`."""
 
     scale: Scale = "sd"
+    direction: Direction = "mean"
     replicates: int = REPLICATES
     level: float = LEVEL
     seed: int = 0

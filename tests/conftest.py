@@ -22,10 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that no process is left alone with one in the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     for item in items:
         apart = item.get_closest_marker("apart")
         item.add_marker(pytest.mark.xdist_group(item.nodeid if apart else str(item.path)))

@@ -9,7 +9,7 @@ from typing import Any
 from gemma_mlx.errors import UserError
 from harness.analysis.layers import Analysis, compare_runs, layer_id
 from harness.data.activations import LayerSite, PairActivations
-from harness.defaults import LEVEL, Scale
+from harness.settings import AnalysisSettings
 from harness.stats import Comparison, DirectionDrift, direction_drift
 
 # What has to be equal for two runs to be comparable, and how to say what it is.
@@ -22,6 +22,7 @@ _DECISIVE = {
     "collection.seed": "sampling seed",
     "collection.chat": "use of the chat template",
     "analysis.scale": "scaling of the statistics",
+    "analysis.direction": "direction of the statistics",
 }
 _CIRCUMSTANCES = (
     "packages", "python", "device", "machine", "blas", "collection.dtype",
@@ -93,18 +94,13 @@ class VersionComparison:
     warnings: tuple[str, ...]
 
 
-def compare_versions(
-    a: SavedRun, b: SavedRun, *, margin: float, level: float = LEVEL
-) -> VersionComparison:
+def compare_versions(a: SavedRun, b: SavedRun, *, margin: float) -> VersionComparison:
     """Compare two saved runs of the same pairs, at the layers and sites of `b`."""
     then, now = a.analysis, b.analysis
     keys = now.activations.keys
     check_comparable(a, now.provenance, keys)
-    scale = now.settings.scale
-    compared = compare_runs(
-        then.activations, now.activations, margin=margin, level=level, scale=scale
-    )
-    drifts = _drifts(then.activations, now.activations, level, scale)
+    compared = compare_runs(then.activations, now.activations, now.settings, margin=margin)
+    drifts = _drifts(then.activations, now.activations, now.settings)
     here = b.separates & set(keys)
     before = a.separates & set(keys)
     return VersionComparison(
@@ -169,7 +165,7 @@ def _short(value: Any) -> str:
 
 
 def _drifts(
-    a: PairActivations, b: PairActivations, level: float, scale: Scale
+    a: PairActivations, b: PairActivations, settings: AnalysisSettings
 ) -> list[DirectionDrift | None]:
     one, other = a.matched(b)
     alike = [
@@ -182,8 +178,8 @@ def _drifts(
         arms = (one.artifact, one.natural, other.artifact, other.natural)
         found = direction_drift(
             *([arm[i] for i in alike] for arm in arms),
-            scale=scale,
-            level=level,
+            scale=settings.scale,
+            level=settings.level,
             clusters=other.clusters,
         )
         for i, drift in zip(alike, found, strict=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.data.activations import LayerSite, PairActivations, Run, token_arms
 from harness.data.pairs import CONDITIONS
 from harness.data.store import Response
+from harness.settings import AnalysisSettings
 from harness.stats import (
     CategoryTransfer,
     Comparison,
@@ -39,7 +40,7 @@ class TextBaseline:
 
 
 def text_baselines(
-    activations: PairActivations, responses: Mapping[str, Response], *, replicates: int, seed: int
+    activations: PairActivations, responses: Mapping[str, Response], settings: AnalysisSettings
 ) -> tuple[TextBaseline, ...]:
     """Separation by words and lengths, without the model's activations.
 
@@ -69,9 +70,10 @@ def text_baselines(
         (text,) = separation(
             artifact,
             natural,
-            permutations=replicates,
-            bootstrap=replicates,
-            seed=seed,
+            direction=settings.direction,
+            permutations=settings.replicates,
+            bootstrap=settings.replicates,
+            seed=settings.seed,
             collapse_duplicates=False,
             clusters=activations.clusters,
         )
@@ -80,6 +82,7 @@ def text_baselines(
             natural,
             activations.artifact,
             activations.natural,
+            direction=settings.direction,
             clusters=activations.clusters,
         )
         beyond = dict(zip(activations.keys, compared, strict=True))
@@ -107,26 +110,34 @@ def category_folds(activations: PairActivations) -> tuple[int, ...] | None:
 
 
 def category_transfer(
-    activations: PairActivations,
+    activations: PairActivations, settings: AnalysisSettings
 ) -> dict[LayerSite, tuple[CategoryTransfer, ...]]:
     """Each category scored along the direction of the others, by layer and site."""
     categories = [pair.category for pair in activations.pairs]
     transfers = leave_one_category_out(
-        activations.artifact, activations.natural, categories, clusters=activations.clusters
+        activations.artifact,
+        activations.natural,
+        categories,
+        scale=settings.scale,
+        direction=settings.direction,
+        level=settings.level,
+        clusters=activations.clusters,
     )
     return {key: tuple(transfer) for key, transfer in zip(activations.keys, transfers, strict=True)}
 
 
 def step_curves(
-    run: Run, activations: PairActivations, *, replicates: int, seed: int
+    run: Run, activations: PairActivations, settings: AnalysisSettings
 ) -> dict[LayerSite, tuple[StepSeparation, ...]]:
     """Separation token by token, by layer and site."""
     return {
         (layer, site): tuple(
             step_curve(
                 *token_arms(run, activations.pairs, site, layer),
-                permutations=min(replicates, _STEP_REPLICATES),
-                seed=seed,
+                scale=settings.scale,
+                direction=settings.direction,
+                permutations=min(settings.replicates, _STEP_REPLICATES),
+                seed=settings.seed,
                 clusters=activations.clusters,
             )
         )

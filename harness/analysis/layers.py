@@ -26,7 +26,7 @@ from harness.data.activations import (
 from harness.data.clusters import Link, find_clusters
 from harness.data.pairs import Pair, PromptPairs
 from harness.data.store import Response
-from harness.defaults import LEVEL, MARGIN, Scale
+from harness.defaults import MARGIN
 from harness.settings import AnalysisSettings
 from harness.stats import (
     CategoryTransfer,
@@ -187,8 +187,8 @@ def analyze(
         in_sample_separation(*token_arms(run, measured.pairs, site, layer))
         for layer, site in measured.keys
     ]
-    transfer = category_transfer(measured)
-    steps = step_curves(run, measured, replicates=settings.replicates, seed=settings.seed)
+    transfer = category_transfer(measured, settings)
+    steps = step_curves(run, measured, settings)
     quality = pair_quality(
         measured.artifact,
         measured.natural,
@@ -198,7 +198,7 @@ def analyze(
     beyond_base: Sequence[Comparison | None] = [None] * len(measured.keys)
     if base is not None:
         found, dropped_beside["in the base model"] = read_activations(base, pairs, layers, sites)
-        beyond_base = compare_runs(found, measured, level=settings.level, scale=settings.scale)
+        beyond_base = compare_runs(found, measured, settings)
     results = {
         key: LayerResult(
             *key,
@@ -233,9 +233,7 @@ def analyze(
             if d.pair not in {d.pair for d in dropped}
         ),
         links=find_clusters(pairs.pairs).links,
-        text=text_baselines(
-            measured, responses, replicates=settings.replicates, seed=settings.seed
-        ),
+        text=text_baselines(measured, responses, settings),
         provenance=dict(provenance or {}),
     )
 
@@ -243,10 +241,9 @@ def analyze(
 def compare_runs(
     a: PairActivations,
     b: PairActivations,
+    settings: AnalysisSettings,
     *,
     margin: float = MARGIN,
-    level: float = LEVEL,
-    scale: Scale = "sd",
 ) -> list[Comparison]:
     """Change of d from `a` to `b` at each (layer, site) of `b`, on the pairs that both have.
 
@@ -264,8 +261,9 @@ def compare_runs(
             other.artifact,
             other.natural,
             margin=margin,
-            level=level,
-            scale=scale,
+            level=settings.level,
+            scale=settings.scale,
+            direction=settings.direction,
             clusters=other.clusters,
         )
     except ValueError as error:
@@ -284,6 +282,7 @@ def _separations(
             measured.artifact,
             measured.natural,
             scale=settings.scale,
+            direction=settings.direction,
             permutations=settings.replicates,
             bootstrap=settings.replicates,
             level=settings.level,

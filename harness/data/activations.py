@@ -1,9 +1,10 @@
 """A run's activations as the statistics take them: one vector per prompt, pair by pair."""
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -44,6 +45,28 @@ class Dropped:
     reason: str
 
 
+#: Bytes of activations that are kept once they were read; what doesn't fit is read again.
+KEPT = 2**30
+
+Arms = tuple[np.ndarray, np.ndarray]
+
+
+class OnDemand(Sequence[np.ndarray]):
+    """Arrays that are made when they are asked for."""
+
+    def __init__(self, count: int, make: Callable[[int], np.ndarray]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make(range(self._count)[index])
+
+    def __reduce__(self) -> Any:
+        return tuple, (list(self),)  # pickled for another process, they are all made
+
+
 @dataclass(frozen=True)
 class PairActivations:
     """Token means of both arms.
@@ -51,14 +74,15 @@ class PairActivations:
     Attributes:
         pairs: row i of every array is `pairs[i]`.
         keys: the (layer, site) of each array.
-        artifact, natural: one float64 array (pairs, width) per key.
+        artifact, natural: one float64 array (pairs, width) per key; those of a run are read when
+            they are asked for (see `read_activations`).
         clusters: a label of each pair; those with equal ones are one unit of the statistics.
     """
 
     pairs: tuple[Pair, ...]
     keys: tuple[LayerSite, ...]
-    artifact: tuple[np.ndarray, ...]
-    natural: tuple[np.ndarray, ...]
+    artifact: Sequence[np.ndarray]
+    natural: Sequence[np.ndarray]
     clusters: tuple[int, ...]
 
     def select(self, pairs: Sequence[Pair], keys: Sequence[LayerSite]) -> "PairActivations":
@@ -73,8 +97,8 @@ class PairActivations:
         return PairActivations(
             tuple(pairs),
             tuple(keys),
-            tuple(self.artifact[i][rows] for i in columns),
-            tuple(self.natural[i][rows] for i in columns),
+            OnDemand(len(keys), lambda i: self.artifact[columns[i]][rows]),
+            OnDemand(len(keys), lambda i: self.natural[columns[i]][rows]),
             tuple(self.clusters[row] for row in rows),
         )
 
@@ -118,6 +142,9 @@ def read_activations(
     Pairs without tokens in an arm, and pairs with NaN or infinity anywhere, are dropped; pairs
     of the same two prompts are averaged into one, which stands where the first of them did.
 
+    One layer and site is read at a time, and read again whenever it is asked for, unless all that
+    was asked for last fits into `KEPT` bytes.
+
     Args:
         run: a complete run that captured `sites` at `layers`, and perhaps others.
 
@@ -129,19 +156,10 @@ def read_activations(
     kept = list(compress(pairs, spoken))
     if not kept:
         raise AnalysisError(f"{pairs.source}: no pair has a response with tokens in both arms")
-    keys, artifact, natural = [], [], []
-    for site in sites:
-        for layer in layers:
-            arms = token_arms(run, kept, site, layer)
-            means = pair_means(*arms)
-            for arm, averaged in zip(arms, means, strict=True):
-                # Also where the other arm is shorter, so that the mean doesn't see it.
-                averaged[[not np.isfinite(tokens).all() for tokens in arm]] = np.nan
-            keys.append((layer, site))
-            artifact.append(means[0])
-            natural.append(means[1])
+    keys = tuple((layer, site) for site in sites for layer in layers)
+    means = _Means(run, kept, keys)
     try:
-        finite = finite_pairs(artifact, natural)
+        finite = finite_pairs(*means.arms)
     except ValueError as error:
         raise AnalysisError(f"{pairs.source}: {error}") from error
     usable, infinite = list(compress(kept, finite)), compress(kept, ~finite)
@@ -150,12 +168,17 @@ def read_activations(
     first: dict[tuple[str, str], Pair] = {}
     for label, pair in zip(labels, usable, strict=True):
         first.setdefault(label, pair)
+
+    def distinct(arm: OnDemand) -> OnDemand:
+        return OnDemand(len(keys), lambda i: average_duplicates(arm[i][finite], labels))
+
+    artifact, natural = map(distinct, means.arms)
     return (
         PairActivations(
             tuple(first.values()),
-            tuple(keys),
-            tuple(average_duplicates(layer[finite], labels) for layer in artifact),
-            tuple(average_duplicates(layer[finite], labels) for layer in natural),
+            keys,
+            artifact,
+            natural,
             tuple(cluster_of[pair] for pair in first.values()),
         ),
         (
@@ -163,3 +186,34 @@ def read_activations(
             *(Dropped(pair, "NaN or infinity in its activations") for pair in infinite),
         ),
     )
+
+
+class _Means:
+    """Token means of a run's pairs by layer and site, both arms read together."""
+
+    def __init__(self, run: Run, pairs: Sequence[Pair], keys: Sequence[LayerSite]) -> None:
+        self._run, self._pairs, self._keys = run, pairs, keys
+        self._kept: OrderedDict[int, Arms] = OrderedDict()
+        self.arms = (
+            OnDemand(len(keys), lambda i: self._read(i)[0]),
+            OnDemand(len(keys), lambda i: self._read(i)[1]),
+        )
+
+    def _read(self, index: int) -> Arms:
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        layer, site = self._keys[index]
+        arms = token_arms(self._run, self._pairs, site, layer)
+        means = pair_means(*arms)
+        for arm, averaged in zip(arms, means, strict=True):
+            # Also where the other arm is shorter, so that the mean doesn't see it.
+            averaged[[not np.isfinite(tokens).all() for tokens in arm]] = np.nan
+        self._kept[index] = means
+        # The layer that was read last stays, so that its other arm needn't be read once more.
+        while len(self._kept) > 1 and self._bytes() > KEPT:
+            self._kept.popitem(last=False)
+        return means
+
+    def _bytes(self) -> int:
+        return sum(arm.nbytes for arms in self._kept.values() for arm in arms)

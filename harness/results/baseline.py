@@ -175,7 +175,6 @@ def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:
         baseline,
         saved_run(Path("this run"), found),
         margin=found.criteria.margin,
-        level=found.analysis.settings.level,
     )
 
 

@@ -3,59 +3,101 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 Layers = NDArray[np.floating] | Sequence[NDArray[np.floating]]
-"""`(layers, pairs, hidden)`, or one `(pairs, hidden)` array per layer, of any widths."""
+"""`(layers, pairs, hidden)`, or one `(pairs, hidden)` array per layer, of any widths. A sequence
+may make its arrays when it is asked for them: no more than one layer is held at a time."""
+
+Layer = NDArray[np.floating]
 
 
-def as_layers(name: str, values: Layers) -> list[NDArray[np.floating]]:
-    """Check one condition's activations and split them into `(pairs, hidden)` layers."""
-    wanted = f"{name} must be (layers, pairs, hidden), or a sequence of (pairs, hidden) arrays"
-    if isinstance(values, np.ndarray) and values.ndim != 3:
-        hint = "; for one layer pass it as array[None]" if values.ndim == 2 else ""
-        raise ValueError(f"{wanted}, not an array of shape {values.shape}{hint}")
-    layers = [np.asarray(layer) for layer in values]
-    if not layers:
-        raise ValueError(f"{wanted}; it holds no layer at all")
-    for index, layer in enumerate(layers):
+class Checked(Sequence[Layer]):
+    """One condition's activations as `(pairs, hidden)` layers, checked when they are asked for.
+
+    Raises:
+        ValueError: naming the condition, here and where a layer is asked for.
+    """
+
+    def __init__(self, name: str, values: Layers) -> None:
+        wanted = f"{name} must be (layers, pairs, hidden), or a sequence of (pairs, hidden) arrays"
+        if isinstance(values, np.ndarray) and values.ndim != 3:
+            hint = "; for one layer pass it as array[None]" if values.ndim == 2 else ""
+            raise ValueError(f"{wanted}, not an array of shape {values.shape}{hint}")
+        if not len(values):
+            raise ValueError(f"{wanted}; it holds no layer at all")
+        self.name, self._values, self._wanted = name, values, wanted
+        self._n_pairs: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: Any) -> Any:
+        layer = np.asarray(self._values[index])
         if layer.ndim != 2 or layer.shape[1] == 0:
-            raise ValueError(f"{wanted}; its layer {index} has shape {layer.shape}")
+            raise ValueError(f"{self._wanted}; its layer {index} has shape {layer.shape}")
         if layer.dtype.kind not in "fiub":
-            raise ValueError(f"{name} must hold real numbers, not {layer.dtype} (layer {index})")
-        if len(layer) != len(layers[0]):
             raise ValueError(
-                f"{name} must have the same pairs in every layer: layer {index} has "
-                f"{len(layer)}, layer 0 has {len(layers[0])}"
+                f"{self.name} must hold real numbers, not {layer.dtype} (layer {index})"
             )
-    return layers
+        if self._n_pairs is None:
+            self._n_pairs = len(layer)
+        if len(layer) != self._n_pairs:
+            raise ValueError(
+                f"{self.name} must have the same pairs in every layer: layer {index} has "
+                f"{len(layer)}, layer 0 has {self._n_pairs}"
+            )
+        return layer
+
+    def describe(self) -> str:
+        shapes = sorted({layer.shape for layer in self})
+        return f"{len(self)} layers of {', '.join(map(str, shapes))}"
 
 
-def matched_layers(
-    artifact: Layers, natural: Layers, suffix: str = ""
-) -> list[tuple[NDArray[np.floating], NDArray[np.floating]]]:
-    """Both arms, layer by layer, after checking that they match and are finite."""
-    names = f"artifact{suffix}", f"natural{suffix}"
-    arms = [as_layers(name, arm) for name, arm in zip(names, (artifact, natural), strict=True)]
-    shapes = [[layer.shape for layer in arm] for arm in arms]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"{names[0]} and {names[1]} must have the same shape, layer by layer: "
-            f"{_describe(shapes[0])} against {_describe(shapes[1])}"
-        )
-    for name, arm in zip(names, arms, strict=True):
-        for index, layer in enumerate(arm):
-            bad = np.flatnonzero(~np.isfinite(layer).all(axis=1))
-            if bad.size:
-                raise ValueError(
-                    f"{name} holds NaN or infinity in layer {index}, pair {bad[0]} "
-                    f"({bad.size} such pairs in this layer); drop them with finite_pairs"
-                )
-    return list(zip(*arms, strict=True))
+class MatchedLayers(Sequence[tuple[Layer, Layer]]):
+    """Both arms, layer by layer, after checking that they match and are finite.
+
+    Raises:
+        ValueError: they don't or aren't.
+    """
+
+    def __init__(self, artifact: Layers, natural: Layers, suffix: str = "") -> None:
+        self._arms = Checked(f"artifact{suffix}", artifact), Checked(f"natural{suffix}", natural)
+        one, other = self._arms
+        matching = len(one) == len(other)
+        for index in range(len(one)) if matching else ():
+            layers = self[index]
+            matching = matching and layers[0].shape == layers[1].shape
+            for arm, layer in zip(self._arms, layers, strict=True):
+                bad = np.flatnonzero(~np.isfinite(layer).all(axis=1))
+                if matching and bad.size:
+                    raise ValueError(
+                        f"{arm.name} holds NaN or infinity in layer {index}, pair {bad[0]} "
+                        f"({bad.size} such pairs in this layer); drop them with finite_pairs"
+                    )
+        if not matching:
+            raise ValueError(
+                f"{one.name} and {other.name} must have the same shape, layer by layer: "
+                f"{one.describe()} against {other.describe()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._arms[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._arms[0][index], self._arms[1][index]
+
+
+def _each_layer(conditions: Sequence[Layers]) -> Iterator[list[Layer]]:
+    """The conditions' layers of each number, for as many as the deepest condition has."""
+    checked = [Checked("each condition", values) for values in conditions]
+    for index in range(max(map(len, checked))):
+        yield [values[index] for values in checked if index < len(values)]
 
 
 def finite_pairs(*conditions: Layers, max_dropped: float = 0.1) -> NDArray[np.bool_]:
@@ -71,10 +113,14 @@ def finite_pairs(*conditions: Layers, max_dropped: float = 0.1) -> NDArray[np.bo
     Raises:
         ValueError: more than `max_dropped` of the pairs are not finite, or shapes do not match.
     """
-    layers = [layer for values in conditions for layer in as_layers("each condition", values)]
-    if len({len(layer) for layer in layers}) != 1:
-        raise ValueError("every condition must hold the same pairs")
-    keep = np.logical_and.reduce([np.isfinite(layer).all(axis=1) for layer in layers])
+    keep: NDArray[np.bool_] | None = None
+    for layers in _each_layer(conditions):
+        for layer in layers:
+            finite = np.asarray(np.isfinite(layer).all(axis=1))
+            if keep is not None and len(finite) != len(keep):
+                raise ValueError("every condition must hold the same pairs")
+            keep = finite if keep is None else keep & finite
+    assert keep is not None, "Checked has refused what holds no layer"
     dropped = int((~keep).sum())
     if dropped > max_dropped * keep.size:
         raise ValueError(
@@ -94,13 +140,14 @@ def distinct_pairs(*conditions: Layers) -> NDArray[np.intp]:
     Returns:
         Increasing integer array: the pairs to keep.
     """
-    layers = [layer for values in conditions for layer in as_layers("each condition", values)]
-    first: dict[bytes, int] = {}
-    for pair in range(len(layers[0])):
-        digest = hashlib.blake2b()
+    digests = [hashlib.blake2b() for _ in range(len(conditions[0][0]))]
+    for layers in _each_layer(conditions):
         for layer in layers:
-            digest.update((layer[pair] + 0.0).tobytes())  # + 0.0 makes -0.0 equal 0.0
-        first.setdefault(digest.digest(), pair)
+            for digest, pair in zip(digests, layer, strict=True):
+                digest.update((pair + 0.0).tobytes())  # + 0.0 makes -0.0 equal 0.0
+    first: dict[bytes, int] = {}
+    for number, digest in enumerate(digests):
+        first.setdefault(digest.digest(), number)
     return np.fromiter(first.values(), dtype=np.intp)
 
 
@@ -158,7 +205,3 @@ def pair_means(
         for side, arm in zip(means, arms, strict=True):
             side.append(arm[..., :tokens, :].mean(axis=-2, dtype=np.float64))
     return np.stack(means[0], axis=-2), np.stack(means[1], axis=-2)
-
-
-def _describe(shapes: list[tuple[int, ...]]) -> str:
-    return f"{len(shapes)} layers of {', '.join(map(str, sorted(set(shapes))))}"

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from harness.defaults import LEVEL, MARGIN, REPLICATES, Scale
-from harness.stats.arrays import Layers, matched_layers
+from harness.defaults import LEVEL, MARGIN, REPLICATES, Direction, Scale
+from harness.stats.arrays import Layers, MatchedLayers
 from harness.stats.clusters import Clusters, usable_pairs
 from harness.stats.estimates import hedges_correction, standardized_difference
 from harness.stats.intervals import Expansion, Interval, analytic_interval, expand
 from harness.stats.kernels import kernels
-from harness.stats.resample import Flipper
+from harness.stats.resample import Flipper, Multipliers
 from harness.stats.simultaneous import Largest
 
 Verdict = Literal["equivalent", "changed", "inconclusive"]
@@ -79,6 +79,7 @@ def compare(
     margin: float = MARGIN,
     level: float = LEVEL,
     scale: Scale = "sd",
+    direction: Direction = "mean",
     bootstrap: int = REPLICATES,
     seed: int = 0,
     collapse_duplicates: bool = True,
@@ -96,8 +97,8 @@ def compare(
         margin: largest |change of d| that counts as none.
         level: nominal coverage of `interval`.
         bootstrap: multiplier replicates for `lower`; 0 for none.
-        scale, seed, collapse_duplicates, clusters: as in `separation`; duplicates are decided on
-            both versions together.
+        scale, direction, seed, collapse_duplicates, clusters: as in `separation`; duplicates are
+            decided on both versions together.
 
     Raises:
         ValueError: shapes, numbers of pairs or of layers do not match; non-finite values; fewer
@@ -107,8 +108,8 @@ def compare(
         raise ValueError(f"level must lie between 0.5 and 1, for example 0.95, not {level}")
     if not margin > 0:
         raise ValueError(f"margin must be positive, not {margin}")
-    a = matched_layers(artifact_a, natural_a, "_a")
-    b = matched_layers(artifact_b, natural_b, "_b")
+    a = MatchedLayers(artifact_a, natural_a, "_a")
+    b = MatchedLayers(artifact_b, natural_b, "_b")
     if len(a[0][0]) != len(b[0][0]):
         raise ValueError(
             f"artifact_a and artifact_b must hold the same pairs: {len(a[0][0])} and {len(b[0][0])}"
@@ -123,10 +124,12 @@ def compare(
         *conditions, collapse_duplicates=collapse_duplicates, labels=clusters
     )
     n, n_units, depth = len(pairs), len(units), max(len(a), len(b))
-    measured_a, measured_b = (_measure(version, depth, pairs, units, scale) for version in (a, b))
+    measured_a, measured_b = (
+        _measure(version, depth, pairs, units, scale, direction) for version in (a, b)
+    )
     d_s, variances = [], []
-    multipliers = np.random.default_rng(seed).standard_normal((bootstrap, n_units))
-    largest = Largest(multipliers)
+    multipliers = Multipliers(seed, bootstrap, n_units)
+    largest = Largest(bootstrap)
     for (d_s_a, x), (d_s_b, y) in zip(measured_a, measured_b, strict=True):
         d_s.append((d_s_a, d_s_b))
         change = y - x
@@ -173,21 +176,24 @@ def compare(
 
 
 def _measure(
-    layers: list[tuple[NDArray[np.floating], NDArray[np.floating]]],
+    layers: MatchedLayers,
     depth: int,
     pairs: NDArray[np.intp],
     units: Clusters,
     scale: Scale,
+    direction: Direction,
 ) -> Iterator[tuple[float, Expansion]]:
     """d_s of each layer of one version, and its expansion; a single layer's `depth` times.
 
     One at a time: an expansion is as large as the number of units squared.
     """
     for layer in layers:
-        layer_kernels = kernels(*(arm[pairs] for arm in layer), scale=scale, folds=units)
+        layer_kernels = kernels(
+            *(arm[pairs] for arm in layer), scale=scale, direction=direction, folds=units
+        )
         held = Flipper(layer_kernels).observed()
         d_s = float(standardized_difference(held.difference, held.midpoint))
-        expansion = expand(held, layer_kernels, units)
+        expansion = expand(held, layer_kernels.gram, units)
         yield from repeat((d_s, expansion), depth // len(layers))
 
 

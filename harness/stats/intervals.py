@@ -17,9 +17,9 @@ from scipy.special import ndtri, stdtrit
 from harness.stats.arrays import FloatArray
 from harness.stats.clusters import Clusters
 from harness.stats.estimates import standardized_difference
-from harness.stats.kernels import Kernels
+from harness.stats.kernels import Gram
 from harness.stats.linalg import product
-from harness.stats.resample import SMALL_NORM, HeldOut
+from harness.stats.resample import SMALL_NORM, HeldOut, Multipliers
 
 Interval = tuple[float, float]
 
@@ -43,7 +43,7 @@ class Expansion:
 
     @property
     def variance(self) -> float:
-        return self.first_order + 2 * float((self.quadratic**2).sum())
+        return self.first_order + 2 * float(np.vdot(self.quadratic, self.quadratic))
 
     @property
     def inflation(self) -> float:
@@ -53,16 +53,19 @@ class Expansion:
     def __sub__(self, other: Expansion) -> Expansion:
         return Expansion(self.linear - other.linear, self.quadratic - other.quadratic)
 
-    def bootstrap(self, multipliers: FloatArray) -> FloatArray:
-        """Replicates of d_s* − d_s, one for each row of `multipliers` `(replicates, units)`."""
+    def bootstrap(self, multipliers: Multipliers) -> FloatArray:
+        """Replicates of d_s* − d_s, `(replicates,)`."""
+        deviations = np.empty(multipliers.replicates)
         # A d that isn't defined, or infinite, has replicates that aren't defined.
         with np.errstate(invalid="ignore"):
-            sums = product(multipliers, np.column_stack([self.quadratic, self.linear]))
-            sums[:, :-1] *= multipliers
-        return sums[:, :-1].sum(axis=1) + sums[:, -1]
+            for rows, block in multipliers:
+                sums = product(block, self.quadratic)
+                sums *= block
+                deviations[rows] = sums.sum(axis=1) + block @ self.linear
+        return deviations
 
 
-def expand(held: HeldOut, layer: Kernels, units: Clusters) -> Expansion:
+def expand(held: HeldOut, gram: Gram, units: Clusters) -> Expansion:
     """Expansion of d_s around the data's own scores (one replicate: `(n,)` arrays).
 
     Args:
@@ -74,25 +77,27 @@ def expand(held: HeldOut, layer: Kernels, units: Clusters) -> Expansion:
         others = units.of != unit
         without[unit] = standardized_difference(held.difference[others], held.midpoint[others])
     spread = held.midpoint.var(ddof=1) + held.difference.var(ddof=1) / 4
-    usable = held.norm > SMALL_NORM * np.trace(layer.gram)
+    usable = held.norm > SMALL_NORM * gram.own.sum()
     inverse_norm = np.divide(1.0, held.norm, out=np.zeros(n), where=usable).mean()
     with np.errstate(divide="ignore", invalid="ignore"):
         linear = np.sqrt((n_units - 1) / n_units) * (without.mean() - without)
         size = np.sqrt((n_units - 1) / (2 * n * n * (n_units - 3)) * inverse_norm / spread)
-        return Expansion(linear, _between_units(layer, units) * size)
+        quadratic = _between_units(gram, units)
+        quadratic *= size
+        return Expansion(linear, quadratic)
 
 
-def _between_units(layer: Kernels, units: Clusters) -> FloatArray:
+def _between_units(gram: Gram, units: Clusters) -> FloatArray:
     """Inner products between units, `(units, units)`, centred and zero within a fold.
 
     A unit's sum grows with its size n_c, so that what is taken away is n_d α_c + n_c α_d, fitted
     to the products between folds by least squares weighted with 1/(n_c n_d). Where every pair is a
     fold of its own that is `u_centred`.
     """
-    folds = layer.folds
+    folds = gram.folds
     if folds.single:
-        return u_centred(layer.gram)
-    products = units.totals(units.totals(np.where(folds.same, 0.0, layer.gram)).T)
+        return u_centred(gram.products)
+    products = units.totals(units.totals(np.where(folds.same, 0.0, gram.products)).T)
     fold_of = folds.of[np.unique(units.of, return_index=True)[1]]
     rows = products.sum(axis=1)
     rest = len(folds.of) - 2 * folds.sizes
@@ -108,9 +113,11 @@ def _between_units(layer: Kernels, units: Clusters) -> FloatArray:
 def u_centred(gram: FloatArray) -> FloatArray:
     """Off-diagonal entries centred so that every row sums to zero (Székely & Rizzo 2014)."""
     n = len(gram)
-    off = gram - np.diag(np.diagonal(gram))
+    off = gram.copy()
+    np.fill_diagonal(off, 0.0)
     rows = off.sum(axis=1) / (n - 2)
-    off += rows.sum() / (n - 1) - rows[:, None] - rows[None, :]
+    off += rows.sum() / (n - 1) - rows[:, None]
+    off -= rows
     np.fill_diagonal(off, 0.0)
     return off
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.defaults import LEVEL, Scale
-from harness.stats.arrays import FloatArray, Layers, as_layers, matched_layers
+from harness.stats.arrays import Checked, FloatArray, Layers, MatchedLayers
 from harness.stats.clusters import Clusters, usable_pairs
 from harness.stats.intervals import Interval, analytic_interval, check_level, u_centred
 from harness.stats.kernels import halves, inverse_variances
@@ -56,7 +56,7 @@ def pair_quality(
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, not {top}")
-    layers = matched_layers(artifact, natural)
+    layers = MatchedLayers(artifact, natural)
     folds = Clusters.from_labels(clusters, len(layers[0][0]))
     return [_quality(*layer, scale, top, folds) for layer in layers]
 
@@ -105,7 +105,7 @@ def debiased_cka(x: Layers, y: Layers) -> FloatArray:
         float64 `(layers of x, layers of y)`; NaN where a representation does not vary.
     """
     forms = [
-        np.stack([_prompt_gram(layer).ravel() for layer in as_layers(name, values)])
+        np.stack([_prompt_gram(layer).ravel() for layer in Checked(name, values)])
         for name, values in (("x", x), ("y", y))
     ]
     if forms[0].shape[1] != forms[1].shape[1]:
@@ -167,7 +167,7 @@ def direction_drift(
             pairs.
     """
     check_level(level)
-    a, b = matched_layers(artifact_a, natural_a, "_a"), matched_layers(artifact_b, natural_b, "_b")
+    a, b = MatchedLayers(artifact_a, natural_a, "_a"), MatchedLayers(artifact_b, natural_b, "_b")
     if [layer[0].shape for layer in a] != [layer[0].shape for layer in b]:
         raise ValueError("artifact_a and artifact_b must have the same shape, layer by layer")
     pairs, units = usable_pairs(

@@ -8,6 +8,7 @@ Young 1993 for the family).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from harness.stats.estimates import (
     standard_deviation,
     standardized_difference,
 )
-from harness.stats.kernels import Kernels
+from harness.stats.kernels import BLOCK, Kernels, blocks
 from harness.stats.linalg import product
 
 CHUNK = 500
@@ -85,13 +86,30 @@ def sign_flips(n_units: int, count: int, rng: np.random.Generator) -> Signs:
     return signs.astype(np.int8)
 
 
+class Multipliers:
+    """Standard normal numbers for a bootstrap, `(replicates, units)`, the same every time.
+
+    They are read in blocks of rows, and drawn anew where all of them would need much memory.
+    """
+
+    def __init__(self, seed: int | np.random.SeedSequence, replicates: int, n_units: int) -> None:
+        self._seed, self._n_units = seed, n_units
+        self.replicates = replicates
+        small = replicates * n_units <= BLOCK
+        self._kept = list(self._draw()) if small else None
+
+    def __iter__(self) -> Iterator[tuple[slice, FloatArray]]:
+        """Rows, and their `(rows, units)` numbers."""
+        return iter(self._kept or self._draw())
+
+    def _draw(self) -> Iterator[tuple[slice, FloatArray]]:
+        rng = np.random.default_rng(self._seed)
+        for rows in blocks(self.replicates, self._n_units):
+            yield rows, rng.standard_normal((rows.stop - rows.start, self._n_units))
+
+
 class Flipper:
     """Held-out scores of one layer for any pattern of flips.
-
-    A product with signs is a sum of ±kernel entries. Rounding each kernel row to a grid of
-    2⁻⁵² of its absolute sum makes those sums exact, so that their order (the chunk size, the
-    BLAS, its threads) cannot change a bit of the result; the rounding is no larger than that of
-    an ordinary sum.
 
     Args:
         layer: kernels of the layer.
@@ -100,36 +118,38 @@ class Flipper:
     """
 
     def __init__(self, layer: Kernels, rows: NDArray[np.intp] | None = None) -> None:
-        self.rows = np.arange(layer.n_pairs) if rows is None else rows
-        self.folds = layer.folds
-        own = np.diagonal(layer.gram)
-        gram = layer.gram - np.diag(own)
-        blocks = [layer.difference, layer.midpoint, gram]
-        if not self.folds.single:
-            blocks.append(np.where(self.folds.same, gram, 0.0))
-        self.kernel_rows = _summable(np.concatenate(blocks))
+        self.rows = np.arange(len(layer.difference)) if rows is None else rows
+        self.folds = layer.gram.folds
+        self._layer = layer
+        self._shared = [
+            np.flatnonzero(self.folds.of == fold) for fold in np.flatnonzero(self.folds.sizes > 1)
+        ]
+        own = layer.gram.own
         self._others = (own.sum() - self.folds.sums(own))[self.rows]
         self._floor = SMALL_NORM * own.sum()
 
     def held_out(self, signs: Signs) -> HeldOut:
         """Scores for each row of `signs` `(flips, n)`; arrays `(flips, scored pairs)`."""
         flips = signs.astype(np.float64)
-        n, k = flips.shape[1], len(self.rows)
-        sums = product(flips, self.kernel_rows.T)
-        difference, midpoint = sums[:, :k], sums[:, k : 2 * k]
-        gram = flips * sums[:, 2 * k : 2 * k + n]
+        gram = flips * product(flips, self._layer.gram.products.T)
         # ‖Σ_{j∉F} δ_j‖² = ‖Σ_j δ_j‖² − 2 Σ_{j∈F} δ_j·Σ_k δ_k + ‖Σ_{j∈F} δ_j‖²
         norm = gram.sum(axis=1)[:, None] - 2 * self.folds.sums(gram)[:, self.rows] + self._others
-        if not self.folds.single:
-            within = flips * sums[:, 2 * k + n :]
+        if self._shared:
+            within = np.zeros_like(flips)
+            for pairs in self._shared:
+                part = flips[:, pairs]
+                within[:, pairs] = part * product(
+                    part, self._layer.gram.products[np.ix_(pairs, pairs)].T
+                )
             norm += self.folds.sums(within)[:, self.rows]
         usable = norm > self._floor
         root = np.sqrt(np.where(usable, norm, np.inf))
-        return HeldOut(flips[:, self.rows] * difference / root, midpoint / root, norm)
+        difference = flips[:, self.rows] * product(flips, self._layer.difference.T)
+        return HeldOut(difference / root, product(flips, self._layer.midpoint.T) / root, norm)
 
     def observed(self) -> HeldOut:
         """Scores of the data as they are; arrays `(scored pairs,)`."""
-        identity = np.ones((1, self.kernel_rows.shape[1]), dtype=np.int8)
+        identity = np.ones((1, len(self.folds.of)), dtype=np.int8)
         once = self.held_out(identity)
         return HeldOut(once.difference[0], once.midpoint[0], once.norm[0])
 
@@ -181,13 +201,3 @@ def effective_family(statistics: FloatArray, alpha: float = ALPHA) -> float:
     largest = statistics.max(axis=0)
     critical = np.quantile(largest, 1 - alpha, method="inverted_cdf")
     return float((largest >= critical).mean() / (statistics >= critical).mean())
-
-
-def _summable(kernel: FloatArray) -> FloatArray:
-    """Each row rounded to a grid on which any signed sum of its entries is exact."""
-    reach = np.abs(kernel).sum(axis=1, keepdims=True)
-    step = np.ldexp(1.0, np.frexp(reach)[1] - 52)
-    rounded = kernel / step
-    np.rint(rounded, out=rounded)
-    rounded *= step
-    return rounded

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.defaults import LEVEL, MIN_PAIRS, REPLICATES, Scale
-from harness.stats.arrays import Layers, matched_layers, pair_means
+from harness.defaults import LEVEL, MIN_PAIRS, REPLICATES, Direction, Scale
+from harness.stats.arrays import Layers, MatchedLayers, pair_means
 from harness.stats.clusters import Clusters
 from harness.stats.estimates import (
     hedges_correction,
@@ -18,7 +18,7 @@ from harness.stats.estimates import (
     standardized_difference,
 )
 from harness.stats.intervals import Interval, analytic_interval, check_level
-from harness.stats.kernels import Kernels, halves, inverse_variances
+from harness.stats.kernels import Kernels, halves, metric
 from harness.stats.resample import Flipper, HeldOut, Null, p_value_se, p_values, sign_flips
 
 MIN_CATEGORY = 3
@@ -51,13 +51,14 @@ def leave_one_category_out(
     categories: Sequence[Hashable],
     *,
     scale: Scale = "sd",
+    direction: Direction = "mean",
     level: float = LEVEL,
     clusters: Sequence[Hashable] | None = None,
 ) -> list[list[CategoryTransfer]]:
     """Score every category along the direction that the other categories give.
 
     Args:
-        artifact, natural, scale: as in `separation`.
+        artifact, natural, scale, direction: as in `separation`.
         categories: category of each pair.
         level: nominal coverage of the intervals.
         clusters: as in `separation`.
@@ -71,7 +72,7 @@ def leave_one_category_out(
         ValueError: shapes do not match, non-finite values, or not one category per pair.
     """
     check_level(level)
-    layers = matched_layers(artifact, natural)
+    layers = MatchedLayers(artifact, natural)
     n = len(layers[0][0])
     if len(categories) != n:
         raise ValueError(f"categories must name one category for each of {n} pairs")
@@ -82,7 +83,7 @@ def leave_one_category_out(
     units = Clusters.from_labels(clusters, n)
     return [
         [
-            _transfer(*layer, category, held, scale, level, inside)
+            _transfer(*layer, category, held, scale, direction, level, inside)
             for category, held in members.items()
             if len(inside := units.take(np.flatnonzero(held))) >= MIN_CATEGORY
             and (~held).sum() >= MIN_PAIRS
@@ -97,15 +98,16 @@ def _transfer(
     category: Hashable,
     held: NDArray[np.bool_],
     scale: Scale,
+    direction: Direction,
     level: float,
     units: Clusters,
 ) -> CategoryTransfer:
     delta, middle = halves(artifact, natural)
     apart = Clusters.from_labels(None, int((~held).sum()))
-    train = inverse_variances(delta[~held], middle[~held], scale, apart).overall
-    direction = delta[~held].sum(axis=0) * train
-    difference = delta[held] @ direction
-    midpoint = (middle[held] - middle[~held].mean(axis=0)) @ direction
+    weigh = metric(delta[~held], middle[~held], scale, direction, apart)
+    along = weigh.together(delta[~held].sum(axis=0))
+    difference = delta[held] @ along
+    midpoint = (middle[held] - middle[~held].mean(axis=0)) @ along
     accuracies = pair_accuracies(midpoint + difference / 2, midpoint - difference / 2)
     n, n_units = int(held.sum()), len(units)
     d = hedges_correction(n) * float(standardized_difference(difference, midpoint))
@@ -154,6 +156,7 @@ def step_curve(
     natural: Sequence[NDArray[np.floating]],
     *,
     scale: Scale = "sd",
+    direction: Direction = "mean",
     permutations: int = REPLICATES,
     min_share: float = 0.8,
     seed: int = 0,
@@ -167,7 +170,7 @@ def step_curve(
     Args:
         artifact, natural: per pair, one `(tokens_i, hidden)` array; the arms' numbers of tokens may
             differ.
-        scale, permutations, seed, clusters: as in `separation`; at least one flip.
+        scale, direction, permutations, seed, clusters: as in `separation`; at least one flip.
         min_share: steps that fewer than this share of the pairs have in both arms are left out.
 
     Raises:
@@ -184,9 +187,9 @@ def step_curve(
         raise ValueError(f"permutations must be at least 1, not {permutations}")
     if not 0 < min_share <= 1:
         raise ValueError(f"min_share must lie between 0 and 1, not {min_share}")
-    delta, middle = halves(*matched_layers(means[0][None], means[1][None])[0])
-    weights = inverse_variances(delta, middle, scale, folds)
-    gram = (delta * weights.overall) @ delta.T
+    delta, middle = halves(*MatchedLayers(means[0][None], means[1][None])[0])
+    weigh = metric(delta, middle, scale, direction, folds)
+    gram = weigh.together(delta) @ delta.T
     signs = sign_flips(len(folds), permutations, np.random.default_rng(seed))[:, folds.of]
     shared = np.array([min(len(a), len(b)) for a, b in zip(artifact, natural, strict=True)])
 
@@ -200,10 +203,11 @@ def step_curve(
             *(np.stack([arm[pair][step] for pair in rows.tolist()]) for arm in (artifact, natural))
         )
         step_middle -= step_middle.mean(axis=0)
-        difference = (step_delta * weights.fold[rows]) @ delta.T
-        midpoint = (step_middle * weights.fold[rows]) @ delta.T
+        vectors = np.concatenate([step_delta, step_middle])
+        found = weigh.apart(vectors, np.tile(rows, 2)) @ delta.T
+        difference, midpoint = found[: len(rows)], found[len(rows) :]
         difference[folds.same[rows]] = midpoint[folds.same[rows]] = 0.0
-        flipper = Flipper(Kernels(difference, midpoint, gram, folds), rows)
+        flipper = Flipper(Kernels.from_products(difference, midpoint, gram.copy(), folds), rows)
         observed.append((step, flipper.observed(), folds.take(rows)))
         nulls.append(flipper.null(signs))
 

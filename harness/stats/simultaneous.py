@@ -18,11 +18,11 @@ class Largest:
     """The largest studentised deviation over the layers added so far, in each replicate.
 
     Args:
-        multipliers: `(replicates, units)`, the same for all layers.
+        replicates: of the deviations, which come from the same multipliers in all layers.
     """
 
-    def __init__(self, multipliers: FloatArray) -> None:
-        self._largest = np.full(len(multipliers), -np.inf)
+    def __init__(self, replicates: int) -> None:
+        self._largest = np.full(replicates, -np.inf)
 
     def add(self, deviations: FloatArray, variance: float) -> None:
         """A layer's `(replicates,)` deviations and their variance; where that isn't defined, or

@@ -1,5 +1,7 @@
 """One vector per prompt: of which tokens, for which pairs, in which order."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,50 @@ class TestMeans:
 
         found, _ = read(tmp_path, tokens, sites=("mlp_post", "mlp_out"))
         assert [arm.shape for arm in found.artifact] == [(12, 9), (12, 9), (12, 4), (12, 4)]
+
+
+class TestMemory:
+    """Arrays are read when they are asked for, and kept where they fit."""
+
+    class Counting:
+        def __init__(self, run):
+            self.run, self.read = run, []
+
+        def tokens(self, site, layer):
+            self.read.append((layer, site))
+            return self.run.tokens(site, layer)
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        return self.Counting(run_of(tmp_path, PAIRS, noise(1, width=5), layers=LAYERS, sites=SITES))
+
+    def test_what_fits_is_read_once(self, run):
+        found, _ = read_activations(run, PAIRS, LAYERS, SITES)
+        before = list(run.read)
+        for _ in range(2):
+            assert len([*found.artifact, *found.natural]) == 8
+        assert run.read == before
+        assert before.count((7, "mlp_out")) == 1
+
+    def test_what_does_not_fit_is_read_again(self, run, monkeypatch):
+        monkeypatch.setattr("harness.data.activations.KEPT", 12 * 5 * 8 * 2 + 1)  # one layer
+        found, _ = read_activations(run, PAIRS, LAYERS, SITES)
+        run.read.clear()
+        first = [
+            (a.tobytes(), n.tobytes()) for a, n in zip(found.artifact, found.natural, strict=True)
+        ]
+        assert run.read == list(found.keys)
+        again = [
+            (a.tobytes(), n.tobytes()) for a, n in zip(found.artifact, found.natural, strict=True)
+        ]
+        assert again == first
+        assert run.read == [*found.keys, *found.keys]
+
+    def test_sent_to_another_process(self, run):
+        found, _ = read_activations(run, PAIRS, LAYERS, SITES)
+        sent = pickle.loads(pickle.dumps(found))
+        for ours, theirs in zip(found.artifact, sent.artifact, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 class TestTokens:

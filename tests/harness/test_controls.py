@@ -26,7 +26,7 @@ from harness.analysis.verdict import (
 from harness.data.activations import PairActivations
 from harness.data.pairs import Pair
 from harness.data.store import Response
-from harness.settings import Criteria
+from harness.settings import AnalysisSettings, Criteria
 from harness.stats import CategoryTransfer, DirectionDrift, separation
 from tests.support.builders import (
     PAIRS,
@@ -43,6 +43,7 @@ from tests.support.measured import change_of, measured, pairs_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 KEY = (0, "mlp_out")
+SETTINGS = AnalysisSettings()
 CRITERIA = Criteria(d_threshold=0.8, alpha=0.05)
 WORDS = [f"word{number}" for number in range(30)]
 
@@ -70,7 +71,7 @@ def answers(pairs, artifact, natural):
 
 def baselines(activations, responses=None):
     responses = responses or answers(activations.pairs, lambda n: (n,), lambda n: (n,))
-    found = text_baselines(activations, responses, replicates=200, seed=0)
+    found = text_baselines(activations, responses, AnalysisSettings(replicates=200))
     return {text.name: text for text in found}
 
 
@@ -189,7 +190,7 @@ class TestCategories:
         activations = measured({KEY: 4.0, (1, "mlp_out"): 4.0}, pairs=self.PAIRS, width=3)
         turned = [pair.category == "three" for pair in self.PAIRS]
         activations.artifact[1][turned, 0] -= 8.0
-        found = category_transfer(activations)
+        found = category_transfer(activations, SETTINGS)
         assert list(found) == list(activations.keys)
         here = {transfer.category: transfer for transfer in found[1, "mlp_out"]}
         assert list(here) == list(self.CATEGORIES)
@@ -204,7 +205,7 @@ class TestCategories:
     def test_intervals(self):
         for seed in range(5):
             activations = measured({KEY: 2.0}, pairs=self.PAIRS, seed=seed)
-            for transfer in category_transfer(activations)[KEY]:
+            for transfer in category_transfer(activations, SETTINGS)[KEY]:
                 low, high = transfer.d_interval
                 assert -math.inf < low < transfer.d < high < math.inf
                 assert 0.5 < high - low < 20
@@ -215,11 +216,14 @@ class TestCategories:
             replace(pair, category="rare" if number < 2 else pair.category)
             for number, pair in enumerate(self.PAIRS)
         )
-        found = category_transfer(measured({KEY: 2.0}, pairs=pairs))[KEY]
+        found = category_transfer(measured({KEY: 2.0}, pairs=pairs), SETTINGS)[KEY]
         assert {transfer.category for transfer in found} == set(self.CATEGORIES)
 
     def test_only_one(self):
-        assert category_transfer(measured({KEY: 2.0}, pairs=pairs_of(16, ("one",))))[KEY] == ()
+        assert (
+            category_transfer(measured({KEY: 2.0}, pairs=pairs_of(16, ("one",))), SETTINGS)[KEY]
+            == ()
+        )
 
 
 class TestSteps:
@@ -232,7 +236,7 @@ class TestSteps:
             {(layer, site): 0.0 for site in self.SITES for layer in self.LAYERS},
             pairs=self.PAIRS.pairs,
         )
-        return step_curves(run, activations, replicates=replicates, seed=0)
+        return step_curves(run, activations, AnalysisSettings(replicates=replicates))
 
     def test_an_effect_at_one_token_of_one_layer(self, tmp_path):
         def tokens(pair, condition, layer, site):

@@ -157,7 +157,7 @@ class TestAnalyze:
         found = analyze(settings=settings)
         assert found.analysis.settings == settings
         assert found.analysis.provenance["analysis"] == {
-            "replicates": 300, "level": 0.8, "seed": 3, "scale": "raw",
+            "replicates": 300, "level": 0.8, "seed": 3, "scale": "raw", "direction": "mean",
         }  # fmt: skip
 
     def test_progress(self, analyze):

@@ -101,7 +101,12 @@ class TestVerdicts:
     def test_level(self):
         a, b = version_of("a", made(seed=1)), version_of("b", made(seed=2))
         wide, narrow = (
-            compare_versions(a, b, margin=0.5, level=level).layers[ONE] for level in (0.99, 0.6)
+            compare_versions(
+                a,
+                replace(b, analysis=replace(b.analysis, settings=AnalysisSettings(level=level))),
+                margin=0.5,
+            ).layers[ONE]
+            for level in (0.99, 0.6)
         )
         for part in ("comparison", "drift"):
             low, high = getattr(wide, part).interval
@@ -293,6 +298,7 @@ DECISIVE = {
     "collection.seed": (1, "sampling seed"),
     "collection.chat": (False, "use of the chat template"),
     "analysis.scale": ("raw", "scaling of the statistics"),
+    "analysis.direction": ("shrinkage", "direction of the statistics"),
 }
 CIRCUMSTANCES = {
     "packages": {"numpy": "2.1"},

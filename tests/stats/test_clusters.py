@@ -71,7 +71,7 @@ def test_the_linear_part_is_the_jackknife_over_clusters():
     )
     g = len(without)
     v1 = (g - 1) / g * ((without - without.mean()) ** 2).sum()
-    assert expand(held, layer, units).first_order == pytest.approx(v1, rel=1e-10)
+    assert expand(held, layer.gram, units).first_order == pytest.approx(v1, rel=1e-10)
 
 
 @pytest.mark.parametrize("folds", [LABELS, CATEGORIES], ids=["clusters", "categories"])
@@ -81,8 +81,8 @@ def test_what_all_pairs_share_is_no_dependence_between_units(folds):
     units, partition = Clusters.from_labels(LABELS, N), Clusters.from_labels(folds, N)
     layer = kernels(artifact, natural, folds=partition)
     held = Flipper(layer).observed()
-    found = expand(held, layer, units).quadratic
-    sums = units.totals(units.totals(layer.gram).T)
+    found = expand(held, layer.gram, units).quadratic
+    sums = units.totals(units.totals(layer.gram.products).T)
     fold = [folds[LABELS.index(c)] for c in range(len(units))]
     rows, targets, places = [], [], []
     for c in range(len(units)):

@@ -8,13 +8,13 @@ from harness.stats import separation
 from harness.stats.clusters import Clusters
 from harness.stats.intervals import Accuracy, bootstrap_interval, expand, u_centred
 from harness.stats.kernels import kernels
-from harness.stats.resample import Flipper
+from harness.stats.resample import Flipper, Multipliers
 from tests.support.arrays import pairs
 
 
 def expansion(artifact, natural):
     layer = kernels(artifact, natural)
-    return expand(Flipper(layer).observed(), layer, layer.folds)
+    return expand(Flipper(layer).observed(), layer.gram, layer.gram.folds)
 
 
 def accuracy_interval(accuracies, inflation):
@@ -35,7 +35,7 @@ def test_variance_is_the_formulas(effect):
 
 def test_bootstrap_has_the_closed_forms_variance():
     ours = expansion(*pairs(2, 40, 100, 0.5))
-    draws = ours.bootstrap(np.random.default_rng(0).standard_normal((40_000, 40)))
+    draws = ours.bootstrap(Multipliers(0, 40_000, 40))
     assert draws.mean() == pytest.approx(0, abs=5 * draws.std() / 200)
     assert draws.var() == pytest.approx(ours.variance, rel=0.06)
 
