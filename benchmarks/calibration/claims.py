@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.calibration.experiments import FLIPS, effect_for, one_layer, truth
+from benchmarks.calibration.experiments import FLIPS, POOL, effect_for, one_layer, truth
 from benchmarks.calibration.figures import Run, gathered, generators
-from benchmarks.calibration.populations import HIDDEN, Arms, Array, Population, gaussian
+from benchmarks.calibration.populations import Arms, Array, Population, gaussian
 from harness.analysis.controls import FEWEST_CATEGORIES
 from harness.stats import Separation, compare, pairs_to_decide, separation
 
@@ -66,27 +66,30 @@ def clusters(kind: str, population: Population, runs: int) -> Iterator[Run]:
         }
 
 
-def stack(population: Population, rng: np.random.Generator, n: int) -> Array:
+def stack(population: Population, rng: np.random.Generator, n: int, layers: int = LAYERS) -> Array:
     """`(2, layers, n, hidden)`: layers that correlate 0.9 with the one before."""
     drawn = [population.draw(rng, n)]
-    for _ in range(LAYERS - 1):
+    for _ in range(layers - 1):
         drawn.append(0.9 * drawn[-1] + np.sqrt(1 - 0.9**2) * population.draw(rng, n))
     return np.stack(drawn, axis=1)
 
 
 @cache
-def _effect(target: float, n: int) -> float:
-    return effect_for(target, gaussian(), n)
+def _effect(target: float, law: Population, n: int) -> float:
+    return effect_for(target, law, n) if target else 0.0
 
 
 @gathered
-def bounds(target: float, runs: int) -> Iterator[Run]:
+def bounds(law: Population, target: float, runs: int) -> Iterator[Run]:
     """Lower bounds of all layers at once, where the true d of each is `target`."""
-    law, effect = gaussian(), _effect(target, PAIRS)
-    for run, rng in generators(runs, "bounds", target):
+    effect = _effect(target, law, PAIRS)
+    pool = None
+    if not law.gaussian:
+        pool = law.draw(np.random.default_rng(0), POOL // 2).reshape(POOL, -1)
+    for run, rng in generators(runs, "bounds", law.name, target):
         artifact, natural = law.apart(stack(law, rng, PAIRS), effect)
         found = separation(artifact, natural, permutations=0, bootstrap=1000, seed=run)
-        true = [truth(law, a, b, effect) for a, b in zip(artifact, natural, strict=True)]
+        true = [truth(law, a, b, effect, pool) for a, b in zip(artifact, natural, strict=True)]
         both = list(zip(found, true, strict=True))
         yield {
             "some bound of d above its truth": any(s.d_lower > d for s, (d, _) in both),
@@ -103,21 +106,17 @@ def holds(s: Separation) -> bool:
 
 
 @gathered
-def across(share: float, target: float, layers: int, runs: int) -> Iterator[Run]:
+def across(law: Population, share: float, target: float, layers: int, runs: int) -> Iterator[Run]:
     """Five categories of 13 pairs, each with an effect of its own that makes up `share` of the
     differences' variance, and one effect in common, alone worth a d of `target`."""
     labels = [pair % 5 for pair in range(PAIRS)]
-    common = gaussian().shift(_effect(target, PAIRS)) if target else np.zeros(HIDDEN)
-    for run, rng in generators(runs, "across", share, target, layers):
-        pair, own = rng.standard_normal((2, PAIRS, HIDDEN)), rng.standard_normal((5, HIDDEN))
-        arms: list[Arms] = []
-        for _ in range(layers):
-            pair = 0.9 * pair + np.sqrt(1 - 0.9**2) * rng.standard_normal(pair.shape)
-            own = 0.9 * own + np.sqrt(1 - 0.9**2) * rng.standard_normal(own.shape)
-            noise, middle = np.sqrt(2) * pair[0], pair[1] / np.sqrt(2)
-            delta = np.sqrt(1 - share) * noise + np.sqrt(2 * share) * own[labels] + common
-            arms.append((middle + delta / 2, middle - delta / 2))
-        artifact, natural = (np.stack(arm) for arm in zip(*arms, strict=True))
+    common = law.shift(_effect(target, law, PAIRS))
+    for run, rng in generators(runs, "across", law.name, share, target, layers):
+        one, other = stack(law, rng, PAIRS, layers)
+        own = stack(law, rng, 5, layers)[0]
+        middle = (one + other) / 2
+        delta = np.sqrt(1 - share) * (one - other) + np.sqrt(2 * share) * own[:, labels] + common
+        artifact, natural = middle + delta / 2, middle - delta / 2
         how: dict[str, Any] = {"permutations": FLIPS, "seed": run}
         ours = separation(artifact, natural, bootstrap=FLIPS, folds=labels, **how)
         plain = separation(artifact, natural, bootstrap=0, **how)
@@ -131,10 +130,10 @@ def across(share: float, target: float, layers: int, runs: int) -> Iterator[Run]
 
 
 @gathered
-def base(targets: tuple[float, float], runs: int) -> Iterator[Run]:
+def base(law: Population, targets: tuple[float, float], runs: int) -> Iterator[Run]:
     """A model and its base, whose activations correlate 0.9, with given true d in every layer."""
-    law, effects = gaussian(), [_effect(target, PAIRS) for target in targets]
-    for run, rng in generators(runs, "base", targets):
+    effects = [_effect(target, law, PAIRS) for target in targets]
+    for run, rng in generators(runs, "base", law.name, targets):
         first = stack(law, rng, PAIRS)
         second = 0.9 * first + np.sqrt(1 - 0.9**2) * stack(law, rng, PAIRS)
         found = compare(
@@ -150,7 +149,8 @@ def base(targets: tuple[float, float], runs: int) -> Iterator[Run]:
 @gathered
 def said(target: float, threshold: float, runs: int) -> Iterator[Run]:
     """How many pairs would decide it, said after 65 of them that show the true d."""
-    law, effect = gaussian(), _effect(target, PAIRS)
+    law = gaussian()
+    effect = _effect(target, law, PAIRS)
     for run, rng in generators(runs, "said", target, threshold):
         found = one_layer(*law.pairs(rng, PAIRS, effect), run, permutations=0, bootstrap=1000)
         shown = replace(found, d=target, d_lower=target - (found.d - found.d_lower))

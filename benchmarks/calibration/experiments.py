@@ -77,6 +77,34 @@ def size(population: Population, n: int, runs: int) -> Iterator[Run]:
 
 
 @gathered
+def shrinkage_size(population: Population, n: int, runs: int) -> Iterator[Run]:
+    """The same along shrunk directions, and whether the interval of d holds 0."""
+    for run, rng in generators(runs, "shrinkage", population.name, n):
+        ours = one_layer(*population.pairs(rng, n), run, direction="shrinkage", bootstrap=500)
+        yield {
+            **null_run(ours),
+            "interval of d holds 0": covers(ours.d_interval, 0.0),
+        }
+
+
+@gathered
+def shrinkage_power(population: Population, where: Array, n: int, runs: int) -> Iterator[Run]:
+    """Both directions on the same pairs, whose means lie apart by `where`, `(hidden,)`."""
+    for run, rng in generators(runs, "shrinkage power", population.name, n):
+        artifact, natural = population.draw(rng, n)
+        arms = artifact + where / 2, natural - where / 2
+        mean, shrunk = (
+            one_layer(*arms, run, direction=direction) for direction in ("mean", "shrinkage")
+        )
+        yield {
+            "mean: power": mean.p_value <= 0.05,
+            "shrinkage: power": shrunk.p_value <= 0.05,
+            "mean: d": mean.d,
+            "shrinkage: d": shrunk.d,
+        }
+
+
+@gathered
 def token_size(name: str, tokens: Tokens, n: int, runs: int) -> Iterator[Run]:
     """Null rejections from token-level draws, ours and those of pooling all tokens."""
     for run, rng in generators(runs, "tokens", name, n):

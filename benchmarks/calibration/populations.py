@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,7 @@ def low_rank(rank: int = 10) -> Population:
     return Population("low-rank correlation", draw, spread, factors=factors)
 
 
+@cache
 def real() -> list[Population]:
     """The covariance of a real model's activations, where they have been collected; else none.
 
@@ -124,7 +126,7 @@ def real() -> list[Population]:
         return mixed + rng.standard_normal((2, n, hidden)) * own
 
     spread = np.sqrt(own**2 + (factors**2).sum(axis=0))
-    return [Population("covariance of Gemma 3 270M", draw, spread, gaussian=False)]
+    return [Population("covariance of Gemma 3 270M", draw, spread, factors=factors)]
 
 
 def pair_effects() -> Population:

@@ -3,6 +3,8 @@
 from functools import partial
 from itertools import product
 
+import numpy as np
+
 from benchmarks.calibration import claims, experiments
 from benchmarks.calibration.figures import Figure, Range, Row, Table
 from benchmarks.calibration.populations import (
@@ -199,6 +201,34 @@ def category_table(runs: int) -> Table:
     )
 
 
+def shrinkage_table(runs: int) -> Table:
+    rows: dict[str, Row] = {}
+    laws = [gaussian(), massive(), multivariate_t3(), low_rank(), *real()]
+    for law in laws:
+        found = experiments.shrinkage_size(law, 50, runs)
+        rows[f"no effect, {law.name}"] = found.row({"type-I error": Range(0.028, 0.072)})
+    for law in laws[3:]:
+        assert law.factors is not None, "a law whose dimensions vary together"
+        components = np.linalg.svd(law.factors, full_matrices=False)
+        first = components[1][0] * components[2][0]
+        rng = np.random.default_rng(0)
+        mixture = rng.standard_normal(len(law.factors)) @ law.factors
+        for name, where in (("its first component", first), ("a random mixture", mixture)):
+            found = experiments.shrinkage_power(law, where * 0.8, 50, runs)
+            rows[f"effect along {name}, {law.name}"] = found.row()
+        even = law.shift(1.5)
+        found = experiments.shrinkage_power(law, even, 50, runs)
+        rows[f"effect in all dimensions alike, {law.name}"] = found.row()
+    return Table(
+        "A second direction: shrunk correlations",
+        '50 pairs, one layer, α = 0.05. *Shrinkage* is `direction="shrinkage"`, chosen before '
+        "looking; *mean* the default on the same pairs. Effects along the covariance's first "
+        "component, and along a random mixture of the factors that make it up, are 0.8 of that "
+        "vector's length; the one in all dimensions alike is 1.5 standard deviations altogether.",
+        rows,
+    )
+
+
 def cluster_table(runs: int) -> Table:
     rows = {}
     laws = [gaussian(), multivariate_t3(), *real()]
@@ -219,27 +249,38 @@ def bound_table(runs: int) -> Table:
         "some bound of d above its truth": Range(high=0.064),
         "some bound of accuracy": Range(high=0.064),
     }
+    laws = [gaussian(), multivariate_t3(), *real()]
     return Table(
         "Bounds that hold in all layers together",
         "18 layers, each correlated 0.9 with the one before, 65 pairs, the same true d in each. "
         "*Some interval of d*: the lower end of a layer's own 95% interval lies above its truth "
         "somewhere, as happens where no family is taken into account.",
-        {f"true d = {d:g}": claims.bounds(d, runs).row(required) for d in (0.0, 0.8, 2.0)},
+        {
+            f"true d = {d:g}, {law.name}": claims.bounds(law, d, runs).row(required)
+            for law, d in product(laws, (0.0, 0.8, 2.0))
+        },
     )
 
 
 def across_table(runs: int) -> Table:
     alarms = {"claim in some layer": Range(high=0.064)}
+    law = gaussian()
     rows = {
         f"{share:.0%} of the variance by category, {layers} layers": claims.across(
-            share, 0.0, layers, runs
+            law, share, 0.0, layers, runs
         ).row(alarms if share <= 0.02 else None)
         for share, layers in ((0.0, 18), (0.02, 1), (0.02, 18), (0.07, 1), (0.07, 18), (0.3, 18))
+    }
+    rows |= {
+        f"{share:.0%} of the variance by category, 18 layers, {other.name}": claims.across(
+            other, share, 0.0, 18, runs
+        ).row(alarms)
+        for other, share in product([multivariate_t3(), *real()], (0.0, 0.02))
     }
     power = {"claim in the first layer": Range(0.8)}
     rows |= {
         f"{share:.0%} by category, and a d of {d:g} in common, {layers} layers": claims.across(
-            share, d, layers, runs
+            law, share, d, layers, runs
         ).row(power if d == 1.2 and not share else None)
         for share, d, layers in ((0.0, 0.8, 18), (0.0, 1.2, 18), (0.02, 1.2, 18), (0.07, 1.7, 18))
     }
@@ -258,12 +299,15 @@ def across_table(runs: int) -> Table:
 
 def base_table(runs: int) -> Table:
     rows = {
-        f"d = {d:g} in both": claims.base((d, d), runs).row(
+        f"d = {d:g} in both, {law.name}": claims.base(law, (d, d), runs).row(
             {"some layer is said to be beyond": Range(high=0.064)}
         )
-        for d in (0.0, 0.8, 2.0)
+        for law, d in product([gaussian(), multivariate_t3(), *real()], (0.0, 0.8, 2.0))
     }
-    rows |= {f"d = {a:g} and {b:g}": claims.base((a, b), runs).row() for a, b in ((0, 1), (1, 2))}
+    rows |= {
+        f"d = {a:g} and {b:g}, {law.name}": claims.base(law, (a, b), runs).row()
+        for law, (a, b) in product([gaussian(), *real()], ((0.0, 1.0), (1.0, 2.0)))
+    }
     return Table(
         "Beyond the base model",
         "18 layers, 65 pairs, in a model and in its base whose activations correlate 0.9.",
@@ -297,6 +341,7 @@ TABLES = (
     power_table,
     version_table,
     category_table,
+    shrinkage_table,
     cluster_table,
     bound_table,
     across_table,
