@@ -21,7 +21,11 @@ MODELS = tuple(sorted(config.parent.name for config in _FOLDER.glob("*/config.js
 ADAPTERS = tuple(sorted(config.parent.name for config in _FOLDER.glob("*/adapter_config.json")))
 
 #: What the embedded models that were aligned were trained from.
-BASES = {"tiny-gemma3-aligned": "tiny-gemma3-base", "tiny-gemma3-aligned-v2": "tiny-gemma3-base"}
+BASES = {
+    "tiny-gemma3-aligned": "tiny-gemma3-base",
+    "tiny-gemma3-aligned-v2": "tiny-gemma3-base",
+    "tiny-gemma3-selective": "tiny-gemma3-base",
+}
 
 
 def locate(model: str | os.PathLike[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.recipes import RECIPES
 from harness.data import embedded
 from tests.support.texts import ROOT
 
@@ -16,8 +17,18 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_checkpoints_are_named() -> None:
-    assert embedded.MODELS == ("tiny-gemma3-aligned", "tiny-gemma3-aligned-v2", "tiny-gemma3-base")
+    assert embedded.MODELS == (
+        "tiny-gemma3-aligned",
+        "tiny-gemma3-aligned-v2",
+        "tiny-gemma3-base",
+        "tiny-gemma3-selective",
+    )
     assert embedded.MODEL in embedded.MODELS
+
+
+def test_every_aligned_checkpoint_has_its_base() -> None:
+    parents = {recipe.name: recipe.parent for recipe in RECIPES.values() if recipe.parent}
+    assert parents == embedded.BASES
 
 
 def test_the_one_copy_is_in_fixtures() -> None:
