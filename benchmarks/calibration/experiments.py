@@ -253,7 +253,7 @@ def effect_for(target: float, population: Population, n: int) -> float:
             total += truth(population, *population.pairs(rng, n, effect), effect)[0]
         return total / draws - target
 
-    return float(brentq(gap, 0.0, 10.0, xtol=0.003))
+    return float(brentq(gap, 0.0, 50.0, xtol=0.003))
 
 
 @gathered

@@ -16,7 +16,7 @@ HIDDEN = 200
 TOKENS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Population:
     """A law of matched prompts without any effect.
 

@@ -213,18 +213,19 @@ def shrinkage_table(runs: int) -> Table:
         first = components[1][0] * components[2][0]
         rng = np.random.default_rng(0)
         mixture = rng.standard_normal(len(law.factors)) @ law.factors
-        for name, where in (("its first component", first), ("a random mixture", mixture)):
-            found = experiments.shrinkage_power(law, where * 0.8, 50, runs)
+        for name, where in (("its first component", first), ("a random mixture", mixture / 4)):
+            found = experiments.shrinkage_power(law, where, 50, runs)
             rows[f"effect along {name}, {law.name}"] = found.row()
-        even = law.shift(1.5)
+        even = law.shift(3.0)
         found = experiments.shrinkage_power(law, even, 50, runs)
         rows[f"effect in all dimensions alike, {law.name}"] = found.row()
     return Table(
         "A second direction: shrunk correlations",
         '50 pairs, one layer, α = 0.05. *Shrinkage* is `direction="shrinkage"`, chosen before '
         "looking; *mean* the default on the same pairs. Effects along the covariance's first "
-        "component, and along a random mixture of the factors that make it up, are 0.8 of that "
-        "vector's length; the one in all dimensions alike is 1.5 standard deviations altogether.",
+        "component are one standard deviation, those along a random mixture of the factors that "
+        "make it up a quarter of the mixture; the one in all dimensions alike is 3 of each "
+        "dimension's standard deviations altogether.",
         rows,
     )
 
