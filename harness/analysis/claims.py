@@ -15,6 +15,7 @@ from harness.analysis.verdict import (
     Outcome,
     Verdict,
     beyond_base,
+    beyond_embeddings,
     crosses_categories,
     same_words,
     uses_direction,
@@ -74,7 +75,11 @@ def ladder(result: LayerResult, criteria: Criteria, interventions: Iterable[Effe
         interventions: addition and ablation there, where they were measured.
     """
     separates = [judge(result, criteria) for judge in CRITERIA.values()]
-    words = same_words(result, criteria) if "forced" in result.companions else None
+    words = None
+    if "forced" in result.companions:
+        words = same_words(result, criteria)
+    elif result.beyond_embeddings is not None:
+        words = beyond_embeddings(result)
     used = [uses_direction(result, effect, criteria) for effect in interventions]
     return Ladder(
         {

@@ -67,6 +67,8 @@ class LayerResult:
         steps: the separation token by token.
         quality: how well the pairs agree on a direction, and whether single dimensions rule it.
         beyond_base: change of d from the base model's; None where none was given.
+        beyond_embeddings: change of d from that of the written tokens' own input embeddings; None
+            where these weren't given.
     """
 
     layer: int
@@ -79,6 +81,7 @@ class LayerResult:
     steps: tuple[StepSeparation, ...] = ()
     quality: PairQuality | None = None
     beyond_base: Comparison | None = None
+    beyond_embeddings: Comparison | None = None
 
     @property
     def id(self) -> str:
@@ -151,6 +154,7 @@ def analyze(
     settings: AnalysisSettings | None = None,
     companions: Mapping[str, Run] | None = None,
     base: Run | None = None,
+    embeddings: Run | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Analysis:
@@ -163,6 +167,7 @@ def analyze(
         pairs: the pairs that it collected.
         companions: runs of the same model and pairs at other positions, by name.
         base: the same collection from the model's base model.
+        embeddings: the same responses, represented at site "resid_pre" of layer 0.
         progress: wraps the iteration over layers and sites, for example `tqdm`.
 
     Raises:
@@ -199,6 +204,12 @@ def analyze(
     if base is not None:
         found, dropped_beside["in the base model"] = read_activations(base, pairs, layers, sites)
         beyond_base = compare_runs(found, measured, settings)
+    beyond_embeddings: Sequence[Comparison | None] = [None] * len(measured.keys)
+    if embeddings is not None:
+        found, _ = read_activations(embeddings, pairs, [0], ["resid_pre"])
+        beyond_embeddings = _compare(
+            found.select(measured.pairs, found.keys), measured, settings, MARGIN
+        )
     results = {
         key: LayerResult(
             *key,
@@ -210,6 +221,7 @@ def analyze(
             steps=steps[key],
             quality=quality[i],
             beyond_base=beyond_base[i],
+            beyond_embeddings=beyond_embeddings[i],
         )
         for i, key in enumerate(measured.keys)
     }
@@ -253,7 +265,12 @@ def compare_runs(
     absent = [layer_id(*key) for key in b.keys if key not in a.keys]
     if absent:
         raise AnalysisError(f"the other run has no {', '.join(absent)}")
-    one, other = a.matched(b)
+    return _compare(*a.matched(b), settings, margin)
+
+
+def _compare(
+    one: PairActivations, other: PairActivations, settings: AnalysisSettings, margin: float
+) -> list[Comparison]:
     try:
         return compare(
             one.artifact,

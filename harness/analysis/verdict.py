@@ -15,7 +15,7 @@ from harness.analysis.controls import FEWEST_CATEGORIES
 from harness.analysis.layers import LayerResult
 from harness.analysis.words import decimal, error, interval, p_value
 from harness.settings import Criteria
-from harness.stats import Separation, pairs_to_decide
+from harness.stats import Comparison, Separation, pairs_to_decide
 
 Outcome = Literal["passed", "failed", "inconclusive"]
 CHANCE = 0.5
@@ -238,16 +238,39 @@ def beyond_base(result: LayerResult) -> Verdict:
     Raises:
         ValueError: the analysis was made without a base model.
     """
-    change = result.beyond_base
+    return _beyond(
+        result,
+        result.beyond_base,
+        "the base model",
+        ": training is not shown to have added to it",
+    )
+
+
+def beyond_embeddings(result: LayerResult) -> Verdict:
+    """Passed if d is larger than that of the written tokens' own input embeddings: the lower bound
+    of the change above 0.
+
+    Raises:
+        ValueError: the analysis was made without embeddings.
+    """
+    return _beyond(
+        result,
+        result.beyond_embeddings,
+        "the written tokens' input embeddings",
+        ": the layer is not shown to hold more than which words were written",
+    )
+
+
+def _beyond(result: LayerResult, change: Comparison | None, other: str, missed: str) -> Verdict:
     if change is None:
-        raise ValueError("the analysis was made without a base model")
+        raise ValueError(f"the analysis was made without {other}")
     return _Claim(
         f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
-        f"beyond the base model's {decimal(change.d_a)}, at least {decimal(change.lower)} with all "
+        f"beyond that of {other}, {decimal(change.d_a)}, at least {decimal(change.lower)} with all "
         "layers taken together",
         change.lower,
         change.interval[1],
-        _unless_passed(": training is not shown to have added to it"),
+        _unless_passed(missed),
         lower_se=change.lower_se,
     ).judge(result)
 

@@ -153,6 +153,7 @@ def _analyze_files(
         layers=read.layers,
         sites=(read.site,),
         settings=settings,
+        embeddings=read.embeddings,
         provenance=provenance_of_files(read, pairs, settings),
         progress=bar,
     )

@@ -22,6 +22,9 @@ from harness.data.npz_layout import KEY_TEMPLATE, RESPONSES, SUBCATEGORY
 from harness.data.pairs import PromptPairs
 from harness.data.store import Response, layer_row
 
+#: The tokens' own input embeddings: the residual stream before layer 0.
+EMBEDDINGS_KEY = f"model.layers.0.{SITES['resid_pre'].npz_suffix}"
+
 # Up to 99999: a stray file can't make a million steps of everything else missing.
 _STEP = re.compile(r"activations_step_(0|[1-9]\d{0,4})\.npz")
 
@@ -40,6 +43,7 @@ class NpzRun:
             these, the longest of the others has them.
         ignored: by group, steps after a gap, which were left out, because step t of one prompt is
             compared with step t of the other.
+        embedded: the tokens' input embeddings by group, (steps, width), where the files hold them.
     """
 
     source: Path
@@ -49,6 +53,16 @@ class NpzRun:
     written: Mapping[str, Response]
     missing: Mapping[str, tuple[int, ...]]
     ignored: Mapping[str, tuple[int, ...]]
+    embedded: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def embeddings(self) -> "NpzRun | None":
+        """The same responses, represented by their tokens' input embeddings: site "resid_pre" of
+        layer 0; None where the files lack it."""
+        if self.embedded is None:
+            return None
+        arrays = {group: array[None] for group, array in self.embedded.items()}
+        return replace(self, site="resid_pre", layers=(0,), arrays=arrays, embedded=None)
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:
         """As `Run.tokens`; the layers that were read are there, whatever the site is called."""
@@ -118,7 +132,11 @@ def read_npz(
         if after := sorted(step for step in there if step > whole[group]):
             ignored[group] = tuple(after)
     arrays = _read(places, whole, keys)
-    return NpzRun(source, _site(key_template), chosen, arrays, written, missing, ignored)
+    embedded = None
+    if EMBEDDINGS_KEY in array_names(first):
+        embedded = {g: found[0] for g, found in _read(places, whole, [EMBEDDINGS_KEY]).items()}
+    site = _site(key_template)
+    return NpzRun(source, site, chosen, arrays, written, missing, ignored, embedded)
 
 
 @dataclass(frozen=True)

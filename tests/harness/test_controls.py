@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.causality import Effect
+from harness.analysis.claims import ladder
 from harness.analysis.comparison import LayerComparison
 from harness.analysis.controls import (
     category_folds,
@@ -18,6 +19,7 @@ from harness.analysis.controls import (
 from harness.analysis.verdict import (
     CheckFailedError,
     beyond_base,
+    beyond_embeddings,
     companion_separates,
     crosses_categories,
     unchanged,
@@ -397,13 +399,30 @@ class TestBeyondBase:
         result = replace(layer_result(), beyond_base=change_of(-0.5, 1.0))
         says(
             beyond_base(result),
-            "d = 1.50 is 0.25 [-0.50, 1.00] beyond the base model's 1.25",
+            "d = 1.50 is 0.25 [-0.50, 1.00] beyond that of the base model, 1.25",
             "training is not shown",
         )
 
     def test_without_a_base_model(self):
-        with pytest.raises(ValueError, match="without a base model"):
+        with pytest.raises(ValueError, match="without the base model"):
             beyond_base(layer_result())
+
+
+class TestBeyondEmbeddings:
+    def test_takes_the_place_of_the_same_words(self):
+        change = change_of(0.1, 0.5)
+        alone = replace(layer_result(), companions={}, beyond_embeddings=change)
+        says(
+            beyond_embeddings(alone),
+            "beyond that of the written tokens' input embeddings, 1.25",
+        )
+        assert ladder(alone, CRITERIA).holds("beyond_words")
+        missed = replace(alone, beyond_embeddings=change_of(-0.1, 0.5))
+        assert not ladder(missed, CRITERIA).holds("beyond_words")
+        assert (
+            ladder(replace(alone, beyond_embeddings=None), CRITERIA).verdicts["beyond_words"]
+            is None
+        )
 
 
 def compared(low, high, drift=None, **changes):

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from gemma_mlx.sites import SITES
+from harness.analysis import analyze
 from harness.data import npz_file
 from harness.data.activations import AnalysisError
 from harness.data.npz_layout import write_npz
 from harness.data.npz_run import read_npz
 from harness.data.store import StoreError
+from harness.settings import AnalysisSettings
 from tests.support.builders import noise, parsed, run_of, two_categories, written
 
 PAIRS = parsed(two_categories(4))
@@ -65,6 +67,50 @@ class TestRoundTrip:
     def test_the_text_is_that_of_the_steps_that_were_read(self, folder):
         read = read_npz(folder, PAIRS, steps=2)
         assert {len(answer.token_ids) for answer in read.responses().values()} == {2}
+
+
+class TestEmbeddings:
+    """Of the tokens that were written: the residual stream before layer 0, where it is there."""
+
+    SITES = ("mlp_out", "resid_pre")
+
+    def analysis(self, tmp_path, tokens):
+        pairs = parsed(two_categories(16))
+        run = run_of(tmp_path / "store", pairs, tokens, layers=(0, 1), sites=self.SITES)
+        write_npz(run, pairs, tmp_path / "npz", layers=(0, 1), sites=self.SITES)
+        read = read_npz(tmp_path / "npz", pairs)
+        return analyze(
+            read, pairs, layers=read.layers, sites=[read.site], embeddings=read.embeddings,
+            settings=AnalysisSettings(replicates=200),
+        )  # fmt: skip
+
+    def test_are_read_beside_the_site(self, tmp_path):
+        run = run_of(tmp_path / "store", PAIRS, TOKENS, layers=(0, 1), sites=self.SITES)
+        write_npz(run, PAIRS, tmp_path / "npz", layers=(0, 1), sites=self.SITES)
+        embeddings = read_npz(tmp_path / "npz", PAIRS, layers=[1]).embeddings
+        expected = run.tokens("resid_pre", 0)
+        for group, array in embeddings.tokens("resid_pre", 0).items():
+            np.testing.assert_array_equal(array, expected[group])
+
+    def test_are_not_there(self, folder):
+        assert read_npz(folder, PAIRS).embeddings is None
+
+    @pytest.mark.filterwarnings("ignore:only 16 pairs")
+    def test_a_layer_that_only_repeats_them_is_not_beyond(self, tmp_path):
+        """Layer 0 is a mirror image of the embeddings, layer 1 separates further."""
+        basis = np.random.default_rng(3).permutation(WIDTH)
+        made = noise(1, steps=STEPS, width=WIDTH)
+
+        def tokens(pair, condition, layer, site):
+            words = made(pair, condition, 0, "resid_pre") + (condition == "artifact")
+            if site == "resid_pre":
+                return words
+            return words[:, basis] * -1 if layer == 0 else words + 4 * (condition == "artifact")
+
+        found = self.analysis(tmp_path, tokens)
+        same, further = (found[layer, "mlp_out"].beyond_embeddings for layer in (0, 1))
+        assert same.difference == pytest.approx(0, abs=1e-6)
+        assert further.lower > 0
 
 
 class TestDamage:

@@ -683,7 +683,7 @@ class TestControls:
         layer, _ = results(pytester)["layers"]
         assert set(layer["companions"]) == {"forced", "prompt_last"}
         assert layer["beyond_base"]["n_pairs"] == 12
-        result.stdout.re_match_lines([r"layer \d, mlp_out: .* beyond the base model's"])
+        result.stdout.re_match_lines([r"layer \d, mlp_out: .* beyond that of the base model, "])
 
     @pytest.mark.parametrize("positions", ["forced", "prompt_last"])
     def test_other_positions_alone(self, checks, pytester, positions):
