@@ -26,5 +26,8 @@ LEVEL = 0.95
 #: Family-wise significance level.
 ALPHA = 0.05
 
+#: Smallest cosine between two versions' directions that counts as the same direction.
+COSINE = 0.9
+
 #: Largest change of d between two versions that counts as none.
 MARGIN = 0.5

@@ -43,6 +43,8 @@ class Experiment:
         base_model: what the model is compared with, on the same pairs and through the same chat
             template; "none" for nothing. By default the model without its adapter, where it has
             one, and what an embedded model was trained from.
+        noise: collect a second time, in other batches, and compare: what of a change between
+            versions is noise.
         settings: replicates, level, seed of the statistics.
         store: where activations are kept.
         recollect: collect anew what the store already has.
@@ -69,6 +71,7 @@ class Experiment:
     tensor_parallel: int = field(default=CollectSettings.tensor_parallel, kw_only=True)
     batch_size: int | None = field(default=CollectSettings.batch_size, kw_only=True)
     base_model: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    noise: bool = field(default=False, kw_only=True)
     settings: AnalysisSettings = field(default_factory=AnalysisSettings, kw_only=True)
     store: str | os.PathLike[str] = field(default=STORE, kw_only=True)
     recollect: bool = field(default=False, kw_only=True)
@@ -110,6 +113,7 @@ class Experiment:
             chat=not options.NO_CHAT.read(given),
             tensor_parallel=options.TENSOR_PARALLEL.read(given),
             base_model=options.BASE_MODEL.read(given),
+            noise=options.NOISE.read(given),
             settings=options.analysis_settings(given),
             store=options.STORE_FOLDER.read(given),
             recollect=options.RECOLLECT.read(given),
@@ -210,13 +214,18 @@ class Experiment:
         self,
         positions: Positions | None = None,
         *,
+        batch_size: int | None = None,
         checkpoint: Checkpoint | None = None,
         progress: bool = True,
         ranks: Ranks = ALONE,
     ) -> RunStore:
-        """The run at these positions, by default the experiment's own, with its model or with
-        `checkpoint`; see `harness.collect`."""
-        settings = replace(self.collection, positions=positions or self.positions)
+        """The run at these positions and in batches of this size, by default the experiment's own,
+        with its model or with `checkpoint`; see `harness.collect`."""
+        settings = replace(
+            self.collection,
+            positions=positions or self.positions,
+            batch_size=batch_size or self.batch_size,
+        )
         if settings.positions == "prompt_last":
             # The prompt alone is read: nothing need be written after it.
             settings = replace(settings, max_tokens=0)
@@ -267,6 +276,17 @@ class Experiment:
         return self.collect(checkpoint=self.base_checkpoint)
 
     @cached_property
+    def noise_activations(self) -> RunStore | None:
+        """The same collection once more, in batches of about half the size, if it was asked for.
+
+        Where those are as large as before, batches hold other prompts all the same.
+        """
+        if not self.noise:
+            return None
+        largest = max(map(len, self.activations.plan() or [[]]))
+        return self.collect(batch_size=largest // 2 + 1)
+
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """Models, pairs, settings, versions and machine, as JSON values."""
         base = self.base_checkpoint
@@ -299,6 +319,7 @@ class Experiment:
             settings=self.settings,
             companions=self.beside,
             base=self.base_activations,
+            noise=self.noise_activations,
             provenance={**self.provenance, **origin(run)},
             progress=progress,
         )

@@ -321,6 +321,21 @@ MARGIN = Option(
     "margin", _real(0, float("inf"), "a finite number above 0"), Criteria.margin,
     f"largest change of d that counts as none (default: {Criteria.margin})", "D", short=False,
 )  # fmt: skip
+COSINE = Option(
+    "cosine", _real(-1, 1, "a number between -1 and 1"), Criteria.cosine,
+    "smallest cosine between the baseline's direction and this run's that counts as the same "
+    f"(default: {Criteria.cosine})", "C", short=False,
+)  # fmt: skip
+PARTIAL = Option(
+    "partial", bool, Criteria.partial,
+    "compare with a baseline that has more layers or sites than are looked at", short=False,
+)  # fmt: skip
+NOISE = Option(
+    "noise", bool, False,
+    "collect a second time, in other batches, to see how much of a change is noise; kept with a "
+    "baseline",
+    short=False,
+)  # fmt: skip
 INCONCLUSIVE: Option[Inconclusive] = Option(
     "inconclusive", _one_of(get_args(Inconclusive)), "fail",
     "what an inconclusive comparison does: fail or skip (default: fail)", "HOW", short=False,
@@ -342,8 +357,8 @@ REPORT_FOLDER = Option(
 OPTIONS: tuple[Option[Any], ...] = (
     MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT,
     TENSOR_PARALLEL, BASE_MODEL, DIRECTION, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
-    STORE_FOLDER, SAVE, COMPARE, MARGIN, INCONCLUSIVE, SHOWN_COLUMNS, SORT, RECOLLECT,
-    REPORT_FOLDER,
+    STORE_FOLDER, SAVE, COMPARE, MARGIN, COSINE, PARTIAL, NOISE, INCONCLUSIVE, SHOWN_COLUMNS, SORT,
+    RECOLLECT, REPORT_FOLDER,
 )  # fmt: skip
 
 #: What to put to which model, and how; not with activations that are read from files.
@@ -365,7 +380,11 @@ def analysis_settings(given: Given) -> AnalysisSettings:
 def criteria(given: Given) -> Criteria:
     """What a layer has to meet."""
     return Criteria(
-        d_threshold=D_THRESHOLD.read(given), alpha=ALPHA.read(given), margin=MARGIN.read(given)
+        d_threshold=D_THRESHOLD.read(given),
+        alpha=ALPHA.read(given),
+        margin=MARGIN.read(given),
+        cosine=COSINE.read(given),
+        partial=PARTIAL.read(given),
     )
 
 

@@ -10,6 +10,7 @@ import pickle
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from gemma_mlx.errors import UserError
 from gemma_mlx.sites import SITES
 from gemma_mlx.system.interrupts import interruptible
 from gemma_mlx.system.terminal import printable
-from harness.options import OPTIONS
+from harness.options import BASE_MODEL, COMPARE, OPTIONS, POSITIONS
 from harness.settings import INTERRUPTED
 from harness.testing import html
 from harness.testing.session import PROPERTIES, Session, or_exit, session_of
@@ -33,6 +34,16 @@ PAGE_NAME = "report.html"
 _NEEDS = "_artifact_needs"
 # What a worker of pytest-xdist found, in its output.
 _OUTPUT = "artifact_harness"
+
+
+#: What would give a check its input, by the field that it needs.
+GIVEN_BY = {
+    "baseline": f"{COMPARE.flag} {COMPARE.metavar}",
+    "causal": "-m causal",
+    "base": f"{BASE_MODEL.flag} {BASE_MODEL.metavar}",
+    "companions": f"a second {POSITIONS.flag}",
+    "words_differ": f"{POSITIONS.flag} generated",
+}
 
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -65,8 +76,10 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
     # Nothing else in somebody's module is touched: some objects can't stand to be looked at.
     needed = getattr(obj, _NEEDS, None) if type(obj) is FunctionType else None
     plan = session_of(collector.config).plan if isinstance(needed, str) else None
-    skipped = plan is not None and not isinstance(plan, UserError) and not plan.gives(str(needed))
-    return [] if skipped else None
+    if plan is None or isinstance(plan, UserError) or plan.gives(str(needed)):
+        return None
+    session_of(collector.config).lacking.setdefault(collector.path, {})[str(needed)] = name
+    return []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -95,12 +108,26 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config) -> None:
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
     ours = session_of(config)
     if not ours.wanted:
         return
     config.option.keyword = _exact_layers(config.option.keyword)
-    _start_or_refuse(ours, session)
+    _start_or_refuse(ours, session, _asked_in_vain(ours, config, items))
+
+
+def _asked_in_vain(
+    ours: Session, config: pytest.Config, items: list[pytest.Item]
+) -> UserError | None:
+    """Files named on the command line none of whose checks has its input."""
+    named = {Path(argument.partition("::")[0]).resolve() for argument in config.args}
+    for file, lacking in ours.lacking.items():
+        if file in named and not any(item.path == file for item in items):
+            inputs = " or ".join(GIVEN_BY[field] for field in lacking)
+            return UserError(f"{file.name}: its checks need {inputs}")
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -116,11 +143,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         started.pytest_runtest_logreport(report)
 
 
-def _start_or_refuse(ours: Session, session: pytest.Session | None) -> list[Any]:
-    """Start the report; a plan that can't be used ends the run with one line."""
+def _start_or_refuse(
+    ours: Session, session: pytest.Session | None, fault: UserError | None = None
+) -> list[Any]:
+    """Start the report; a plan that can't be used, or another fault, ends the run with one line."""
     try:
         if isinstance(ours.plan, UserError):
             raise ours.plan
+        if fault is not None:
+            raise fault
         return html.start_report(session, ours.plan.report / PAGE_NAME)
     except UserError as error:
         ours.refused = printable(error)
@@ -310,6 +341,7 @@ def pytest_terminal_summary(
         sentences.not_asked_sentence(results),
         sentences.text_sentence(results),
         sentences.power_sentence(results),
+        sentences.noise_sentence(results),
     ):
         if said:
             terminalreporter.line(said)

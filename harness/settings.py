@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gemma_mlx.request import Positions, Request, Sampling
-from harness.defaults import ALPHA, LEVEL, MARGIN, REPLICATES, Direction, Scale
+from harness.defaults import ALPHA, COSINE, LEVEL, MARGIN, REPLICATES, Direction, Scale
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,14 @@ class AnalysisSettings:
 @dataclass(frozen=True)
 class Criteria:
     """What a layer has to meet: d's lower bound above `d_threshold`, accuracy's above chance,
-    family-wise p below `alpha`; against a saved run, a change of d within ±`margin`."""
+    family-wise p below `alpha`; against a saved run, a change of d within ±`margin` and a cosine
+    between the directions above `cosine`, at all of its layers and sites unless `partial`."""
 
     d_threshold: float = 0.8
     alpha: float = ALPHA
     margin: float = MARGIN
+    cosine: float = COSINE
+    partial: bool = False
 
 
 #: Figures of a layer that tables can show; what each is stands in `harness.report.tables`.

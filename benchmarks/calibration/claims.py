@@ -12,7 +12,7 @@ from benchmarks.calibration.experiments import FLIPS, POOL, effect_for, one_laye
 from benchmarks.calibration.figures import Run, gathered, generators
 from benchmarks.calibration.populations import Arms, Array, Population, gaussian
 from harness.analysis.controls import FEWEST_CATEGORIES
-from harness.stats import Separation, compare, pairs_to_decide, separation
+from harness.stats import Separation, compare, direction_drift, pairs_to_decide, separation
 
 PAIRS = 65
 LAYERS = 18
@@ -143,6 +143,35 @@ def base(law: Population, targets: tuple[float, float], runs: int) -> Iterator[R
             "some layer is said to be beyond": any(c.lower > 0 for c in found),
             "the first layer is": found[0].lower > 0,
             "some interval excludes 0 from below": any(c.interval[0] > 0 for c in found),
+        }
+
+
+@gathered
+def gate(
+    law: Population, agreement: float, targets: tuple[float, float], turned: float, runs: int
+) -> Iterator[Run]:
+    """A version and the next one, whose activations correlate `agreement`, with given true d; the
+    second one's effect turned by so many degrees."""
+    effects = [_effect(target, law, PAIRS) for target in targets]
+    shift = law.shift(effects[1])
+    aside = shift * np.where(np.arange(len(shift)) % 2, 1, -1)  # at right angles, in law's scale
+    angle = np.deg2rad(turned)
+    for run, rng in generators(runs, "gate", law.name, agreement, targets, turned):
+        first = stack(law, rng, PAIRS)
+        second = agreement * first + np.sqrt(1 - agreement**2) * stack(law, rng, PAIRS)
+        half = (np.cos(angle) * shift + np.sin(angle) * aside) / 2
+        arms = (*law.apart(first, effects[0]), second[0] + half, second[1] - half)
+        changes = compare(*arms, bootstrap=1000, seed=run)
+        drifts = direction_drift(*arms)
+        yield {
+            "some layer changed": any(c.verdict == "changed" for c in changes),
+            "some layer changed, no family": any(
+                c.detectable and c.verdict != "equivalent" for c in changes
+            ),
+            "some direction turned": any(d.verdict == "turned" for d in drifts),
+            "d equivalent in all": all(c.verdict == "equivalent" for c in changes),
+            "said of an unchanged model": changes[0].unchanged_passes,
+            "direction the same in all": all(d.verdict == "same" for d in drifts),
         }
 
 

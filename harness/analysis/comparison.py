@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import UserError
-from harness.analysis.layers import Analysis, compare_runs, layer_id
+from harness.analysis.layers import Analysis, LayerResult, compare_runs, layer_id
 from harness.data.activations import LayerSite, PairActivations
-from harness.settings import AnalysisSettings
+from harness.settings import AnalysisSettings, Criteria
 from harness.stats import Comparison, DirectionDrift, direction_drift
 
 # What has to be equal for two runs to be comparable, and how to say what it is.
@@ -63,12 +63,17 @@ class LayerComparison:
     """One layer at one site in two versions, `comparison` being d of B minus d of A.
 
     `drift` is the cosine between the versions' directions; None where their widths differ.
+    `separated` is whether A separates there, so that it has a direction to keep. `noise` is by how
+    much d differs between two runs of the same version, the larger one of A's and B's; None where
+    neither was run twice.
     """
 
     layer: int
     site: str
     comparison: Comparison
     drift: DirectionDrift | None
+    separated: bool = True
+    noise: float | None = None
 
     @property
     def id(self) -> str:
@@ -81,7 +86,8 @@ class VersionComparison:
 
     `categories` holds the change of each category's d, along the direction of the other
     categories, by category and layer id. `gained` and `lost` are the layers that separate in only
-    one of the two; `warnings` name circumstances that differ without making the runs incomparable.
+    one of the two, `absent` those of A that B doesn't have; `warnings` name circumstances that
+    differ without making the runs incomparable.
     """
 
     a: str
@@ -91,35 +97,45 @@ class VersionComparison:
     margin: float
     gained: tuple[str, ...]
     lost: tuple[str, ...]
+    absent: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
-def compare_versions(a: SavedRun, b: SavedRun, *, margin: float) -> VersionComparison:
-    """Compare two saved runs of the same pairs, at the layers and sites of `b`."""
+def compare_versions(a: SavedRun, b: SavedRun, criteria: Criteria) -> VersionComparison:
+    """Compare two saved runs of the same pairs, at the layers and sites of `b`, by the margin and
+    the cosine of the criteria."""
     then, now = a.analysis, b.analysis
     keys = now.activations.keys
     check_comparable(a, now.provenance, keys)
-    compared = compare_runs(then.activations, now.activations, now.settings, margin=margin)
-    drifts = _drifts(then.activations, now.activations, now.settings)
+    compared = compare_runs(then.activations, now.activations, now.settings, margin=criteria.margin)
+    drifts = _drifts(then.activations, now.activations, now.settings, criteria.cosine)
     here = b.separates & set(keys)
     before = a.separates & set(keys)
     return VersionComparison(
         a=a.name,
         b=b.name,
         layers={
-            key: LayerComparison(*key, comparison, drift)
+            key: LayerComparison(
+                *key, comparison, drift, key in a.separates, _noise(then[key], now[key])
+            )
             for key, comparison, drift in zip(keys, compared, drifts, strict=True)
         },
         categories=_category_changes(a, b, keys),
-        margin=margin,
+        margin=criteria.margin,
         gained=tuple(sorted(layer_id(*key) for key in here - before)),
         lost=tuple(sorted(layer_id(*key) for key in before - here)),
+        absent=tuple(layer_id(*key) for key in then if key not in keys),
         warnings=tuple(
             f"{what}: {earlier} then, {later} now"
             for what in _CIRCUMSTANCES
             if (earlier := _value(then.provenance, what)) != (later := _value(now.provenance, what))
         ),
     )
+
+
+def _noise(*runs: LayerResult) -> float | None:
+    found = [abs(run.noise.difference) for run in runs if run.noise is not None]
+    return max(found, default=None)
 
 
 def check_comparable(
@@ -165,7 +181,7 @@ def _short(value: Any) -> str:
 
 
 def _drifts(
-    a: PairActivations, b: PairActivations, settings: AnalysisSettings
+    a: PairActivations, b: PairActivations, settings: AnalysisSettings, cosine: float
 ) -> list[DirectionDrift | None]:
     one, other = a.matched(b)
     alike = [
@@ -178,6 +194,7 @@ def _drifts(
         arms = (one.artifact, one.natural, other.artifact, other.natural)
         found = direction_drift(
             *([arm[i] for i in alike] for arm in arms),
+            least=cosine,
             scale=settings.scale,
             level=settings.level,
             clusters=other.clusters,

@@ -67,6 +67,8 @@ class LayerResult:
         steps: the separation token by token.
         quality: how well the pairs agree on a direction, and whether single dimensions rule it.
         beyond_base: change of d from the base model's; None where none was given.
+        noise: change of d to a second run of the same model in other batches; None where there was
+            none.
         beyond_embeddings: change of d from that of the written tokens' own input embeddings; None
             where these weren't given.
     """
@@ -82,6 +84,7 @@ class LayerResult:
     quality: PairQuality | None = None
     beyond_base: Comparison | None = None
     beyond_embeddings: Comparison | None = None
+    noise: Comparison | None = None
 
     @property
     def id(self) -> str:
@@ -155,6 +158,7 @@ def analyze(
     companions: Mapping[str, Run] | None = None,
     base: Run | None = None,
     embeddings: Run | None = None,
+    noise: Run | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Analysis:
@@ -167,6 +171,7 @@ def analyze(
         pairs: the pairs that it collected.
         companions: runs of the same model and pairs at other positions, by name.
         base: the same collection from the model's base model.
+        noise: the same collection once more, in other batches.
         embeddings: the same responses, represented at site "resid_pre" of layer 0.
         progress: wraps the iteration over layers and sites, for example `tqdm`.
 
@@ -204,6 +209,10 @@ def analyze(
     if base is not None:
         found, dropped_beside["in the base model"] = read_activations(base, pairs, layers, sites)
         beyond_base = compare_runs(found, measured, settings)
+    repeated: Sequence[Comparison | None] = [None] * len(measured.keys)
+    if noise is not None:
+        found, dropped_beside["in the second run"] = read_activations(noise, pairs, layers, sites)
+        repeated = compare_runs(found, measured, settings)
     beyond_embeddings: Sequence[Comparison | None] = [None] * len(measured.keys)
     if embeddings is not None:
         found, _ = read_activations(embeddings, pairs, [0], ["resid_pre"])
@@ -222,6 +231,7 @@ def analyze(
             quality=quality[i],
             beyond_base=beyond_base[i],
             beyond_embeddings=beyond_embeddings[i],
+            noise=repeated[i],
         )
         for i, key in enumerate(measured.keys)
     }

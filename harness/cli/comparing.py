@@ -8,10 +8,11 @@ from gemma_mlx.system.files import write_whole
 from gemma_mlx.system.terminal import printable
 from harness import options
 from harness.analysis.comparison import SavedRun, VersionComparison, compare_versions
+from harness.analysis.verdict import gate
 from harness.report import depth, plots, sentences, tables
 from harness.results.baseline import find_baseline, load_baseline
 from harness.results.schema import plain
-from harness.settings import BASELINES
+from harness.settings import BASELINES, Criteria
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,7 +22,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description=(
             "Compare runs saved with pytest artifact_checks --artifact-save: every later one with "
             "the first, layer by layer where they have the same layers, and all of them over "
-            "relative depth. Exit code 1 where a layer changed or the comparison is inconclusive."
+            "relative depth. Exit code 1 where a layer changed, its direction turned, that is "
+            "inconclusive, or a later run lacks layers of the first."
         ),
     )
     parser.add_argument(
@@ -30,7 +32,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="RUN",
         help=f"two runs or more: names (the latest), numbers or files in {BASELINES}/",
     )
-    options.add_arguments(parser, [options.MARGIN, options.REPORT_FOLDER])
+    options.add_arguments(
+        parser, [options.MARGIN, options.COSINE, options.PARTIAL, options.REPORT_FOLDER]
+    )
     parser.set_defaults(run=_compare, parser=parser)
 
 
@@ -38,7 +42,12 @@ def _compare(parsed: argparse.Namespace) -> int:
     if len(parsed.runs) < 2:
         parsed.parser.error("give two runs or more")
     given = options.CommandLine(parsed)
-    margin, folder = options.MARGIN.read(given), options.report_folder(given)
+    folder = options.report_folder(given)
+    criteria = Criteria(
+        margin=options.MARGIN.read(given),
+        cosine=options.COSINE.read(given),
+        partial=options.PARTIAL.read(given),
+    )
     runs = [load_baseline(find_baseline(name)) for name in parsed.runs]
     first, *others = runs
     compared: list[VersionComparison] = []
@@ -47,7 +56,7 @@ def _compare(parsed: argparse.Namespace) -> int:
             names = f"{other.name}: other layers than {first.name}"
             print(f"{printable(names)}, compared over depth only")
             continue
-        found = compare_versions(first, other, margin=margin)
+        found = compare_versions(first, other, criteria)
         compared.append(found)
         for warning in found.warnings:
             said = f"{first.name} and {other.name}: {warning}"
@@ -66,8 +75,7 @@ def _compare(parsed: argparse.Namespace) -> int:
     content = json.dumps([plain(found) for found in compared], indent=1, allow_nan=False)
     write_whole(folder / "comparison.json", f"{content}\n".encode())
     print(f"figures and comparison.json: {folder}/")
-    verdicts = {c.comparison.verdict for found in compared for c in found.layers.values()}
-    return 0 if verdicts <= {"equivalent"} else 1
+    return 0 if all(gate(found, criteria) == "passed" for found in compared) else 1
 
 
 def _same_layers(a: SavedRun, b: SavedRun) -> bool:

@@ -14,7 +14,7 @@ from harness.analysis.claims import CLAIMS, MARKS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import PairResponses, layer_id
-from harness.analysis.verdict import Outcome, unchanged, uses_direction, worst
+from harness.analysis.verdict import Outcome, gate, uses_direction, worst
 from harness.analysis.words import decimal, interval
 from harness.report import panels, plots, sentences
 from harness.report.tables import COLUMNS, Column
@@ -36,7 +36,6 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
     environment.filters.update(decimal=decimal, interval=interval)
     template = environment.get_template("summary.html")
     analysis, compared = found.analysis, found.comparison
-    changes = [unchanged(layer).outcome for layer in compared.layers.values()] if compared else []
     controls = list(_panels(found))
     effects = _effects(found)
     return template.render(
@@ -56,7 +55,7 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
         causal_headline=_causal_headline(effects),
         compared=compared,
         comparison=list(_comparison_panels(compared)) if compared else [],
-        comparison_verdict=changes and worst(changes),
+        comparison_verdict=compared and gate(compared, found.criteria),
         columns=_columns(found),
         responses=_worst_first(found),
         analysis=analysis,

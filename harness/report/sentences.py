@@ -132,7 +132,51 @@ def comparison_headline(compared: VersionComparison) -> str:
     return (
         f"Against {compared.a}, of {len(found)} layers {', '.join(counts)} within "
         f"±{compared.margin:g}; largest change of d {largest.difference:+.2f} "
-        f"{interval(largest.interval)}.{sets}{_category_sentence(compared)}"
+        f"{interval(largest.interval)}.{_direction_sentence(compared)}{sets}"
+        f"{_category_sentence(compared)}{_chance_sentence(compared)}"
+    )
+
+
+def _direction_sentence(compared: VersionComparison) -> str:
+    """In how many of the layers that separated the direction is the same."""
+    drifts = [layer.drift for layer in compared.layers.values() if layer.separated and layer.drift]
+    if not drifts:
+        return ""
+    same = sum(drift.verdict == "same" for drift in drifts)
+    return (
+        f" The direction is the same in {same} of the {len(drifts)} layers that separated (cosine "
+        f"above {drifts[0].least:g})."
+    )
+
+
+def _chance_sentence(compared: VersionComparison) -> str:
+    """How likely an unchanged model is equivalent everywhere, and what another batching changes."""
+    layers = list(compared.layers.values())
+    (chance,) = {layer.comparison.unchanged_passes for layer in layers}
+    noise = [layer.noise for layer in layers if layer.noise is not None]
+    beside = (
+        f" In other batches the same version's d differs by up to {max(noise):.2g}."
+        if noise
+        else ""
+    )
+    if math.isnan(chance):
+        return beside
+    return (
+        " With activations that agree as far as these do, a model in which nothing changed would "
+        f"be equivalent in all layers with probability {chance:.2f}.{beside}"
+    )
+
+
+def noise_sentence(found: Findings) -> str:
+    """What a second run of the same model says about later comparisons; empty without one."""
+    repeated = [result.noise for result in found.values() if result.noise is not None]
+    if not repeated:
+        return ""
+    largest = max(abs(change.difference) for change in repeated)
+    return (
+        f"In other batches d differs by up to {largest:.2g}: by that noise alone an unchanged "
+        f"model passes a comparison within ±{repeated[0].margin:g} with probability "
+        f"{repeated[0].unchanged_passes:.2f}."
     )
 
 

@@ -182,7 +182,7 @@ def _ordered(found: Findings, by: str) -> list[LayerSite]:
 
 def comparison_table(compared: VersionComparison) -> list[str]:
     """One line per layer and site of a version comparison, behind a header."""
-    rows = [("", "d then", "d now", "change", "", "cosine", "verdict")]
+    rows = [("", "d then", "d now", "change", "", "d", "cosine", "direction")]
     for layer in compared.layers.values():
         c = layer.comparison
         rows.append(
@@ -192,11 +192,12 @@ def comparison_table(compared: VersionComparison) -> list[str]:
                 decimal(c.d_b),
                 f"{c.difference:+.2f}",
                 interval(c.interval),
-                "–" if layer.drift is None else decimal(layer.drift.cosine),
                 c.verdict,
+                "–" if layer.drift is None else decimal(layer.drift.cosine),
+                layer.drift.verdict if layer.drift and layer.separated else "–",
             )
         )
-    return _aligned(rows, left={0, 4, 6})
+    return _aligned(rows, left={0, 4, 5, 7})
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: Set[int]) -> list[str]:

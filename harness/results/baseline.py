@@ -166,16 +166,12 @@ def load_baseline(path: Path) -> SavedRun:
 
 
 def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:
-    """Compare a run (B) with a saved one (A), by the margin of its criteria.
+    """Compare a run (B) with a saved one (A), by its criteria.
 
     Raises:
         BaselineError: pairs, settings, sites or template differ; all of them are named.
     """
-    return compare_versions(
-        baseline,
-        saved_run(Path("this run"), found),
-        margin=found.criteria.margin,
-    )
+    return compare_versions(baseline, saved_run(Path("this run"), found), found.criteria)
 
 
 def saved_run(path: Path, found: Findings) -> SavedRun:

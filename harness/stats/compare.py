@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,14 @@ from harness.defaults import LEVEL, MARGIN, REPLICATES, Direction, Scale
 from harness.stats.arrays import Layers, MatchedLayers
 from harness.stats.clusters import Clusters, usable_pairs
 from harness.stats.estimates import hedges_correction, standardized_difference
-from harness.stats.intervals import Expansion, Interval, analytic_interval, expand
+from harness.stats.intervals import (
+    Expansion,
+    Interval,
+    analytic_interval,
+    expand,
+    refitted_influence,
+    t_quantile,
+)
 from harness.stats.kernels import kernels
 from harness.stats.resample import Flipper, Multipliers
 from harness.stats.simultaneous import Largest
@@ -34,12 +41,17 @@ class Comparison:
         p_value, p_adjusted: two-sided, of no difference; and adjusted over the layers of the call
             (Holm 1979).
         verdict: `"equivalent"` if the equivalence interval lies inside ±margin, else `"changed"` if
-            the interval excludes zero, else `"inconclusive"`.
-        detectable: whether the interval excludes zero, whatever the verdict: a change can be real
-            and yet within the margin.
+            `p_adjusted` is below 1 − level, else `"inconclusive"`. So where nothing changed, the
+            probability that any layer of the call is said to have changed is at most 1 − level;
+            and where some layer changed by the margin or more, the probability that all of them
+            are said to be equivalent is (intersection–union test; Berger 1982).
+        detectable: whether the layer's own interval excludes zero, whatever the verdict: a change
+            can be real and yet within the margin.
         d_a, d_b: the two separations.
         margin: largest change that counts as none.
         n_pairs, n_units: distinct pairs used, and the clusters that they form.
+        unchanged_passes: probability that all layers of the call would be equivalent, were there
+            no change in any; NaN without a bootstrap.
         lower, lower_se: lower bound of `difference` that holds in all layers of the call together
             (the probability that any lies above what it bounds is 1 − level), and its Monte Carlo
             standard error. NaN without a bootstrap.
@@ -60,6 +72,7 @@ class Comparison:
     n_units: int
     lower: float
     lower_se: float
+    unchanged_passes: float
 
     def __str__(self) -> str:
         within = ", detectable, but within the margin" if self.detectable else ""
@@ -87,8 +100,9 @@ def compare(
 ) -> list[Comparison]:
     """Compare d between two measurements of the same pairs, layer by layer.
 
-    Pairing removes what the pairs themselves contribute: the variance is that of the difference
-    of the two expansions. Equivalence is judged by two one-sided tests (Schuirmann 1987).
+    Pairing removes what the pairs themselves contribute: the variance is that of the difference of
+    the two expansions, or, where that is more, the jackknife's with refitted directions, less what
+    it counts twice (`_variance`). Equivalence is judged by two one-sided tests (Schuirmann 1987).
 
     Args:
         artifact_a, natural_a, artifact_b, natural_b: as `separation` takes them. Row i is the same
@@ -96,7 +110,7 @@ def compare(
             baseline made of text) it is compared with every layer of the other.
         margin: largest |change of d| that counts as none.
         level: nominal coverage of `interval`.
-        bootstrap: multiplier replicates for `lower`; 0 for none.
+        bootstrap: multiplier replicates for `lower` and `unchanged_passes`; 0 for none.
         scale, direction, seed, collapse_duplicates, clusters: as in `separation`; duplicates are
             decided on both versions together.
 
@@ -130,13 +144,20 @@ def compare(
     d_s, variances = [], []
     multipliers = Multipliers(seed, bootstrap, n_units)
     largest = Largest(bootstrap)
-    for (d_s_a, x), (d_s_b, y) in zip(measured_a, measured_b, strict=True):
-        d_s.append((d_s_a, d_s_b))
-        change = y - x
-        variances.append(change.variance)
-        largest.add(change.bootstrap(multipliers), change.variance)
-    reach, reach_se = largest.reach(level, n_units)
     correction = hedges_correction(n)
+    within = np.ones(bootstrap, dtype=bool)
+    for x, y in zip(measured_a, measured_b, strict=True):
+        d_s.append((x.d_s, y.d_s))
+        change = y.expansion - x.expansion
+        with np.errstate(invalid="ignore"):
+            variances.append(_variance(change, y.refitted - x.refitted))
+        deviations = change.bootstrap(multipliers)
+        largest.add(deviations, change.variance)
+        wider = np.sqrt(variances[-1] / change.variance) if change.variance > 0 else 1.0
+        room = margin / correction - t_quantile(2 * level - 1, n_units) * np.sqrt(variances[-1])
+        within &= np.abs(deviations) * wider < room
+    reach, reach_se = largest.reach(level, n_units)
+    passes = float(within.mean()) if bootstrap else np.nan
     d_a, d_b = correction * np.array(d_s).T
     difference = d_b - d_a
     se = correction * np.sqrt(variances)
@@ -150,7 +171,7 @@ def compare(
         interval = analytic_interval(estimate, error, n_units, level)
         equivalence = analytic_interval(estimate, error, n_units, 2 * level - 1)
         detectable = interval[0] > 0 or interval[1] < 0
-        verdict: Verdict = "changed" if detectable else "inconclusive"
+        verdict: Verdict = "changed" if p_adjusted[index] < 1 - level else "inconclusive"
         if -margin < equivalence[0] and equivalence[1] < margin:
             verdict = "equivalent"
         results.append(
@@ -170,9 +191,29 @@ def compare(
                 n_units=n_units,
                 lower=estimate - reach * error,
                 lower_se=reach_se * error,
+                unchanged_passes=passes,
             )
         )
     return results
+
+
+def _variance(change: Expansion, refitted: NDArray[np.float64]) -> float:
+    """Of a change of d_s.
+
+    That pairs are both scored and learnt from makes a degenerate U-statistic of it. Half of that
+    one's variance is the expansion's quadratic part, the other half is in its linear part; the
+    jackknife with refitted directions holds all of it twice (Efron & Stein 1981).
+    """
+    degenerate = 2 * (2 * float(np.vdot(change.quadratic, change.quadratic)))
+    return max(change.variance, float((refitted**2).sum()) - degenerate)
+
+
+class _Measured(NamedTuple):
+    """d_s of one layer, its expansion, and its `refitted_influence`."""
+
+    d_s: float
+    expansion: Expansion
+    refitted: NDArray[np.float64]
 
 
 def _measure(
@@ -182,8 +223,8 @@ def _measure(
     units: Clusters,
     scale: Scale,
     direction: Direction,
-) -> Iterator[tuple[float, Expansion]]:
-    """d_s of each layer of one version, and its expansion; a single layer's `depth` times.
+) -> Iterator[_Measured]:
+    """Each layer of one version; a single layer `depth` times.
 
     One at a time: an expansion is as large as the number of units squared.
     """
@@ -194,7 +235,8 @@ def _measure(
         held = Flipper(layer_kernels).observed()
         d_s = float(standardized_difference(held.difference, held.midpoint))
         expansion = expand(held, layer_kernels.gram, units)
-        yield from repeat((d_s, expansion), depth // len(layers))
+        found = _Measured(d_s, expansion, refitted_influence(layer_kernels, units))
+        yield from repeat(found, depth // len(layers))
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from scipy.special import ndtri, stdtrit
 from harness.stats.arrays import FloatArray
 from harness.stats.clusters import Clusters
 from harness.stats.estimates import standardized_difference
-from harness.stats.kernels import Gram
+from harness.stats.kernels import Gram, Kernels
 from harness.stats.linalg import product
 from harness.stats.resample import SMALL_NORM, HeldOut, Multipliers
 
@@ -85,6 +85,36 @@ def expand(held: HeldOut, gram: Gram, units: Clusters) -> Expansion:
         quadratic = _between_units(gram, units)
         quadratic *= size
         return Expansion(linear, quadratic)
+
+
+def refitted_influence(layer: Kernels, units: Clusters) -> FloatArray:
+    """`(units,)` jackknife influence of each unit on d_s where the directions, too, are learnt
+    without it; each dimension's scale stays as it is.
+
+    `Expansion.linear` holds the scores fixed, since the interval is for d along these directions.
+    What another sample would change in the directions themselves belongs to a change between
+    versions, and is in here.
+    """
+    gram, of = layer.gram, units.of
+    between = units.totals(units.totals(gram.products + np.diag(gram.own)).T)
+    own, rows, total = np.diagonal(between), between.sum(axis=1), between.sum()
+    difference, midpoint = layer.difference.sum(axis=1), layer.midpoint.sum(axis=1)
+    part_difference, part_midpoint = units.totals(layer.difference), units.totals(layer.midpoint)
+    without = np.empty(len(units))
+    for unit in range(len(units)):
+        left = of != unit
+        fold = of[left]
+        # ‖Σ_j δ_j‖² without the pair's own unit and without this one
+        norm = total + own[fold] + own[unit] - 2 * (rows[fold] + rows[unit] - between[fold, unit])
+        usable = norm > SMALL_NORM * gram.own.sum()
+        length = np.sqrt(np.where(usable, norm, np.inf))
+        without[unit] = standardized_difference(
+            (difference - part_difference[:, unit])[left] / length,
+            (midpoint - part_midpoint[:, unit])[left] / length,
+        )
+    # A d that isn't defined, or infinite, has no influence that is.
+    with np.errstate(invalid="ignore"):
+        return np.sqrt((len(units) - 1) / len(units)) * (without.mean() - without)
 
 
 def _between_units(gram: Gram, units: Clusters) -> FloatArray:

@@ -247,16 +247,19 @@ def kernels(
     n, width = delta.shape
     folds = folds or Clusters.from_labels(None, n)
     weigh = metric(delta, middle, scale, direction, folds)
-    difference, midpoint, gram = (np.empty((n, n)) for _ in range(3))
+    difference, midpoint = (np.empty((n, n)) for _ in range(2))
     mean = middle.mean(axis=0)
     for rows in blocks(n, width):
         pairs = np.arange(n)[rows]
         vectors = np.concatenate([delta[rows], middle[rows] - mean])
         found = product(weigh.apart(vectors, np.tile(pairs, 2)), delta.T)
         difference[rows], midpoint[rows] = found[: len(pairs)], found[len(pairs) :]
-        gram[rows] = product(weigh.together(delta[rows]), delta.T)
         same = folds.of[rows, None] == folds.of
         difference[rows][same] = midpoint[rows][same] = 0.0
+    del middle  # with thousands of pairs each of these is large
+    gram = np.empty((n, n))
+    for rows in blocks(n, width):
+        gram[rows] = product(weigh.together(delta[rows]), delta.T)
     return Kernels.from_products(difference, midpoint, gram, folds)
 
 

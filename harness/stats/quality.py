@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr
 
-from harness.defaults import LEVEL, Scale
+from harness.defaults import COSINE, LEVEL, Scale
 from harness.stats.arrays import Checked, FloatArray, Layers, MatchedLayers
 from harness.stats.clusters import Clusters, usable_pairs
+from harness.stats.compare import holm
 from harness.stats.intervals import Interval, analytic_interval, check_level, u_centred
 from harness.stats.kernels import halves, inverse_variances
 from harness.stats.resample import SMALL_NORM
@@ -124,6 +127,9 @@ def _prompt_gram(layer: NDArray[np.floating]) -> FloatArray:
     return gram / norm if norm > 0 else np.full_like(gram, np.nan)
 
 
+Identity = Literal["same", "turned", "inconclusive"]
+
+
 @dataclass(frozen=True, slots=True)
 class DirectionDrift:
     """Cosine between two versions' directions, corrected for the noise in both.
@@ -133,12 +139,21 @@ class DirectionDrift:
             plain cosine of two noisy means it does not shrink with the hidden size. It may exceed
             1, and is NaN where a version has no direction to speak of.
         interval, se: jackknife over clusters.
+        verdict: `"same"` if the interval at 2·level − 1 (90% for 95%) lies above `least`, else
+            `"turned"` if the cosine is below it with a one-sided p, adjusted over the layers of the
+            call (Holm 1979), below 1 − level, else `"inconclusive"`; the latter where there is no
+            cosine, too.
+        p_turned: that p.
+        least: smallest cosine that counts as the same direction.
         n_pairs, n_units: distinct pairs used, and the clusters that they form.
     """
 
     cosine: float
     interval: Interval
     se: float
+    verdict: Identity
+    p_turned: float
+    least: float
     n_pairs: int
     n_units: int
 
@@ -149,6 +164,7 @@ def direction_drift(
     artifact_b: Layers,
     natural_b: Layers,
     *,
+    least: float = COSINE,
     scale: Scale = "sd",
     level: float = LEVEL,
     clusters: Sequence[Hashable] | None = None,
@@ -157,6 +173,7 @@ def direction_drift(
 
     Args:
         artifact_a, natural_a, artifact_b, natural_b: as in `compare`, with equal depths and widths.
+        least: smallest cosine that counts as the same direction.
         scale: `"sd"` measures angles with each dimension divided by its standard deviation over
             both versions; `"raw"` in raw units.
         level: nominal coverage of the interval.
@@ -173,17 +190,41 @@ def direction_drift(
     pairs, units = usable_pairs(
         artifact_a, natural_a, artifact_b, natural_b, collapse_duplicates=True, labels=clusters
     )
-    return [_drift(one, other, pairs, units, scale, level) for one, other in zip(a, b, strict=True)]
+    n_units = len(units)
+    found = [_cosine(one, other, pairs, units, scale) for one, other in zip(a, b, strict=True)]
+    cosines, errors = np.array(found).T
+    # Where there is no direction there is nothing that could have turned.
+    ratio = np.divide(
+        cosines - least, errors, out=np.where(cosines < least, -np.inf, np.inf), where=errors > 0
+    )
+    known = np.isfinite(cosines) & np.isfinite(errors)
+    p_turned = holm(np.where(known, stdtr(n_units - 1, ratio), 1.0))
+    results = []
+    for cosine, se, p in zip(cosines.tolist(), errors.tolist(), p_turned.tolist(), strict=True):
+        low, _ = analytic_interval(cosine, se, n_units, 2 * level - 1)
+        verdict: Identity = "turned" if p < 1 - level else "inconclusive"
+        results.append(
+            DirectionDrift(
+                cosine=cosine,
+                interval=analytic_interval(cosine, se, n_units, level),
+                se=se,
+                verdict="same" if low > least else verdict,
+                p_turned=p,
+                least=least,
+                n_pairs=len(pairs),
+                n_units=n_units,
+            )
+        )
+    return results
 
 
-def _drift(
+def _cosine(
     a: tuple[NDArray[np.floating], NDArray[np.floating]],
     b: tuple[NDArray[np.floating], NDArray[np.floating]],
     pairs: NDArray[np.intp],
     units: Clusters,
     scale: Scale,
-    level: float,
-) -> DirectionDrift:
+) -> tuple[float, float]:
     n, n_units = len(pairs), len(units)
     delta, middle = halves(
         *(np.concatenate([x[pairs], y[pairs]]) for x, y in zip(a, b, strict=True))
@@ -199,8 +240,7 @@ def _drift(
         between, np.sqrt(np.abs(product)), out=np.full(n_units + 1, np.nan), where=signal
     )
     cosine, without = float(cosines[0]), cosines[1:]
-    se = float(np.sqrt((n_units - 1) / n_units * ((without - without.mean()) ** 2).sum()))
-    return DirectionDrift(cosine, analytic_interval(cosine, se, n_units, level), se, n, n_units)
+    return cosine, float(np.sqrt((n_units - 1) / n_units * ((without - without.mean()) ** 2).sum()))
 
 
 def _leave_outs(products: FloatArray, units: Clusters) -> FloatArray:

@@ -193,9 +193,10 @@ def separation(
     null_d_z = np.empty((len(layers), len(signs)))
     null_folds = np.empty((len(layers), len(swaps)))
     nulls: list[Null] = []
-    shifts = np.empty(bootstrap)
     largest, largest_accuracy = Largest(bootstrap), Largest(bootstrap)
-    for index in progress(range(len(layers))):
+
+    def measure(index: int) -> None:
+        """One layer; what is as large as the number of pairs squared goes with this function."""
         layer = kernels(
             *(arm if n == len(arm) else arm[pairs] for arm in layers[index]),
             scale=scale,
@@ -208,7 +209,6 @@ def separation(
         null_d_z[index] = nulls[-1].d_z
         null_folds[index] = flipper.null(swaps).d_z
         gram = layer.gram
-        # Each kernel is as large as the number of pairs squared.
         del layer, flipper
         expansion = expand(held, gram, units)
         deviations = expansion.bootstrap(multipliers)
@@ -216,10 +216,14 @@ def separation(
         accuracies.append(Accuracy.measure(pair_accuracies(*scores), units, expansion.inflation))
         largest.add(deviations, expansion.variance)
         shift = accuracies[-1].deviations
+        shifts = np.empty(bootstrap)
         for rows, block in multipliers:
             shifts[rows] = block @ shift
         largest_accuracy.add(shifts, float(shift @ shift))
         observed.append(_estimates(held, scores, expansion, deviations, level))
+
+    for index in progress(range(len(layers))):
+        measure(index)
     correction = hedges_correction(n)
 
     p = p_adjusted = np.full(len(layers), np.nan)

@@ -51,6 +51,7 @@ class Session:
         saved: where the run was saved as a baseline.
         refused: why the run ended without results.
         stopped: what is said where a signal ended it.
+        lacking: checks that weren't collected, by file and by what they need.
         pictures: of layers with a failed check, by id: SVG in base64, each drawn once.
     """
 
@@ -61,6 +62,7 @@ class Session:
         self.saved: Path | None = None
         self.refused: str | None = None
         self.stopped: str | None = None
+        self.lacking: dict[Path, dict[str, str]] = {}
         self.pictures: dict[str, str] = {}
 
     @property

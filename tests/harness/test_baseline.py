@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ class TestRoundTrip:
         with safe_open(path, framework="numpy") as file:
             there = json.loads(file.metadata()["baseline"])["results"]
         assert there == json.loads(json.dumps(results.to_json()))
-        assert there["criteria"] == {"d_threshold": 0.7, "alpha": 0.01, "margin": 0.5}
+        assert there["criteria"] == asdict(CRITERIA)
         assert there["layers"][0]["separation"]["d_z"] == "inf"
         assert there["layers"][0]["separation"]["p_se"] is None
         found = load_baseline(path)

@@ -74,10 +74,11 @@ class TestTwo:
         assert code == 0
         assert err == ""
         header, first, second, headline, last = out.splitlines()
-        assert header.split() == ["d", "then", "d", "now", "change", "cosine", "verdict"]
+        assert header.split() == [
+            "d", "then", "d", "now", "change", "d", "cosine", "direction",
+        ]  # fmt: skip
         assert first.startswith("layer_0-mlp_out ")
-        assert first.endswith(" equivalent")
-        assert second.endswith(" equivalent")
+        assert first.split()[-3:] == second.split()[-3:] == ["equivalent", "1.00", "same"]
         assert "+0.00  [0.00, 0.00]" in first
         assert "Against 0001_v1, of 2 layers 2 equivalent, 0 changed" in headline
         assert last == "figures and comparison.json: artifact_report/"
@@ -89,10 +90,12 @@ class TestTwo:
         assert files == {*FIGURES, "comparison.json"}
 
     def test_changed(self, compare, tmp_path):
-        save("v1"), save("v2", {ONE: 3.0, TWO: 0.0}, failed=[TWO])
+        save("v1", {ONE: 3.0, TWO: 9.0}), save("v2", {ONE: 3.0, TWO: 0.0}, failed=[TWO])
         code, out, _ = compare("v1", "v2")
         assert code == 1
-        assert [line.split()[-1] for line in out.splitlines()[1:3]] == ["equivalent", "changed"]
+        verdicts = [line.split() for line in out.splitlines()[1:3]]
+        assert [row[-3] for row in verdicts] == ["equivalent", "changed"]
+        assert [row[-1] for row in verdicts] == ["same", "inconclusive"]
         assert "1 equivalent, 1 changed, 0 inconclusive" in out
         assert "Separate no more: layer_1-mlp_out." in out
         assert comparisons(tmp_path)[0]["layers"]["layer_1-mlp_out"]["comparison"]["verdict"] == (
@@ -128,7 +131,8 @@ class TestTwo:
         assert not (tmp_path / "artifact_report").exists()
 
     def test_by_number_and_by_file(self, compare, tmp_path):
-        save("v1"), save("v2", {ONE: 3.0, TWO: 0.0}), save("v1", {ONE: 3.0, TWO: 0.0})
+        lost = {"effects": {ONE: 3.0, TWO: 0.0}, "failed": [TWO]}
+        save("v1"), save("v2", **lost), save("v1", **lost)
         moved = (tmp_path / ".artifact_baselines" / "0001_v1.safetensors").rename("x.safetensors")
         assert compare("v1", "2")[0] == 0
         assert compare(moved, "0002_v2")[0] == 1
@@ -146,7 +150,8 @@ class TestTwo:
 
     def test_fewer_layers_than_the_first(self, compare, tmp_path):
         save("v1"), save("v2", {TWO: 3.0})
-        assert compare("v1", "v2")[0] == 0
+        assert compare("v1", "v2")[0] == 1
+        assert compare("v1", "v2", "--partial")[0] == 0
         assert list(comparisons(tmp_path)[0]["layers"]) == ["layer_1-mlp_out"]
 
     def test_d_that_is_not_defined(self, compare, tmp_path, real_pictures):
@@ -305,7 +310,7 @@ class TestHelp:
 
     @pytest.mark.slow
     def test_as_a_module(self):
-        save("v1"), save("v2", {ONE: 0.0, TWO: 3.0})
+        save("v1", {ONE: 9.0, TWO: 3.0}), save("v2", {ONE: 0.0, TWO: 3.0})
         command = [sys.executable, "-m", "harness", "compare", "v1", "v2"]
         ran = subprocess.run(
             command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True

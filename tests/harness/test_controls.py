@@ -9,7 +9,7 @@ import pytest
 
 from harness.analysis.causality import Effect
 from harness.analysis.claims import ladder
-from harness.analysis.comparison import LayerComparison
+from harness.analysis.comparison import LayerComparison, VersionComparison
 from harness.analysis.controls import (
     category_folds,
     category_transfer,
@@ -21,7 +21,10 @@ from harness.analysis.verdict import (
     beyond_base,
     beyond_embeddings,
     companion_separates,
+    covers_baseline,
     crosses_categories,
+    gate,
+    same_direction,
     unchanged,
     uses_direction,
 )
@@ -456,9 +459,69 @@ class TestUnchanged:
         says(verdict, "+0.40 [-0.60, 1.40]", "neither within ±0.3", "--artifact-margin")
 
     def test_direction(self):
-        drift = DirectionDrift(0.87, (0.8, 0.9), 0.02, 16, 16)
+        drift = DirectionDrift(0.87, (0.8, 0.9), 0.02, "inconclusive", 0.2, 0.9, 16, 16)
         says(unchanged(compared(-1, 1, drift)), "direction cosine 0.87")
         assert "cosine" not in unchanged(compared(-1, 1)).explanation
+
+    def test_noise(self):
+        noisy = replace(compared(-1, 1), noise=0.0123)
+        says(unchanged(noisy), "in other batches the same version's differs by 0.012")
+
+
+def drifted(verdict, *, separated=True):
+    drift = DirectionDrift(0.87, (0.8, 0.93), 0.03, verdict, 0.0123, 0.9, 16, 16)
+    change = change_of(-0.1, 0.2, verdict="equivalent")
+    return LayerComparison(6, "mlp_out", change, drift, separated)
+
+
+class TestSameDirection:
+    @pytest.mark.parametrize(
+        ("verdict", "outcome"),
+        [("same", "passed"), ("turned", "failed"), ("inconclusive", "inconclusive")],
+    )
+    def test_outcome(self, verdict, outcome):
+        assert same_direction(drifted(verdict)).outcome == outcome
+
+    def test_says_the_numbers(self):
+        says(
+            same_direction(drifted("turned")),
+            "layer 6, mlp_out: the cosine between the baseline's direction and this run's is 0.87 "
+            "[0.80, 0.93]: below 0.9, p over all layers 0.0123",
+        )
+
+    def test_other_widths(self):
+        verdict = same_direction(replace(drifted("same"), drift=None))
+        assert verdict.outcome == "inconclusive"
+        says(verdict, "widths differ")
+
+
+class TestGate:
+    def versions(self, *layers, absent=()):
+        return VersionComparison(
+            "0001_v1", "this run", dict(enumerate(layers)), {}, 0.5, (), (), absent, ()
+        )
+
+    def test_all_is_the_same(self):
+        assert gate(self.versions(drifted("same")), CRITERIA) == "passed"
+
+    def test_a_direction_counts_where_the_baseline_separated(self):
+        for verdict, outcome in (("turned", "failed"), ("inconclusive", "inconclusive")):
+            assert gate(self.versions(drifted("same"), drifted(verdict)), CRITERIA) == outcome
+            alone = self.versions(drifted("same"), drifted(verdict, separated=False))
+            assert gate(alone, CRITERIA) == "passed"
+
+    def test_a_layer_that_changed(self):
+        changed = replace(drifted("same"), comparison=change_of(1, 2))
+        assert gate(self.versions(drifted("same"), changed), CRITERIA) == "failed"
+
+    def test_layers_that_are_not_looked_at(self):
+        found = self.versions(drifted("same"), absent=tuple(f"layer_{n}-mlp_out" for n in range(9)))
+        assert gate(found, CRITERIA) == "failed"
+        assert gate(found, replace(CRITERIA, partial=True)) == "passed"
+        says(covers_baseline(found, CRITERIA), "0001_v1 has 9 layers", "layer_7-mlp_out, …",
+             "--artifact-partial")  # fmt: skip
+        says(covers_baseline(found, replace(CRITERIA, partial=True)), "that is meant so")
+        assert covers_baseline(self.versions(drifted("same")), CRITERIA).outcome == "passed"
 
 
 def effect(kind, low, high, **changes):

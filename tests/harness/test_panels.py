@@ -226,6 +226,7 @@ def versions(layers, **changes):
         "margin": 0.5,
         "gained": (),
         "lost": (),
+        "absent": (),
         "warnings": (),
     }
     return VersionComparison(**{**values, **changes})
@@ -267,9 +268,32 @@ class TestComparison:
             "Against 0001_old, of 4 layers 0 equivalent, 3 changed, 1 inconclusive within ±0.5; "
             "largest change of d -2.00 [-3.00, -1.00]. "
             "Separate no more: layer_2-mlp_out, layer_3-mlp_out."
+            " With activations that agree as far as these do, a model in which nothing changed "
+            "would be equivalent in all layers with probability 0.90."
         )
         found = comparison_headline(versions(layers, gained=("layer_1-mlp_out",)))
-        assert found.endswith(" Separate now: layer_1-mlp_out.")
+        assert " Separate now: layer_1-mlp_out. " in found
+
+    def test_headline_says_where_the_direction_is_the_same(self):
+        same, turned = (
+            DirectionDrift(0.95, (0.9, 1.0), 0.02, verdict, 0.01, 0.9, 16, 16)
+            for verdict in ("same", "turned")
+        )
+        layers = {
+            key: replace(layer, drift=drift, separated=drift is not None)
+            for (key, layer), drift in zip(
+                compared((1, 2), (1, 2), (1, 2)).items(), (same, turned, None), strict=True
+            )
+        }
+        found = comparison_headline(versions(layers))
+        assert (
+            " The direction is the same in 1 of the 2 layers that separated (cosine above" in found
+        )
+
+    def test_headline_says_what_noise_changes(self):
+        layers = {k: replace(v, noise=0.012) for k, v in compared((1, 2), (1, 2)).items()}
+        found = comparison_headline(versions(layers))
+        assert found.endswith("In other batches the same version's d differs by up to 0.012.")
 
     def test_headline_names_the_category_that_changed_most(self):
         categories = {
@@ -278,7 +302,7 @@ class TestComparison:
             "gone": {},
         }
         found = comparison_headline(versions(compared((1, 2)), categories=categories))
-        assert found.endswith(" Of the categories, one changed most: -0.75 on average over layers.")
+        assert " Of the categories, one changed most: -0.75 on average over layers. " in found
         del categories["two"]
         found = comparison_headline(versions(compared((1, 2)), categories=categories))
         assert "categories" not in found, "there is but one"
@@ -309,16 +333,19 @@ class TestComparison:
             assert "largest change of d +1.50" in comparison_headline(versions(compared(*bounds)))
 
     def test_table(self):
-        drift = DirectionDrift(0.987, (0.9, 1.1), 0.05, 16, 16)
+        drift = DirectionDrift(0.987, (0.9, 1.1), 0.05, "same", 1.0, 0.9, 16, 16)
         header, *lines = comparison_table(
             versions({**compared((1, 2), drift=drift), **compared((-12, -10), site="attn_out")})
         )
-        assert header.split() == ["d", "then", "d", "now", "change", "cosine", "verdict"]
+        assert header.split() == [
+            "d", "then", "d", "now", "change", "d", "cosine", "direction",
+        ]  # fmt: skip
         one, other = (line.split() for line in lines)
-        assert one == ["layer_0-mlp_out", "1.25", "2.75", "+1.50", "[1.00,", "2.00]", "0.99",
-                       "changed"]  # fmt: skip
+        assert one == ["layer_0-mlp_out", "1.25", "2.75", "+1.50", "[1.00,", "2.00]", "changed",
+                       "0.99", "same"]  # fmt: skip
         assert other[0] == "layer_0-attn_out"
         assert other[-2] == "–"
+        assert other[-1] == "–"
         assert len({line.rindex("changed") for line in lines}) == 1
 
 
@@ -375,7 +402,7 @@ class TestReport:
         return Page(summary_html(results_of(*results, **changes)))
 
     def test_everything(self):
-        drift = DirectionDrift(0.87, (0.81, 0.93), 0.03, 16, 16)
+        drift = DirectionDrift(0.87, (0.81, 0.93), 0.03, "inconclusive", 0.2, 0.9, 16, 16)
         page = self.page(
             replace(full(0), beyond_base=change_of(0.25, 0.75)),
             full(1),

@@ -509,7 +509,7 @@ class TestCompare:
             folder, *ALONE, ROOT / REGRESSION, *options, "--artifact-compare", "v1"
         )
         assert code == 0, output
-        assert "2 passed" in output
+        assert "5 passed" in output
         assert "Against 0001_v1, of 2 layers 2 equivalent, 0 changed, 0 inconclusive" in output
         content = json.loads((folder / "artifact_report" / RESULTS).read_text())
         assert {
@@ -518,7 +518,7 @@ class TestCompare:
 
     @pytest.mark.parametrize("name", ["1", ".artifact_baselines/0001_v1.safetensors"])
     def test_other_names(self, checks, name):
-        checks("--artifact-compare", name, tests=REGRESSION).assert_outcomes(passed=2)
+        checks("--artifact-compare", name, tests=REGRESSION).assert_outcomes(passed=5)
 
     @pytest.fixture
     def other(self, checks, made, pytester):
@@ -528,7 +528,10 @@ class TestCompare:
             result = checks("--model", made / "other", "--artifact-compare", "v1",
                             "--artifact-margin", "0.01", *arguments, tests=REGRESSION)  # fmt: skip
             layers = results(pytester)["comparison"]["layers"].values()
-            return result, Counter(layer["comparison"]["verdict"] for layer in layers)
+            assert all(layer["separated"] for layer in layers)
+            return result, Counter(
+                layer[part]["verdict"] for layer in layers for part in ("comparison", "drift")
+            )
 
         return run
 
@@ -536,7 +539,7 @@ class TestCompare:
         result, verdicts = other()
         assert verdicts["inconclusive"] >= 1
         assert verdicts["equivalent"] == 0
-        result.assert_outcomes(failed=2)
+        result.assert_outcomes(passed=1 + verdicts["same"], failed=4 - verdicts["same"])
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         result.stdout.re_match_lines(
             [r"layer \d, mlp_out: d went from .*neither within ±0\.01 nor"]
@@ -544,7 +547,11 @@ class TestCompare:
 
     def test_inconclusive_may_be_skipped(self, other):
         result, verdicts = other("--artifact-inconclusive", "skip", "-rs")
-        result.assert_outcomes(failed=verdicts["changed"], skipped=verdicts["inconclusive"])
+        result.assert_outcomes(
+            passed=1 + verdicts["same"],
+            failed=verdicts["changed"] + verdicts["turned"],
+            skipped=verdicts["inconclusive"],
+        )
         result.stdout.re_match_lines([r"SKIPPED .*layer \d, mlp_out: d went from .*more pairs, or"])
 
     def test_among_all_checks(self, checks, pytester):
@@ -557,7 +564,7 @@ class TestCompare:
     def test_other_machines_are_a_warning(self, checks, monkeypatch):
         monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
         result = checks("--artifact-compare", "v1", tests=REGRESSION)
-        result.assert_outcomes(passed=2, warnings=1)
+        result.assert_outcomes(passed=5, warnings=1)
         result.stdout.fnmatch_lines(["*comparing with 0001_v1: python: * then, 3.99.0 now*"])
 
 
@@ -584,8 +591,17 @@ class TestRefused:
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert "(there: none); make one" in errors(result)
 
-    def test_regression_without_a_baseline_is_no_pass(self, checks):
-        assert checks(tests=REGRESSION).ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    @pytest.mark.parametrize(
+        ("file", "needed"),
+        [
+            ("test_regression.py", "--artifact-compare NAME_OR_PATH"),
+            ("test_causality.py", "-m causal"),
+        ],
+    )
+    def test_checks_without_their_input_say_what_to_give(self, checks, file, needed):
+        result = checks(tests=f"artifact_checks/{file}")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert errors(result) == f"{file}: its checks need {needed}"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -58,7 +58,7 @@ def everything(tmp_path_factory):
     return Results(
         analysis,
         CRITERIA,
-        compare_versions(*versions, margin=0.5),
+        compare_versions(*versions, Criteria()),
         {(3, "mlp_out"): (EFFECT,) * 2},
     )
 
@@ -189,9 +189,8 @@ def test_kinds_without_a_schema():
 
 def test_optional():
     assert from_plain(float | None, None) is None
-    assert from_plain(Criteria | None, {"d_threshold": 1, "alpha": 0.1, "margin": 1}) == Criteria(
-        1.0, 0.1, 1.0
-    )
+    plain = {"d_threshold": 1, "alpha": 0.1, "margin": 1, "cosine": 0, "partial": True}
+    assert from_plain(Criteria | None, plain) == Criteria(1.0, 0.1, 1.0, 0.0, True)
 
 
 def test_rows_of_a_batch_that_ended_early_hold_nan(tmp_path):

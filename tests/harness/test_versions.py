@@ -11,7 +11,7 @@ from harness.analysis.comparison import BaselineError, check_comparable, compare
 from harness.analysis.verdict import unchanged
 from harness.data.activations import AnalysisError, PairActivations
 from harness.results.provenance import provenance
-from harness.settings import AnalysisSettings, CollectSettings
+from harness.settings import AnalysisSettings, CollectSettings, Criteria
 from harness.stats import CategoryTransfer, compare
 from tests.support.builders import parsed, two_categories
 from tests.support.measured import facts, measured, pairs_of, version_of
@@ -29,7 +29,9 @@ def made(effects=EFFECTS, **how):
 def against(a, b, *, margin=0.5, changes=None):
     """B compared with A; both are activations."""
     return compare_versions(
-        version_of("0001_old", a), version_of("0002_new", b, changes=changes), margin=margin
+        version_of("0001_old", a),
+        version_of("0002_new", b, changes=changes),
+        Criteria(margin=margin),
     )
 
 
@@ -104,7 +106,7 @@ class TestVerdicts:
             compare_versions(
                 a,
                 replace(b, analysis=replace(b.analysis, settings=AnalysisSettings(level=level))),
-                margin=0.5,
+                Criteria(),
             ).layers[ONE]
             for level in (0.99, 0.6)
         )
@@ -119,7 +121,7 @@ class TestVerdicts:
             arm[:, 3] *= 100
         raw = {"analysis.scale": "raw"}
         found = compare_versions(
-            version_of("a", a, changes=raw), version_of("b", b, changes=raw), margin=0.5
+            version_of("a", a, changes=raw), version_of("b", b, changes=raw), Criteria()
         )
         (expected,) = compare(
             *(arm[0][None] for arm in (a.artifact, a.natural, b.artifact, b.natural)), scale="raw"
@@ -133,14 +135,14 @@ class TestVerdicts:
         effects = {(layer, "mlp_out"): 3.0 for layer in range(4)}
         a = version_of("a", made(effects), failed=[(0, "mlp_out"), (1, "mlp_out")])
         b = version_of("b", made(effects), failed=[(1, "mlp_out"), (2, "mlp_out")])
-        found = compare_versions(a, b, margin=0.5)
+        found = compare_versions(a, b, Criteria())
         assert found.gained == ("layer_0-mlp_out",)
         assert found.lost == ("layer_2-mlp_out",)
 
     def test_only_layers_of_b_can_be_gained_or_lost(self):
         a = version_of("a", made())
         b = version_of("b", made({TWO: 3.0}))
-        found = compare_versions(a, b, margin=0.5)
+        found = compare_versions(a, b, Criteria())
         assert list(found.layers) == [TWO]
         assert found.gained == found.lost == ()
 
@@ -169,7 +171,7 @@ class TestCategories:
         b = self.with_transfer(
             "b", {"new": {0: 9.0}, "one": {0: 0.25, 1: 2.5}, "two": {0: 1.5, 1: 1.0}}
         )
-        found = compare_versions(a, b, margin=0.5)
+        found = compare_versions(a, b, Criteria())
         assert found.categories == {
             "one": {"layer_0-mlp_out": -0.75, "layer_1-mlp_out": 0.5},
             "two": {"layer_0-mlp_out": 0.0, "layer_1-mlp_out": -math.inf},
@@ -179,13 +181,13 @@ class TestCategories:
         a = self.with_transfer("a", {"one": {0: math.nan, 1: 2.0}})
         b = self.with_transfer("b", {"one": {0: 0.25, 1: 2.5}})
         for one, other in ((a, b), (b, a)):
-            found = compare_versions(one, other, margin=0.5)
+            found = compare_versions(one, other, Criteria())
             assert list(found.categories["one"]) == ["layer_1-mlp_out"]
 
     def test_layers_of_b_alone(self):
         a = self.with_transfer("a", {"one": {0: 1.0, 1: 2.0}})
         b = self.with_transfer("b", {"one": {1: 2.5}}, effects={TWO: 3.0})
-        found = compare_versions(a, b, margin=0.5)
+        found = compare_versions(a, b, Criteria())
         assert found.categories == {"one": {"layer_1-mlp_out": 0.5}}
 
 
@@ -416,4 +418,4 @@ class TestSettings:
         old = version_of("old", made())
         del old.analysis.provenance["collection"]
         with pytest.raises(BaselineError, match="different positions"):
-            compare_versions(old, version_of("new", made()), margin=0.5)
+            compare_versions(old, version_of("new", made()), Criteria())

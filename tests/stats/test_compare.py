@@ -21,8 +21,30 @@ def versions(seed=0, n=40, hidden=50, effects=(1.0, 1.0), noise=0.3):
     return result
 
 
-def test_variance_is_that_of_the_difference():
-    data = versions(effects=(0.5, 2.0))
+def refitted_without(artifact, natural, k):
+    """d_s of the pairs without k, along directions learnt without it; the scales stay."""
+    n = len(artifact)
+    delta, middle = artifact - natural, (artifact + natural) / 2
+    middle = middle - middle.mean(axis=0)
+    everywhere = np.concatenate([artifact, natural]).var(axis=0, ddof=1)
+    difference, midpoint = [], []
+    for i in range(n):
+        if i == k:
+            continue
+        others = np.delete(np.arange(n), i)
+        scale = np.concatenate([artifact[others], natural[others]]).var(axis=0, ddof=1)
+        total = delta[[j for j in others if j != k]].sum(axis=0)
+        length = np.sqrt((total**2 / everywhere).sum())
+        difference.append(total / scale @ delta[i] / length)
+        midpoint.append(total / scale @ middle[i] / length)
+    return reference.d_s(np.array(difference), np.array(midpoint))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_variance_is_that_of_the_difference(turned):
+    data = versions(effects=(0.5, 2.0) if turned else (2.0, 2.0))
+    if turned:  # what varies most lies in the way of the effect
+        data = [arm + 3 * arm[..., :1] for arm in data]
     (result,) = compare(*data)
     n = 40
     j = 1 - 3 / (4 * (2 * n - 2) - 1)
@@ -38,7 +60,16 @@ def test_variance_is_that_of_the_difference():
     )
     v1 = (n - 1) / n * ((without - without.mean()) ** 2).sum()
     v2 = (n - 1) / n * ((quadratic[1] - quadratic[0]) ** 2).sum() / (n * (n - 3))
-    se = j * np.sqrt(v1 + v2)
+    refitted = np.array(
+        [
+            refitted_without(data[2][0], data[3][0], k)
+            - refitted_without(data[0][0], data[1][0], k)
+            for k in range(n)
+        ]
+    )
+    full = (n - 1) / n * ((refitted - refitted.mean()) ** 2).sum()
+    assert (full - 2 * v2 > v1 + v2) == turned, "both cases are there"
+    se = j * np.sqrt(max(v1 + v2, full - 2 * v2))
     t = reference.t_quantile(0.95, n)
     assert result.difference == pytest.approx(d[1] - d[0], abs=1e-9)
     assert result.se == pytest.approx(se, rel=1e-9)

@@ -201,6 +201,7 @@ BEYOND = Comparison(
     n_units=8,
     lower=0.4,
     lower_se=0.01,
+    unchanged_passes=0.9,
 )
 
 

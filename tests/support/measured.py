@@ -143,6 +143,7 @@ def change_of(low: float, high: float, **changes: Any) -> Comparison:
         "p_adjusted": 0.02,
         "verdict": "changed" if low > 0 or high < 0 else "inconclusive",
         "detectable": low > 0 or high < 0,
+        "unchanged_passes": 0.9,
         "d_a": 1.25,
         "d_b": 1.25 + difference,
         "margin": 0.5,
