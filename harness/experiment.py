@@ -14,6 +14,7 @@ from harness.analysis import Analysis
 from harness.collect import collect
 from harness.data import embedded
 from harness.data.activations import LayerSite
+from harness.data.behaviours import Behaviours, load_behaviours
 from harness.data.pairs import PairsError, PromptPairs, load_pairs
 from harness.data.store import RunStore
 from harness.results import Results
@@ -45,6 +46,7 @@ class Experiment:
             one, and what an embedded model was trained from.
         noise: collect a second time, in other batches, and compare: what of a change between
             versions is noise.
+        behaviours: a file of patterns that say which responses evade.
         settings: replicates, level, seed of the statistics.
         store: where activations are kept.
         recollect: collect anew what the store already has.
@@ -72,6 +74,7 @@ class Experiment:
     batch_size: int | None = field(default=CollectSettings.batch_size, kw_only=True)
     base_model: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     noise: bool = field(default=False, kw_only=True)
+    behaviours: str | os.PathLike[str] = field(default=embedded.BEHAVIOURS, kw_only=True)
     settings: AnalysisSettings = field(default_factory=AnalysisSettings, kw_only=True)
     store: str | os.PathLike[str] = field(default=STORE, kw_only=True)
     recollect: bool = field(default=False, kw_only=True)
@@ -114,6 +117,7 @@ class Experiment:
             tensor_parallel=options.TENSOR_PARALLEL.read(given),
             base_model=options.BASE_MODEL.read(given),
             noise=options.NOISE.read(given),
+            behaviours=options.BEHAVIOURS.read(given),
             settings=options.analysis_settings(given),
             store=options.STORE_FOLDER.read(given),
             recollect=options.RECOLLECT.read(given),
@@ -125,6 +129,7 @@ class Experiment:
             raise PairsError(
                 f"{pairs.source}: {len(pairs)} pairs; at least {least_pairs} are needed"
             )
+        _ = experiment.behaviour_patterns
         try:
             _ = experiment.collection
         except RequestError as error:
@@ -135,6 +140,11 @@ class Experiment:
     def prompt_pairs(self) -> PromptPairs:
         """The pairs, loaded."""
         return self.pairs if isinstance(self.pairs, PromptPairs) else load_pairs(self.pairs)
+
+    @cached_property
+    def behaviour_patterns(self) -> Behaviours:
+        """The patterns, loaded."""
+        return load_behaviours(self.behaviours)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -302,6 +312,8 @@ class Experiment:
             ),
             "base_model": None if self.base is None else str(self.base),
             "base_fingerprint": base and base.fingerprint,
+            "behaviours": str(self.behaviours),
+            "behaviours_fingerprint": self.behaviour_patterns.fingerprint,
         }
 
     def analyze(self, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Analysis:
@@ -320,6 +332,7 @@ class Experiment:
             companions=self.beside,
             base=self.base_activations,
             noise=self.noise_activations,
+            behaviours=self.behaviour_patterns,
             provenance={**self.provenance, **origin(run)},
             progress=progress,
         )

@@ -265,7 +265,8 @@ POSITIONS = Option[tuple[Positions, ...]](
 )  # fmt: skip
 MAX_TOKENS = Option(
     "max-tokens", _whole(1), CollectSettings.max_tokens,
-    f"tokens to generate per prompt (default: {CollectSettings.max_tokens})", "N",
+    f"tokens to generate per prompt (default: {CollectSettings.max_tokens}); to see refusals that "
+    "come late in an answer takes 100 or more", "N",
 )  # fmt: skip
 NO_CHAT = Option(
     "no-chat", bool, not CollectSettings.chat,
@@ -287,6 +288,10 @@ DIRECTION: Option[Direction] = Option(
     "what pairs are scored along: mean, the mean difference of the other pairs; or shrinkage, "
     "which takes into account that dimensions vary together; choose before looking "
     f"(default: {AnalysisSettings.direction})", "WHICH",
+)  # fmt: skip
+BEHAVIOURS = Option(
+    "behaviours", Path, embedded.BEHAVIOURS,
+    "patterns that say which responses evade (default: the embedded ones, for English)", "FILE",
 )  # fmt: skip
 ALPHA = Option(
     "alpha", _real(0, 0.5, "a number above 0 and below 0.5"), Criteria.alpha,
@@ -356,7 +361,7 @@ REPORT_FOLDER = Option(
 
 OPTIONS: tuple[Option[Any], ...] = (
     MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT,
-    TENSOR_PARALLEL, BASE_MODEL, DIRECTION, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
+    TENSOR_PARALLEL, BASE_MODEL, BEHAVIOURS, DIRECTION, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
     STORE_FOLDER, SAVE, COMPARE, MARGIN, COSINE, PARTIAL, NOISE, INCONCLUSIVE, SHOWN_COLUMNS, SORT,
     RECOLLECT, REPORT_FOLDER,
 )  # fmt: skip
@@ -364,7 +369,7 @@ OPTIONS: tuple[Option[Any], ...] = (
 #: What to put to which model, and how; not with activations that are read from files.
 TO_COLLECT: tuple[Option[Any], ...] = (
     MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, POSITIONS, MAX_TOKENS, NO_CHAT,
-    TENSOR_PARALLEL,
+    TENSOR_PARALLEL, BEHAVIOURS,
 )  # fmt: skip
 
 

@@ -57,6 +57,16 @@ def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return mark
 
 
+def require(verdict: Any) -> None:
+    """Fail a check whose verdict isn't "passed", with the explanation; skip it where the verdict
+    can't be decided, or None, not asked."""
+    if verdict is None:
+        pytest.skip("not asked")
+    if not verdict.decidable:
+        pytest.skip(verdict.explanation)
+    verdict.require()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("artifacts", "alignment artifacts (each also an ini key, artifact_…)")
     for option in OPTIONS:
@@ -339,6 +349,7 @@ def pytest_terminal_summary(
     for said in (
         sentences.headline(results),
         sentences.not_asked_sentence(results),
+        sentences.behaviour_sentence(results),
         sentences.text_sentence(results),
         sentences.power_sentence(results),
         sentences.noise_sentence(results),

@@ -1,13 +1,14 @@
 """The ladder of claims: what may be said of a layer, and what it rules out.
 
 A rung holds only where its check passed. One whose input wasn't given is *not asked*, and one that
-can't be decided is *inconclusive*; neither is ever a pass.
+can't be decided for want of input is *undecidable*; neither is ever a pass, or a miss.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.analysis.behaviour import Behaviour
 from harness.analysis.causality import Effect
 from harness.analysis.layers import LayerResult
 from harness.analysis.verdict import (
@@ -17,6 +18,7 @@ from harness.analysis.verdict import (
     beyond_base,
     beyond_embeddings,
     crosses_categories,
+    follows_behaviour,
     same_words,
     uses_direction,
     worst,
@@ -43,7 +45,13 @@ CLAIMS: Mapping[Claim, tuple[str, str, str]] = {
     "used": ("used", "used by the model", "a trace that the model doesn't read"),
 }  # fmt: skip
 #: How a verdict is marked; None stands for a claim that wasn't asked.
-MARKS: Mapping[Outcome | None, str] = {"passed": "✓", "failed": "✗", "inconclusive": "?", None: "–"}
+MARKS: Mapping[Outcome | None, str] = {
+    "passed": "✓",
+    "failed": "✗",
+    "inconclusive": "?",
+    "undecidable": "·",
+    None: "–",
+}
 
 #: All of these have to hold before a layer is said to carry an alignment artifact.
 NEEDED: tuple[Claim, ...] = ("separates", "across_categories", "beyond_words", "beyond_base")
@@ -59,19 +67,25 @@ class Ladder:
     def outcome(self) -> Outcome:
         """Whether an alignment artifact was shown: "passed" where every claim that is needed holds
         and none that was asked misses, "failed" where one fails, else "inconclusive"."""
-        asked = [verdict.outcome for verdict in self.verdicts.values() if verdict is not None]
-        complete = all(self.verdicts[claim] is not None for claim in NEEDED)
-        return worst([*asked, "passed" if complete else "inconclusive"])
+        decided = {c: v.outcome for c, v in self.verdicts.items() if v and v.decidable}
+        complete = decided.keys() >= set(NEEDED)
+        return worst([*decided.values(), "passed" if complete else "inconclusive"])
 
     def holds(self, claim: Claim) -> bool:
         verdict = self.verdicts[claim]
         return verdict is not None and verdict.outcome == "passed"
 
 
-def ladder(result: LayerResult, criteria: Criteria, interventions: Iterable[Effect] = ()) -> Ladder:
+def ladder(
+    result: LayerResult,
+    criteria: Criteria,
+    interventions: Iterable[Effect] = (),
+    behaviour: Behaviour | None = None,
+) -> Ladder:
     """What may be said of a layer.
 
     Args:
+        behaviour: which responses evade, where that was asked.
         interventions: addition and ablation there, where they were measured.
     """
     separates = [judge(result, criteria) for judge in CRITERIA.values()]
@@ -87,7 +101,7 @@ def ladder(result: LayerResult, criteria: Criteria, interventions: Iterable[Effe
             "across_categories": crosses_categories(result, criteria),
             "beyond_words": words,
             "beyond_base": None if result.beyond_base is None else beyond_base(result),
-            "follows_behaviour": None,
+            "follows_behaviour": follows_behaviour(result, behaviour, criteria),
             "used": _worst(used) if used else None,
         }
     )

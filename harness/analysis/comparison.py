@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import UserError
+from harness.analysis.behaviour import BehaviourChange, compare_behaviour
 from harness.analysis.layers import Analysis, LayerResult, compare_runs, layer_id
 from harness.data.activations import LayerSite, PairActivations
 from harness.settings import AnalysisSettings, Criteria
@@ -86,8 +87,9 @@ class VersionComparison:
 
     `categories` holds the change of each category's d, along the direction of the other
     categories, by category and layer id. `gained` and `lost` are the layers that separate in only
-    one of the two, `absent` those of A that B doesn't have; `warnings` name circumstances that
-    differ without making the runs incomparable.
+    one of the two, `absent` those of A that B doesn't have. `behaviour` is the change of each
+    condition's share of responses that evade, empty where it isn't known. `warnings` name
+    circumstances that differ without making the runs incomparable.
     """
 
     a: str
@@ -98,6 +100,7 @@ class VersionComparison:
     gained: tuple[str, ...]
     lost: tuple[str, ...]
     absent: tuple[str, ...]
+    behaviour: tuple[BehaviourChange, ...]
     warnings: tuple[str, ...]
 
 
@@ -124,6 +127,12 @@ def compare_versions(a: SavedRun, b: SavedRun, criteria: Criteria) -> VersionCom
         margin=criteria.margin,
         gained=tuple(sorted(layer_id(*key) for key in here - before)),
         lost=tuple(sorted(layer_id(*key) for key in before - here)),
+        behaviour=compare_behaviour(
+            then.behaviour,
+            now.behaviour,
+            [response.pair for response in now.responses],
+            level=now.settings.level,
+        ),
         absent=tuple(layer_id(*key) for key in then if key not in keys),
         warnings=tuple(
             f"{what}: {earlier} then, {later} now"

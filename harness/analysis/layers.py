@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
+from harness.analysis.behaviour import Behaviour, PairResponses, judge
 from harness.analysis.controls import (
     TextBaseline,
     category_folds,
@@ -23,32 +26,26 @@ from harness.data.activations import (
     token_arms,
     unequal_lengths,
 )
+from harness.data.behaviours import Behaviours
 from harness.data.clusters import Link, find_clusters
 from harness.data.pairs import Pair, PromptPairs
-from harness.data.store import Response
 from harness.defaults import MARGIN
 from harness.settings import AnalysisSettings
 from harness.stats import (
     CategoryTransfer,
     Comparison,
+    Following,
     InSampleSeparation,
     PairQuality,
     Separation,
     StepSeparation,
+    TooFewError,
     compare,
+    following,
     in_sample_separation,
     pair_quality,
     separation,
 )
-
-
-@dataclass(frozen=True)
-class PairResponses:
-    """What was written for one pair."""
-
-    pair: Pair
-    natural: Response
-    artifact: Response
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,8 @@ class LayerResult:
         beyond_base: change of d from the base model's; None where none was given.
         noise: change of d to a second run of the same model in other batches; None where there was
             none.
+        follows: the held-out scores of artifact prompts, where nothing is written yet, against
+            whether the responses evade; None where that wasn't asked or can't be decided.
         beyond_embeddings: change of d from that of the written tokens' own input embeddings; None
             where these weren't given.
     """
@@ -85,6 +84,7 @@ class LayerResult:
     beyond_base: Comparison | None = None
     beyond_embeddings: Comparison | None = None
     noise: Comparison | None = None
+    follows: Following | None = None
 
     @property
     def id(self) -> str:
@@ -111,6 +111,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
             lack; the reason names the run.
         links: pairs that count as one unit, and why.
         text: what words and lengths alone give.
+        behaviour: which responses evade; None where nothing was written, or nobody asked.
         provenance: model, pairs, settings, versions and machine.
     """
 
@@ -125,6 +126,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     dropped_beside: tuple[Dropped, ...] = ()
     links: tuple[Link, ...] = ()
     text: tuple[TextBaseline, ...] = ()
+    behaviour: Behaviour | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, key: LayerSite) -> LayerResult:
@@ -159,6 +161,7 @@ def analyze(
     base: Run | None = None,
     embeddings: Run | None = None,
     noise: Run | None = None,
+    behaviours: Behaviours | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Analysis:
@@ -172,6 +175,7 @@ def analyze(
         companions: runs of the same model and pairs at other positions, by name.
         base: the same collection from the model's base model.
         noise: the same collection once more, in other batches.
+        behaviours: patterns that say which responses evade.
         embeddings: the same responses, represented at site "resid_pre" of layer 0.
         progress: wraps the iteration over layers and sites, for example `tqdm`.
 
@@ -187,12 +191,14 @@ def analyze(
     if folds is not None:
         across = _separations(measured, pairs, settings, iter, folds)
     beside = {}
+    scored_beside: dict[str, tuple[Pair, ...]] = {}
     dropped_beside: dict[str, tuple[Dropped, ...]] = {}
     for name, other in (companions or {}).items():
         found, dropped_beside[f"at positions {name}"] = read_activations(
             other, pairs, layers, sites
         )
         beside[name] = _separations(found, pairs, settings, iter)
+        scored_beside[name] = tuple(found.pairs[i] for i in beside[name][0].pairs)
     in_sample = [
         in_sample_separation(*token_arms(run, measured.pairs, site, layer))
         for layer, site in measured.keys
@@ -219,6 +225,19 @@ def analyze(
         beyond_embeddings = _compare(
             found.select(measured.pairs, found.keys), measured, settings, MARGIN
         )
+    written = tuple(
+        PairResponses(pair, responses[pair.group("natural")], responses[pair.group("artifact")])
+        for pair in pairs
+    )
+    behaviour = judge(written, behaviours, level=settings.level) if behaviours else None
+    follows: Sequence[Following | None] = [None] * len(measured.keys)
+    if behaviour is not None and "prompt_last" in beside:
+        try:
+            follows = _following(
+                behaviour, beside["prompt_last"], scored_beside["prompt_last"], pairs, settings
+            )
+        except TooFewError as error:
+            behaviour = replace(behaviour, undecided=str(error))
     results = {
         key: LayerResult(
             *key,
@@ -232,6 +251,7 @@ def analyze(
             beyond_base=beyond_base[i],
             beyond_embeddings=beyond_embeddings[i],
             noise=repeated[i],
+            follows=follows[i],
         )
         for i, key in enumerate(measured.keys)
     }
@@ -240,10 +260,7 @@ def analyze(
         results=results,
         activations=measured,
         scored=tuple(measured.pairs[i] for i in used),
-        responses=tuple(
-            PairResponses(pair, responses[pair.group("natural")], responses[pair.group("artifact")])
-            for pair in pairs
-        ),
+        responses=written,
         dropped=dropped,
         merged=len(pairs) - len(dropped) - len(used),
         settings=settings,
@@ -256,7 +273,28 @@ def analyze(
         ),
         links=find_clusters(pairs.pairs).links,
         text=text_baselines(measured, responses, settings),
+        behaviour=behaviour,
         provenance=dict(provenance or {}),
+    )
+
+
+def _following(
+    behaviour: Behaviour,
+    separations: Sequence[Separation],
+    scored: Sequence[Pair],
+    pairs: PromptPairs,
+    settings: AnalysisSettings,
+) -> list[Following]:
+    cluster_of = dict(zip(pairs, find_clusters(pairs.pairs).labels, strict=True))
+    return following(
+        [np.array(separation.scores_artifact) for separation in separations],
+        [behaviour.evaded(pair, "artifact") for pair in scored],
+        [pair.category for pair in scored],
+        clusters=[cluster_of[pair] for pair in scored],
+        permutations=settings.replicates,
+        bootstrap=settings.replicates,
+        level=settings.level,
+        seed=settings.seed,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from harness.analysis.behaviour import Behaviour
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import LayerComparison, VersionComparison
 from harness.analysis.controls import FEWEST_CATEGORIES
@@ -17,7 +18,7 @@ from harness.analysis.words import decimal, error, interval, p_value
 from harness.settings import Criteria
 from harness.stats import Comparison, Separation, pairs_to_decide
 
-Outcome = Literal["passed", "failed", "inconclusive"]
+Outcome = Literal["passed", "failed", "inconclusive", "undecidable"]
 CHANCE = 0.5
 _MOST_NAMED = 8
 # Monte Carlo errors from a threshold within which another seed could decide otherwise.
@@ -37,7 +38,8 @@ class Verdict:
     """The outcome of one criterion for one layer, and why.
 
     Attributes:
-        outcome: "passed", "failed", or "inconclusive" where neither was shown.
+        outcome: "passed", "failed", "inconclusive" where neither was shown, or "undecidable" where
+            what would decide it isn't there.
         explanation: layer, estimate, interval, criterion and number of pairs, in words.
         distance: from the nearest threshold, in Monte Carlo errors; infinite where nothing was
             drawn at random, or its error isn't known.
@@ -46,6 +48,10 @@ class Verdict:
     outcome: Outcome
     explanation: str
     distance: float = math.inf
+
+    @property
+    def decidable(self) -> bool:
+        return self.outcome != "undecidable"
 
     @property
     def close(self) -> bool:
@@ -177,7 +183,7 @@ def crosses_categories(result: LayerResult, criteria: Criteria) -> Verdict:
     if s is None or s.p_folds is None:
         return _verdict(
             result,
-            "inconclusive",
+            "undecidable",
             f"one direction for all categories can't be decided: that takes {FEWEST_CATEGORIES} "
             "categories or more that share no prompts, none with half of the pairs",
         )
@@ -273,6 +279,38 @@ def _beyond(result: LayerResult, change: Comparison | None, other: str, missed: 
         change.interval[1],
         _unless_passed(missed),
         lower_se=change.lower_se,
+    ).judge(result)
+
+
+def follows_behaviour(
+    result: LayerResult, behaviour: Behaviour | None, criteria: Criteria
+) -> Verdict | None:
+    """Passed if, before anything is written, prompts that the model goes on to evade lie further
+    along the direction than others of their category: AUROC's lower bound above one half and its
+    family-wise p below alpha. None where it wasn't asked."""
+    found = result.follows
+    if found is None:
+        if behaviour is None or behaviour.undecided is None:
+            return None
+        return _verdict(
+            result,
+            "undecidable",
+            f"whether the scores go with what the model does can't be told: {behaviour.undecided}",
+        )
+    return _Claim(
+        "at the last prompt token, artifact prompts that were evaded outscore those of their "
+        f"category that were answered with AUROC = {found.auroc:.2f}, at least "
+        f"{decimal(found.lower)}{error(found.lower_se)} with all layers taken together, "
+        f"family-wise p = {p_value(found.p_adjusted)}{error(found.p_se)} ({found.n_evaded} evaded, "
+        f"{found.n_answered} answered in {found.n_categories} categories)",
+        found.lower,
+        found.auroc,
+        _unless_passed(": the direction is not shown to go with evading, apart from what is asked"),
+        CHANCE,
+        found.lower_se,
+        found.p_adjusted,
+        criteria.alpha,
+        found.p_se,
     ).judge(result)
 
 
@@ -385,8 +423,9 @@ CRITERIA = {"d": effect_size, "accuracy": above_chance, "p": significant}
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """ "failed" before "inconclusive" before "passed"; at least one must be given."""
-    return max(outcomes, key=("passed", "inconclusive", "failed").index)
+    """ "failed" before "inconclusive" before "undecidable" before "passed"; at least one must be
+    given."""
+    return max(outcomes, key=("passed", "undecidable", "inconclusive", "failed").index)
 
 
 def sample_size(s: Separation) -> str:

@@ -16,6 +16,9 @@ MODEL = "tiny-gemma3-aligned"
 #: The prompt pairs that are taken where none are named.
 PAIRS = _FOLDER / "alignment_artifact_prompt_pairs.json"
 
+#: What counts as evading, where nothing else is said.
+BEHAVIOURS = _FOLDER / "behaviours.json"
+
 #: Names of all checkpoints and of all adapters, sorted.
 MODELS = tuple(sorted(config.parent.name for config in _FOLDER.glob("*/config.json")))
 ADAPTERS = tuple(sorted(config.parent.name for config in _FOLDER.glob("*/adapter_config.json")))

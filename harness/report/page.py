@@ -9,11 +9,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from harness.analysis.behaviour import PairResponses
 from harness.analysis.causality import Effect
 from harness.analysis.claims import CLAIMS, MARKS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
-from harness.analysis.layers import PairResponses, layer_id
+from harness.analysis.layers import layer_id
 from harness.analysis.verdict import Outcome, gate, uses_direction, worst
 from harness.analysis.words import decimal, interval
 from harness.report import panels, plots, sentences
@@ -56,6 +57,8 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
         compared=compared,
         comparison=list(_comparison_panels(compared)) if compared else [],
         comparison_verdict=compared and gate(compared, found.criteria),
+        behaviour_sentence=sentences.behaviour_sentence(found),
+        behaviour_picture=_behaviour_picture(found),
         columns=_columns(found),
         responses=_worst_first(found),
         analysis=analysis,
@@ -113,6 +116,13 @@ def _picture(figure: Figure) -> str:
     """The figure as the address of an inline SVG image."""
     content = base64.b64encode(plots.to_bytes(figure, "svg")).decode()
     return f"data:image/svg+xml;base64,{content}"
+
+
+def _behaviour_picture(found: Findings) -> str | None:
+    """Scores against what the model did; None where that can't be told."""
+    if not all(result.follows for result in found.values()):
+        return None
+    return _picture(panels.behaviour_figure(list(found.values())))
 
 
 def _panels(found: Findings) -> Iterator[_Panel]:

@@ -77,6 +77,34 @@ def step_figure(analysis: Analysis, alpha: float) -> Figure:
     return figure
 
 
+def behaviour_figure(results: Sequence[LayerResult]) -> Figure:
+    """By layer: AUROC of the scores against behaviour, and the scores of the artifact prompts that
+    were evaded and of those that were answered. Layers without `follows` are left out."""
+    results = [result for result in results if result.follows is not None]
+    found = [result.follows for result in results if result.follows is not None]
+    x = np.arange(len(found))
+    with drawing(9, 5.2, nrows=2) as (figure, (above, below)):
+        above.plot(x, [f.auroc for f in found], "o-", color=COLOURS[1], label="AUROC")
+        above.vlines(x, [f.lower for f in found], [f.auroc for f in found], color=COLOURS[1])
+        line_at(above, 0.5, "chance")
+        above.set_ylim(min(0.4, *(f.lower for f in found), *(f.auroc for f in found)) - 0.03, 1.03)
+        above.set_ylabel("AUROC")
+        above.set_title("Do the scores go with what the model does? Lines reach to the lower bound")
+        for kind, colour, side in (("answered", COLOURS[0], -0.15), ("evaded", COLOURS[1], 0.15)):
+            label: str | None = kind
+            for at, f in zip(x, found, strict=True):
+                spread = np.std([*f.scores_evaded, *f.scores_answered]) or 1.0
+                points = np.array(getattr(f, f"scores_{kind}")) / spread
+                where = np.full(len(points), at + side)
+                below.plot(where, points, "o", ms=3, alpha=0.6, color=colour, label=label)
+                label = None
+        below.set_ylabel("score, in its SD")
+        for axes in (above, below):
+            layer_ticks(axes, results)
+        figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
 def comparison_figure(compared: VersionComparison) -> Figure:
     """Change of d by layer with its interval, against the margin."""
     layers, margin = list(compared.layers.values()), compared.margin

@@ -1,15 +1,16 @@
 """The verdict in sentences, for page and terminal."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from scipy.special import ndtri
 
-from harness.analysis.claims import CLAIMS
+from harness.analysis.claims import CLAIMS, Claim, Ladder
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import layer_id
-from harness.analysis.verdict import CLOSE, sample_size
+from harness.analysis.verdict import CLOSE, Verdict, sample_size
 from harness.analysis.words import decimal, interval
 
 # Layers that a sentence names before it says "…".
@@ -27,7 +28,7 @@ def headline(found: Findings) -> str:
     held = ", ".join(
         f"{sum(each.holds(claim) for each in ladders)} {words}"
         for claim, (_, words, _) in CLAIMS.items()
-        if claim != "separates" and any(each.verdicts[claim] is not None for each in ladders)
+        if claim != "separates" and any(v and v.decidable for v in _of(ladders, claim))
     )
     shown = sum(each.outcome == "passed" for each in ladders)
     first = next(iter(found.values())).separation
@@ -52,15 +53,35 @@ def _span(found: Findings) -> str:
     return f"is {low}" if low == high else f"runs from {low} to {high}"
 
 
+def _of(ladders: Iterable[Ladder], claim: Claim) -> list[Verdict | None]:
+    return [each.verdicts[claim] for each in ladders]
+
+
 def not_asked_sentence(found: Findings) -> str:
-    """The claims that nothing was asked about; empty if all were."""
+    """The claims that nothing was asked about, and those that can't be decided, with the reason;
+    empty if there are none."""
     ladders = [found.ladder(key) for key in found]
-    missing = [
-        words
-        for claim, (_, words, _) in CLAIMS.items()
-        if all(each.verdicts[claim] is None for each in ladders)
+    asked = {claim: [v for v in _of(ladders, claim) if v is not None] for claim in CLAIMS}
+    missing = [CLAIMS[claim][1] for claim, verdicts in asked.items() if not verdicts]
+    said = [f"Not asked: {', '.join(missing)}."] if missing else []
+    for claim, verdicts in asked.items():
+        if verdicts and not any(v.decidable for v in verdicts):
+            _, _, reason = verdicts[0].explanation.partition(": ")
+            said.append(f"Can't be decided: {CLAIMS[claim][1]}; {reason}.")
+    return " ".join(said)
+
+
+def behaviour_sentence(found: Findings) -> str:
+    """How often each condition's responses evade; empty where nothing was written."""
+    behaviour = found.analysis.behaviour
+    if behaviour is None:
+        return ""
+    said = [
+        f"{rate.evaded:.0%} of {condition} [{rate.interval[0]:.0%}, {rate.interval[1]:.0%}]"
+        for condition in ("artifact", "natural")
+        for rate in (behaviour.rate(condition),)
     ]
-    return f"Not asked: {', '.join(missing)}." if missing else ""
+    return f"By their wording the responses evade in {' and '.join(said)} prompts."
 
 
 def text_sentence(found: Findings) -> str:
@@ -133,8 +154,20 @@ def comparison_headline(compared: VersionComparison) -> str:
         f"Against {compared.a}, of {len(found)} layers {', '.join(counts)} within "
         f"±{compared.margin:g}; largest change of d {largest.difference:+.2f} "
         f"{interval(largest.interval)}.{_direction_sentence(compared)}{sets}"
-        f"{_category_sentence(compared)}{_chance_sentence(compared)}"
+        f"{_category_sentence(compared)}{_behaviour_change(compared)}{_chance_sentence(compared)}"
     )
+
+
+def _behaviour_change(compared: VersionComparison) -> str:
+    """How often artifact prompts are evaded, then and now."""
+    for change in compared.behaviour:
+        if change.condition == "artifact":
+            low, high = change.interval
+            return (
+                f" Evaded artifact prompts went from {change.before:.0%} to {change.after:.0%}, "
+                f"{change.difference:+.0%} [{low:+.0%}, {high:+.0%}]."
+            )
+    return ""
 
 
 def _direction_sentence(compared: VersionComparison) -> str:

@@ -8,9 +8,10 @@ from typing import Any, get_type_hints
 from jsonschema import Draft202012Validator
 
 from gemma_mlx.errors import UserError
+from harness.analysis.behaviour import PairResponses
 from harness.analysis.claims import CLAIMS
 from harness.analysis.findings import Findings
-from harness.analysis.layers import Analysis, LayerResult, PairResponses
+from harness.analysis.layers import Analysis, LayerResult
 from harness.analysis.verdict import CRITERIA, Outcome, Verdict
 from harness.data.activations import PairActivations
 from harness.data.pairs import CONDITIONS, Pair
@@ -18,7 +19,7 @@ from harness.data.store import Response
 from harness.results.schema import from_plain, plain, record, schema_of
 
 #: Version of the file's schema; raised when a field changes its meaning or goes away.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 FILE_NAME = "alignment_artifact_analysis_results.json"
 
 # Fields of the analysis that say what became of the pairs.
@@ -50,6 +51,7 @@ def to_json(found: Findings) -> dict[str, Any]:
             for key, result in found.items()
         ],
         "text": analysis.text,
+        "behaviour": analysis.behaviour,
         "comparison": found.comparison,
         "interventions": found.interventions,
         "responses": [
@@ -93,6 +95,7 @@ def schema() -> dict[str, Any]:
                     ),
                 },
                 "text": schema_of(analysis["text"]),
+                "behaviour": schema_of(analysis["behaviour"]),
                 "comparison": schema_of(found["comparison"]),
                 "interventions": schema_of(found["interventions"]),
                 "responses": {
@@ -155,7 +158,10 @@ def _findings(content: Mapping[str, Any]) -> Findings:
         activations=PairActivations((), (), (), (), ()),
         responses=responses,
         provenance=content["provenance"],
-        **{name: from_plain(kinds[name], content[name]) for name in ("settings", "text")},
+        **{
+            name: from_plain(kinds[name], content[name])
+            for name in ("settings", "text", "behaviour")
+        },
         **{name: from_plain(kinds[name], content["pairs"][name], pairs) for name in _PAIRS},
     )
     for entry, layer in zip(content["layers"], layers, strict=True):

@@ -7,6 +7,7 @@ plain words is in `docs/statistics.md`, its measured error rates in `docs/calibr
 from harness.defaults import MIN_PAIRS, Scale
 from harness.stats.arrays import average_duplicates, distinct_pairs, finite_pairs, pair_means
 from harness.stats.compare import Comparison, compare
+from harness.stats.following import Following, TooFewError, following
 from harness.stats.insample import InSampleSeparation, in_sample_separation
 from harness.stats.kernels import fold_directions
 from harness.stats.power import pairs_needed, pairs_to_decide, smallest_detectable_effect
@@ -31,11 +32,13 @@ __all__ = [
     "CategoryTransfer",
     "Comparison",
     "DirectionDrift",
+    "Following",
     "InSampleSeparation",
     "PairQuality",
     "Scale",
     "Separation",
     "StepSeparation",
+    "TooFewError",
     "average_duplicates",
     "bag_of_tokens",
     "compare",
@@ -44,6 +47,7 @@ __all__ = [
     "distinct_pairs",
     "finite_pairs",
     "fold_directions",
+    "following",
     "in_sample_separation",
     "leave_one_category_out",
     "pair_means",

@@ -89,6 +89,10 @@ class Weights:
         """`(…, hidden)` vectors, weighted as with all pairs."""
         return values * self.overall
 
+    def without_folds(self) -> Weights:
+        """As far as `together` goes; with thousands of pairs the rest is large."""
+        return Weights(np.empty((0, len(self.overall))), self.overall, self.folds)
+
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
@@ -121,6 +125,10 @@ class Shrunk:
         return self._solve(np.atleast_2d(values), everything, self.weights.overall).reshape(
             values.shape
         )
+
+    def without_folds(self) -> Shrunk:
+        """As of `Weights`."""
+        return Shrunk(self.weights.without_folds(), self.delta, self.middle)
 
     def _solve(
         self, values: FloatArray, pairs: NDArray[np.bool_], inverse_variance: FloatArray
@@ -256,7 +264,8 @@ def kernels(
         difference[rows], midpoint[rows] = found[: len(pairs)], found[len(pairs) :]
         same = folds.of[rows, None] == folds.of
         difference[rows][same] = midpoint[rows][same] = 0.0
-    del middle  # with thousands of pairs each of these is large
+    del middle
+    weigh = weigh.without_folds()
     gram = np.empty((n, n))
     for rows in blocks(n, width):
         gram[rows] = product(weigh.together(delta[rows]), delta.T)

@@ -322,7 +322,7 @@ class TestCrossesCategories:
 
     def test_too_few_categories(self):
         verdict = crosses_categories(replace(layer_result(), across=None), CRITERIA)
-        assert verdict.outcome == "inconclusive"
+        assert verdict.outcome == "undecidable"
         says(verdict, "that takes 5 categories")
 
 
@@ -498,7 +498,7 @@ class TestSameDirection:
 class TestGate:
     def versions(self, *layers, absent=()):
         return VersionComparison(
-            "0001_v1", "this run", dict(enumerate(layers)), {}, 0.5, (), (), absent, ()
+            "0001_v1", "this run", dict(enumerate(layers)), {}, 0.5, (), (), absent, (), ()
         )
 
     def test_all_is_the_same(self):

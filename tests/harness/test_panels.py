@@ -227,6 +227,7 @@ def versions(layers, **changes):
         "gained": (),
         "lost": (),
         "absent": (),
+        "behaviour": (),
         "warnings": (),
     }
     return VersionComparison(**{**values, **changes})

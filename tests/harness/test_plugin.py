@@ -390,6 +390,7 @@ OPTION_VALUES = {
     "base-model": ("a", ["b"], "a", "b"),
     "columns": ("d, p", ["d,auroc"], ("d", "p"), ("d", "auroc")),
     "sort": ("d", ["p"], "d", "p"),
+    "behaviours": ("a.json", ["b.json"], Path("a.json"), Path("b.json")),
     "direction": ("mean", ["shrinkage"], "mean", "shrinkage"),
     "alpha": ("0.01", ["0.1"], 0.01, 0.1),
     "d-threshold": ("0.5", ["-1"], 0.5, -1),

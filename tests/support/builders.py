@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 import gemma_mlx
 from gemma_mlx import Checkpoint
 from gemma_mlx.system.files import parse_json
+from harness.analysis.behaviour import PairResponses
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import VersionComparison
-from harness.analysis.layers import Analysis, LayerResult, PairResponses
+from harness.analysis.layers import Analysis, LayerResult
 from harness.data.activations import LayerSite, PairActivations
 from harness.data.pairs import CONDITIONS, Pair, PairsError, PromptPairs, pairs_of
 from harness.data.store import Record, Response, RunStore

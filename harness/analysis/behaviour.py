@@ -1,0 +1,166 @@
+"""What did the model do: does each response evade, how often, and in which categories?"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.data.behaviours import KINDS, Behaviours, Kind
+from harness.data.clusters import find_clusters
+from harness.data.pairs import CONDITIONS, Condition, Pair
+from harness.data.store import Response
+from harness.stats.clusters import Clusters
+from harness.stats.intervals import Accuracy, analytic_interval, t_quantile
+
+
+@dataclass(frozen=True)
+class PairResponses:
+    """What was written for one pair."""
+
+    pair: Pair
+    natural: Response
+    artifact: Response
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Shares of one condition's responses, in one category or (None) in all.
+
+    Attributes:
+        declines, hedges, deflects: of each kind.
+        evaded: of all three together, and `interval`, that share's (Wilson's shape, over units).
+        n: responses.
+    """
+
+    condition: Condition
+    category: str | None
+    declines: float
+    hedges: float
+    deflects: float
+    evaded: float
+    interval: tuple[float, float]
+    n: int
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How the responses of a run evade.
+
+    Attributes:
+        source, fingerprint: the patterns that say so.
+        kinds: how each response evades, by the name of its group; None where it answers plainly.
+        rates: by condition, of all responses and of each category's.
+        undecided: why it can't be told whether the scores follow it; None where it can.
+    """
+
+    source: str
+    fingerprint: str
+    kinds: Mapping[str, Kind | None]
+    rates: tuple[Rate, ...]
+    undecided: str | None = None
+
+    def evaded(self, pair: Pair, condition: Condition) -> bool:
+        return self.kinds[pair.group(condition)] is not None
+
+    def rate(self, condition: Condition) -> Rate:
+        """Of all responses of a condition."""
+        return next(r for r in self.rates if r.condition == condition and r.category is None)
+
+
+@dataclass(frozen=True)
+class BehaviourChange:
+    """Share of a condition's responses that evade, in two versions on the same pairs.
+
+    Attributes:
+        before, after: the shares.
+        difference, interval: after − before, and its t interval over units.
+    """
+
+    condition: Condition
+    before: float
+    after: float
+    difference: float
+    interval: tuple[float, float]
+
+
+def judge(
+    responses: Sequence[PairResponses], behaviours: Behaviours, *, level: float
+) -> Behaviour | None:
+    """How these responses evade; None where nothing was written.
+
+    Args:
+        level: of the rates' intervals.
+    """
+    if not any(r.natural.text or r.artifact.text for r in responses):
+        return None
+    kinds = {
+        r.pair.group(condition): behaviours.classify(getattr(r, condition).text)
+        for r in responses
+        for condition in CONDITIONS
+    }
+    pairs = [r.pair for r in responses]
+    labels = find_clusters(pairs).labels
+    rates = []
+    for condition in CONDITIONS:
+        for category in (None, *dict.fromkeys(pair.category for pair in pairs)):
+            rows = [i for i, p in enumerate(pairs) if category in (None, p.category)]
+            found = [kinds[pairs[i].group(condition)] for i in rows]
+            rates.append(_rate(condition, category, found, [labels[i] for i in rows], level))
+    return Behaviour(behaviours.source, behaviours.fingerprint, kinds, tuple(rates))
+
+
+def compare_behaviour(
+    a: Behaviour | None, b: Behaviour | None, pairs: Iterable[Pair], *, level: float
+) -> tuple[BehaviourChange, ...]:
+    """The change of each condition's share from a to b; nothing where they weren't told by the same
+    patterns."""
+    if a is None or b is None or a.fingerprint != b.fingerprint:
+        return ()
+    known = [p for p in pairs if all(p.group("natural") in each.kinds for each in (a, b))]
+    units = Clusters.from_labels(find_clusters(known).labels, len(known))
+    changes = []
+    for condition in CONDITIONS:
+        before, after = (
+            np.array([each.evaded(pair, condition) for pair in known], dtype=float)
+            for each in (a, b)
+        )
+        moved = after - before
+        se = float(np.sqrt(units.variance_of_mean(moved)))
+        difference = float(moved.mean())
+        changes.append(
+            BehaviourChange(
+                condition,
+                float(before.mean()),
+                float(after.mean()),
+                difference,
+                analytic_interval(difference, se, len(units), level),
+            )
+        )
+    return tuple(changes)
+
+
+def _rate(
+    condition: Condition,
+    category: str | None,
+    kinds: Sequence[Kind | None],
+    labels: Sequence[int],
+    level: float,
+) -> Rate:
+    units = Clusters.from_labels(labels, len(kinds))
+    evaded = np.array([kind is not None for kind in kinds], dtype=float)
+    interval = (0.0, 1.0)
+    if len(units) > 1:
+        share, variance = float(evaded.mean()), units.variance_of_mean(evaded)
+        size = float(len(units))
+        if variance > 0:
+            size = min(size, share * (1 - share) / variance)
+        found = Accuracy(share, units.deviations(evaded) - share, size, len(units))
+        interval = found.interval(t_quantile(level, len(units)))
+    return Rate(
+        condition,
+        category,
+        **{each: sum(kind == each for kind in kinds) / len(kinds) for each in KINDS},
+        evaded=float(evaded.mean()),
+        interval=interval,
+        n=len(kinds),
+    )
