@@ -12,7 +12,15 @@ from benchmarks.calibration.experiments import FLIPS, POOL, effect_for, one_laye
 from benchmarks.calibration.figures import Run, gathered, generators
 from benchmarks.calibration.populations import Arms, Array, Population, gaussian
 from harness.analysis.controls import FEWEST_CATEGORIES
-from harness.stats import Separation, compare, direction_drift, pairs_to_decide, separation
+from harness.stats import (
+    Separation,
+    TooFewError,
+    compare,
+    direction_drift,
+    following,
+    pairs_to_decide,
+    separation,
+)
 
 PAIRS = 65
 LAYERS = 18
@@ -173,6 +181,40 @@ def gate(
             "said of an unchanged model": changes[0].unchanged_passes,
             "direction the same in all": all(d.verdict == "same" for d in drifts),
         }
+
+
+@gathered
+def behaviour(kind: str, runs: int) -> Iterator[Run]:
+    """Held-out scores in 18 layers against what a model did with the prompts: 65 pairs in five
+    categories, whose artifact prompts lie at different distances by category."""
+    law, labels = gaussian(), [pair % 5 for pair in range(PAIRS)]
+    shift = law.shift(_effect(1.5, law, PAIRS))
+    for run, rng in generators(runs, "behaviour", kind):
+        artifact, natural = stack(law, rng, PAIRS)
+        artifact = artifact + shift * (1 + 0.5 * np.array(labels)[:, None])
+        evaded = rng.random(PAIRS) < 0.5
+        if kind == "few of a kind":
+            evaded = rng.random(PAIRS) < 0.08
+        elif kind == "nothing but the category":
+            evaded = np.array(labels) < 3
+        elif kind.startswith("the direction"):
+            artifact = artifact + float(kind.split()[-2]) * shift * evaded[:, None]
+        found = separation(artifact, natural, permutations=0, bootstrap=0)
+        try:
+            layers = following(
+                [np.array(s.scores_artifact) for s in found],
+                evaded.tolist(),
+                labels,
+                permutations=1000,
+                bootstrap=1000,
+                seed=run,
+            )
+        except TooFewError:
+            yield {"can't be decided": True, "claim in some layer": False, "in the first": False}
+            continue
+        holds = [f.lower > 0.5 and f.p_adjusted < 0.05 for f in layers]
+        yield {"can't be decided": False, "claim in some layer": any(holds),
+               "in the first": holds[0]}  # fmt: skip
 
 
 @gathered

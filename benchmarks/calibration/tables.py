@@ -343,6 +343,24 @@ def gate_table(runs: int) -> Table:
     )
 
 
+def behaviour_table(runs: int) -> Table:
+    alarms = {"claim in some layer": Range(high=0.064)}
+    null = ("unrelated to the scores", "nothing but the category", "few of a kind")
+    rows = {kind: claims.behaviour(kind, runs).row(alarms) for kind in null}
+    for size in (0.5, 1.0):
+        kind = f"the direction, {size:g} times"
+        rows[f"evaded prompts lie further along {kind} the separation"] = claims.behaviour(
+            kind, runs
+        ).row()
+    return Table(
+        "Where the model evades",
+        "18 layers, 65 pairs in five categories, d = 1.5 and more: the categories' artifact "
+        "prompts lie at different distances. Which of them are evaded is drawn at random, is the category "
+        "itself, or goes with the scores.",
+        rows,
+    )
+
+
 def decision_table(runs: int) -> Table:
     rows = {}
     for d, threshold in ((1.1, 0.8), (1.5, 0.8), (0.5, 0.0)):
@@ -375,5 +393,6 @@ TABLES = (
     across_table,
     base_table,
     gate_table,
+    behaviour_table,
     decision_table,
 )

@@ -83,7 +83,7 @@ def behaviour_figure(results: Sequence[LayerResult]) -> Figure:
     results = [result for result in results if result.follows is not None]
     found = [result.follows for result in results if result.follows is not None]
     x = np.arange(len(found))
-    with drawing(9, 5.2, nrows=2) as (figure, (above, below)):
+    with drawing(9, 5.2, nrows=2, sharex=True) as (figure, (above, below)):
         above.plot(x, [f.auroc for f in found], "o-", color=COLOURS[1], label="AUROC")
         above.vlines(x, [f.lower for f in found], [f.auroc for f in found], color=COLOURS[1])
         line_at(above, 0.5, "chance")
@@ -99,8 +99,7 @@ def behaviour_figure(results: Sequence[LayerResult]) -> Figure:
                 below.plot(where, points, "o", ms=3, alpha=0.6, color=colour, label=label)
                 label = None
         below.set_ylabel("score, in its SD")
-        for axes in (above, below):
-            layer_ticks(axes, results)
+        layer_ticks(below, results)
         figure.legend(loc="outside lower center", ncols=4)
     return figure
 
