@@ -355,8 +355,8 @@ def behaviour_table(runs: int) -> Table:
     return Table(
         "Where the model evades",
         "18 layers, 65 pairs in five categories, d = 1.5 and more: the categories' artifact "
-        "prompts lie at different distances. Which of them are evaded is drawn at random, is the category "
-        "itself, or goes with the scores.",
+        "prompts lie at different distances. Which of them are evaded is drawn at random, is the "
+        "category itself, or goes with the scores.",
         rows,
     )
 
