@@ -258,9 +258,9 @@ def bound_table(runs: int) -> Table:
         "Bounds that hold in all layers together",
         "18 layers, each correlated 0.9 with the one before, 65 pairs, the same true d in each. "
         "*Some interval of d*: the lower end of a layer's own 95% interval lies above its truth "
-        "somewhere, as happens where no family is taken into account. Of the multivariate t3, which "
-        "has no fourth moment, too small a spread is seen in samples of this size, so that bounds of "
-        "a large d come out too high; those of the accuracy don't.",
+        "somewhere, as happens where no family is taken into account. Of the multivariate t3, "
+        "which has no fourth moment, too small a spread is seen in samples of this size, so that "
+        "bounds of a large d come out too high; those of the accuracy don't.",
         {
             f"true d = {d:g}, {law.name}": claims.bounds(law, d, runs).row(required(law))
             for law, d in product(laws, (0.0, 0.8, 2.0))
