@@ -28,3 +28,6 @@ ALPHA = 0.05
 
 #: Largest change of d between two versions that counts as none.
 MARGIN = 0.5
+
+#: Random directions that an intervention's own is held against.
+DIRECTIONS = 200

@@ -1,31 +1,48 @@
 """Does the model use the direction? Change it, and see what becomes of the words.
 
-At one layer and site, each pair's direction is the mean difference of all the *other* pairs. It
-is added to the activations of the natural prompt (Turner et al. 2023) and projected out of those
-of the artifact prompt (Arditi et al. 2024), and so are random directions of the same length. What
-is measured is how far the model now prefers the artifact prompt's answer to the natural one's,
-with both answers given: nothing is generated.
+At a layer and site each pair's direction is the mean difference of all the *other* pairs (of other
+clusters). It is added to the activations of the natural prompt (Turner et al. 2023) and projected
+out of those of the artifact prompt (Arditi et al. 2024), and so are random directions: sums of the
+same differences with random signs, at the same length. What is measured is how far the model now
+prefers the artifact prompt's answer to the natural one's, with both answers given: nothing is
+generated.
+
+Nothing is taken out of the random directions. Where neither the labels nor the model make anything
+of the direction, the differences' signs are as good as random, the tested direction is one more of
+the random ones (all signs +), and its rank among them is a p-value. The signs are the same in all
+layers and for both interventions, so that maxT over them all gives one for the family.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
 
 import gemma_mlx
 from gemma_mlx import Gemma, intervention
 from harness.data.activations import AnalysisError, LayerSite, PairActivations
-from harness.data.pairs import Condition
+from harness.data.pairs import Condition, Pair
 from harness.data.store import Response
 from harness.defaults import LEVEL, MIN_PAIRS
-from harness.stats import fold_directions
+from harness.settings import CausalSettings
+from harness.stats import rank_test
+from harness.stats.arrays import FloatArray
 from harness.stats.clusters import Clusters
 from harness.stats.intervals import analytic_interval
 
-#: Random directions that the real one is held against.
-RANDOM_DIRECTIONS = 50
+#: Pairs that are intervened on. Directions differ far more from each other than a direction's mean
+#: over ten pairs from that over all, so that more cost time and give the rank next to nothing.
+PAIRS = 10
+
+#: Random directions whose divergence on neutral prompts is measured; it decides nothing.
+DIVERGENCES = 4
+
+# Differences of mean log-probabilities below it are rounding.
+_TIE = 1e-6
+
+# Vectors in one forward pass: more are no faster on a CPU, where arrays are to stay in its cache.
+_VECTORS = 51
 
 # Prompts about nothing in particular, to see what an intervention does to ordinary text.
 NEUTRAL_PROMPTS = (
@@ -52,10 +69,11 @@ class Effect:
             log P(natural answer), nats per token, beyond what random directions do on average,
             and its t interval over pairs (over clusters of them) at the given level.
         own_shift, random_shift: the two parts of it.
-        p_value: rank of the real direction's mean shift among those of the random ones.
+        p_value: rank of the direction's mean shift among those of the random ones.
+        p_adjusted: the same with maxT over the run's layers and sites and both interventions.
         divergence, random_divergence: mean KL(before ‖ after), nats per token, on the model's
-            own answers to neutral prompts.
-        n_pairs, n_random: pairs and random directions.
+            own answers to neutral prompts; a description, for which few random directions do.
+        n_pairs, n_random: pairs intervened on, and random directions.
     """
 
     kind: str
@@ -64,6 +82,7 @@ class Effect:
     own_shift: float
     random_shift: float
     p_value: float
+    p_adjusted: float
     divergence: float
     random_divergence: float
     n_pairs: int
@@ -74,24 +93,26 @@ def causal_effects(
     gemma: Gemma,
     activations: PairActivations,
     responses: Mapping[str, Response],
-    key: LayerSite,
+    keys: Sequence[LayerSite],
     *,
     chat: bool = True,
-    n_random: int = RANDOM_DIRECTIONS,
+    directions: int = CausalSettings.directions,
     level: float = LEVEL,
     seed: int = 0,
-    progress: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] = iter,
-) -> tuple[Effect, Effect]:
-    """Measure addition and ablation at one (layer, site).
+    progress: Callable[[Iterable[LayerSite]], Iterable[LayerSite]] = iter,
+) -> dict[LayerSite, tuple[Effect, Effect]]:
+    """Measure addition and ablation at every (layer, site) of a family.
 
-    Random directions are sums of the same pair differences with random signs, at the length of
-    the real one and at right angles to it: they lie where activations vary (isotropic ones are
-    too easily beaten), but hold nothing of the direction itself. `progress` wraps the iteration
-    over them, for example `tqdm`.
+    Directions come from all pairs with two different answers; `PAIRS` of these are intervened on,
+    drawn at random from the categories in turn, the same ones for every direction.
+
+    Args:
+        keys: the family, over which the p-values are adjusted.
+        directions: how many random ones.
+        progress: wraps the iteration over `keys`, for example `tqdm`.
 
     Raises:
-        AnalysisError: fewer than 8 pairs have two different answers, or both conditions have the
-            same activations.
+        AnalysisError: fewer than 8 pairs have two different answers.
     """
     pairs = [
         pair
@@ -103,131 +124,205 @@ def causal_effects(
             f"{len(pairs)} pairs have two different answers; {MIN_PAIRS} are needed to see what an "
             "intervention does to the choice between them"
         )
-    chosen = activations.select(pairs, [key])
-    if np.array_equal(chosen.artifact[0], chosen.natural[0]):
-        raise AnalysisError(f"layer {key[0]}, {key[1]}: both conditions have the same activations")
-    layer, site = key
+    chosen = activations.select(pairs, keys)
     units = Clusters.from_labels(chosen.clusters, len(pairs))
-    own, random = _directions(chosen, units, n_random, np.random.default_rng(seed))
-    divergence = _divergence_on_neutral_prompts(gemma, layer, chat=chat)
-    artifact, natural = (
-        [responses[pair.group(condition)].token_ids for pair in pairs]
-        for condition in ("artifact", "natural")
+    rng = np.random.default_rng(seed)
+    tried = _balanced(pairs, rng)
+    signs = np.ones((1 + directions, len(units)))
+    signs[1:] = rng.choice((-1.0, 1.0), size=(directions, len(units)))
+    asked = {
+        kind: _Question.of(gemma, [pairs[i] for i in tried], condition, responses, chat=chat)
+        for kind, condition in _CONDITIONS.items()
+    }
+    neutral = _Neutral.of(gemma, chat=chat)
+    found = {
+        key: _measure(asked, neutral, key, mixtures(artifact - natural, units, signs, tried))
+        for key, artifact, natural in zip(
+            progress(keys), chosen.artifact, chosen.natural, strict=True
+        )
+    }
+    measured = [(key, kind) for key in keys for kind in _CONDITIONS]
+    towards = np.stack(
+        [_SIGN[kind] * found[key][kind].shifts.mean(axis=0) for key, kind in measured]
     )
+    ranks = rank_test(towards, tolerance=_TIE)
+    p_values = dict(zip(measured, zip(*ranks, strict=True), strict=True))
+    of_tried = units.take(tried)
 
-    def measure(kind: str, condition: Condition, at: _ChangeTo) -> Effect:
-        prompts = gemma_mlx.encode_prompts(gemma, [p.prompt(condition) for p in pairs], chat=chat)
-        preference = _preference(gemma, prompts, artifact, natural, layer)
-        before = preference(lambda rows: nullcontext())
+    def effect(key: LayerSite, kind: str) -> Effect:
+        return _effect(kind, found[key][kind], p_values[key, kind], of_tried, level)
 
-        def what(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-            after = preference(lambda rows: at(vectors[rows]))
-            return after - before, divergence(at(vectors.mean(axis=0)))
-
-        return _effect(kind, what(own), list(map(what, progress(random))), units, level)
-
-    return (
-        measure("add", "natural", partial(intervention.add, gemma, site, layer)),
-        measure("ablate", "artifact", partial(intervention.ablate, gemma, site, layer)),
-    )
+    return {key: (effect(key, "add"), effect(key, "ablate")) for key in keys}
 
 
-_ChangeTo = Callable[[np.ndarray], AbstractContextManager[None]]
+def mixtures(delta: FloatArray, units: Clusters, signs: FloatArray, rows: np.ndarray) -> FloatArray:
+    """Sums of the pairs' differences with the signs of their clusters, without the row's own
+    cluster, each at the length of the row's mean difference.
 
+    Args:
+        delta: `(pairs, width)`.
+        signs: `(directions, clusters)`; the first ones all 1.
+        rows: pairs to give the directions of.
 
-def _directions(
-    activations: PairActivations, units: Clusters, n_random: int, rng: np.random.Generator
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Row by row (pairs, width): the mean difference of the other clusters' pairs; and `n_random`
-    times the same with random signs, each row at right angles to the first and at its length."""
-    artifact, natural = activations.artifact[0], activations.natural[0]
-    others = (len(artifact) - units.sizes)[units.of, None]
-    own = fold_directions(artifact, natural, scale="raw", clusters=activations.clusters) / others
-    delta = artifact - natural
-    lengths = np.linalg.norm(own, axis=1, keepdims=True)
-    unit = own / lengths
-    random = []
-    for _ in range(n_random):
-        signed = rng.choice((-1.0, 1.0), size=(len(units), 1))[units.of] * delta
-        mixed = signed.sum(axis=0) - units.sums(signed.T).T
-        mixed -= (mixed * unit).sum(axis=1, keepdims=True) * unit
-        random.append(mixed / np.linalg.norm(mixed, axis=1, keepdims=True) * lengths)
-    return own, random
-
-
-def _preference(
-    gemma: Gemma,
-    prompts: Sequence[Sequence[int]],
-    artifact: Sequence[Sequence[int]],
-    natural: Sequence[Sequence[int]],
-    layer: int,
-) -> Callable[[Callable[[slice], AbstractContextManager[None]]], np.ndarray]:
-    """A function of a change to some rows. It gives, per row, the mean log-probability per token
-    of the artifact answer minus that of the natural one, while the change is made.
-
-    Prompts and answers are read once, as far as `layer`, which is about to be changed; in batches
-    of as many rows as keep the distributions in memory.
+    Returns:
+        `(rows, directions, width)`, the first direction of each row the mean difference of the
+        other clusters' pairs; 0 where that is, or where differences cancel.
     """
-    longest = max(map(len, (*artifact, *natural)))
-    size = max(1, min(64, _BATCH_ELEMENTS // (longest * gemma.config.vocab_size)))
-    batches = []
-    for start in range(0, len(prompts), size):
-        rows = slice(start, start + size)
-        read = partial(gemma_mlx.read_continuations, gemma, prompts[rows], layer=layer)
-        batches.append((rows, [read(artifact[rows]), read(natural[rows])]))
-
-    def preference(change: Callable[[slice], AbstractContextManager[None]]) -> np.ndarray:
-        found = []
-        for rows, sides in batches:
-            with change(rows):
-                for_artifact, for_natural = (
-                    np.array([tokens.mean(dtype=np.float64) for tokens in side.token_log_probs()])
-                    for side in sides
-                )
-            found.append(for_artifact - for_natural)
-        return np.concatenate(found)
-
-    return preference
+    totals = units.totals(delta.T).T
+    whole = signs @ totals
+    mixed = np.empty((len(rows), *whole.shape))
+    for i, row in enumerate(rows):
+        own = units.of[row]
+        mixed[i] = whole - signs[:, own, None] * totals[own]
+        mixed[i, 0] /= len(delta) - units.sizes[own]
+    lengths = np.linalg.norm(mixed, axis=2, keepdims=True)
+    # What is left where differences cancel is rounding.
+    least = 1e-9 * np.linalg.norm(delta, axis=1).max()
+    return np.where(lengths > least, lengths[:, :1] / np.maximum(lengths, least or 1), 0.0) * mixed
 
 
-def _divergence_on_neutral_prompts(
-    gemma: Gemma, layer: int, *, chat: bool
-) -> Callable[[AbstractContextManager[None]], float]:
-    """A function of a change at `layer`. It gives the mean KL(before ‖ after), nats per token, on
-    the model's own answers to neutral prompts."""
-    prompts = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS, chat=chat)
-    written = gemma_mlx.generate(gemma, prompts, sites=())
-    spoken = [(p, g.token_ids) for p, g in zip(prompts, written, strict=True) if g.token_ids]
-    if not spoken:
-        raise AnalysisError("the model answers no neutral prompt with any token")
-    reading = gemma_mlx.read_continuations(gemma, *zip(*spoken, strict=True), layer=layer)
-    before = reading.log_probs()
+_CONDITIONS: Mapping[str, Condition] = {"add": "natural", "ablate": "artifact"}
+_CHANGES = {"add": intervention.add, "ablate": intervention.ablate}
+# The direction says more of the artifact answer where it is added, less where it is ablated.
+_SIGN = {"add": 1.0, "ablate": -1.0}
 
-    def divergence(change: AbstractContextManager[None]) -> float:
-        with change:
-            after = reading.log_probs()
-        per_token = [
-            (np.exp(b.astype(np.float64)) * (b - a)).sum(axis=-1)
-            for b, a in zip(before, after, strict=True)
+
+@dataclass(frozen=True)
+class _Found:
+    """Shifts (pairs, 1 + random directions), and the divergences of the first few directions."""
+
+    shifts: FloatArray
+    divergences: FloatArray
+
+
+def _measure(
+    asked: Mapping[str, "_Question"], neutral: "_Neutral", key: LayerSite, vectors: FloatArray
+) -> dict[str, _Found]:
+    layer, site = key
+    means = vectors.mean(axis=0)[: 1 + DIVERGENCES]
+    return {
+        kind: _Found(
+            question.shifts(_CHANGES[kind], layer, site, vectors),
+            neutral.divergences(_CHANGES[kind], layer, site, means),
+        )
+        for kind, question in asked.items()
+    }
+
+
+def _balanced(pairs: Sequence[Pair], rng: np.random.Generator) -> np.ndarray:
+    """Indices of at most `PAIRS` pairs, drawn from the categories in turn."""
+    taken: dict[str, int] = {}
+    turn: list[tuple[int, int, int]] = []
+    for index in rng.permutation(len(pairs)):
+        category = pairs[index].category
+        taken[category] = taken.get(category, 0) + 1
+        turn.append((taken[category], len(turn), index))
+    return np.sort([index for _, _, index in sorted(turn)[:PAIRS]])
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Prompts (token ids), each with the artifact prompt's answer and the natural one's."""
+
+    gemma: Gemma
+    prompts: Sequence[Sequence[int]]
+    answers: Sequence[tuple[Sequence[int], Sequence[int]]]
+
+    @classmethod
+    def of(
+        cls,
+        gemma: Gemma,
+        pairs: Sequence[Pair],
+        condition: Condition,
+        responses: Mapping[str, Response],
+        *,
+        chat: bool,
+    ) -> "_Question":
+        prompts = gemma_mlx.encode_prompts(gemma, [p.prompt(condition) for p in pairs], chat=chat)
+        answers = [
+            (responses[p.group("artifact")].token_ids, responses[p.group("natural")].token_ids)
+            for p in pairs
         ]
-        return float(np.concatenate(per_token).mean())
+        return cls(gemma, prompts, answers)
 
-    return divergence
+    def shifts(
+        self, change: Callable[..., Any], layer: int, site: str, vectors: FloatArray
+    ) -> FloatArray:
+        """What each vector does to the preference for the first answer: the mean log-probability
+        per token of that answer less that of the other.
+
+        Args:
+            change: `intervention.add` or `intervention.ablate`.
+            vectors: `(prompts, vectors, width)`; one of zeros does nothing.
+
+        Returns:
+            `(prompts, vectors)`, nats per token.
+        """
+        found = np.zeros(vectors.shape[:2])
+        for i, (prompt, answers) in enumerate(zip(self.prompts, self.answers, strict=True)):
+            choice = gemma_mlx.read_choice(self.gemma, prompt, answers, layer=layer)
+            before = _preference(choice)
+            (some,) = np.nonzero(vectors[i].any(axis=-1))
+            for part in self._parts(some, answers):
+                with change(self.gemma, site, layer, vectors[i, part], each=True):
+                    found[i, part] = _preference(choice) - before
+        return found
+
+    def _parts(self, which: np.ndarray, answers: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
+        """In parts of as many as keep the distributions in memory, about equally many each."""
+        elements = max(map(len, answers)) * self.gemma.config.vocab_size
+        most = max(1, min(_VECTORS, _BATCH_ELEMENTS // elements))
+        return iter(np.array_split(which, -(-len(which) // most)) if len(which) else ())
+
+
+def _preference(choice: gemma_mlx.Choice) -> FloatArray:
+    artifact, natural = (
+        tokens.mean(axis=-1, dtype=np.float64) for tokens in choice.token_log_probs()
+    )
+    return np.asarray(artifact - natural)
+
+
+@dataclass(frozen=True)
+class _Neutral:
+    """Neutral prompts and the model's own answers, token ids."""
+
+    gemma: Gemma
+    prompts: Sequence[Sequence[int]]
+    answers: Sequence[Sequence[int]]
+
+    @classmethod
+    def of(cls, gemma: Gemma, *, chat: bool) -> "_Neutral":
+        prompts = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS, chat=chat)
+        written = gemma_mlx.generate(gemma, prompts, sites=())
+        spoken = [(p, g.token_ids) for p, g in zip(prompts, written, strict=True) if g.token_ids]
+        if not spoken:
+            raise AnalysisError("the model answers no neutral prompt with any token")
+        return cls(gemma, *zip(*spoken, strict=True))
+
+    def divergences(
+        self, change: Callable[..., Any], layer: int, site: str, vectors: FloatArray
+    ) -> FloatArray:
+        """The mean KL(before ‖ after) by each vector `(vectors, width)`, nats per token; 0 by one
+        of zeros."""
+        reading = gemma_mlx.read_continuations(self.gemma, self.prompts, self.answers, layer=layer)
+        before = reading.log_probs()
+        found = np.zeros(len(vectors))
+        for i in np.flatnonzero(vectors.any(axis=-1)):
+            with change(self.gemma, site, layer, vectors[i]):
+                after = reading.log_probs()
+            per_token = [
+                (np.exp(b.astype(np.float64)) * (b - a)).sum(axis=-1)
+                for b, a in zip(before, after, strict=True)
+            ]
+            found[i] = np.concatenate(per_token).mean()
+        return found
 
 
 def _effect(
-    kind: str,
-    found: tuple[np.ndarray, float],
-    by_chance: Sequence[tuple[np.ndarray, float]],
-    units: Clusters,
-    level: float,
+    kind: str, found: _Found, p_values: tuple[float, float], units: Clusters, level: float
 ) -> Effect:
-    """From the shift of each pair and the divergence, along the direction and along random ones."""
-    own, divergence = found
-    random = np.stack([shifts for shifts, _ in by_chance])
-    beyond = own - random.mean(axis=0)
-    sign = 1.0 if kind == "add" else -1.0
-    as_large = (sign * random.mean(axis=1) >= sign * own.mean()).sum()
+    own, random = found.shifts[:, 0], found.shifts[:, 1:]
+    beyond = own - random.mean(axis=1)
     shift, se = float(beyond.mean()), float(np.sqrt(units.variance_of_mean(beyond)))
     return Effect(
         kind=kind,
@@ -235,9 +330,10 @@ def _effect(
         shift_interval=analytic_interval(shift, se, len(units), level),
         own_shift=float(own.mean()),
         random_shift=float(random.mean()),
-        p_value=float((1 + as_large) / (1 + len(random))),
-        divergence=divergence,
-        random_divergence=float(np.mean([each for _, each in by_chance])),
+        p_value=float(p_values[0]),
+        p_adjusted=float(p_values[1]),
+        divergence=float(found.divergences[0]),
+        random_divergence=float(found.divergences[1:].mean()),
         n_pairs=len(beyond),
-        n_random=len(random),
+        n_random=random.shape[1],
     )

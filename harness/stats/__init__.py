@@ -17,6 +17,7 @@ from harness.stats.quality import (
     direction_drift,
     pair_quality,
 )
+from harness.stats.randomization import RankTest, rank_test
 from harness.stats.secondary import (
     CategoryTransfer,
     StepSeparation,
@@ -33,6 +34,7 @@ __all__ = [
     "DirectionDrift",
     "InSampleSeparation",
     "PairQuality",
+    "RankTest",
     "Scale",
     "Separation",
     "StepSeparation",
@@ -50,6 +52,7 @@ __all__ = [
     "pair_quality",
     "pairs_needed",
     "pairs_to_decide",
+    "rank_test",
     "separation",
     "smallest_detectable_effect",
     "step_curve",
