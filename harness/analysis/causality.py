@@ -10,9 +10,10 @@ generated.
 Nothing is taken out of the random directions. Where neither the labels nor the model make anything
 of the direction, the differences' signs are as good as random, the tested direction is one more of
 the random ones (all signs +), and its rank among them is a p-value. The signs are the same in all
-layers and for both interventions, so that maxT over them all gives one for the family.
+layers and for both interventions, so that `harness.stats.rank_test` gives one for the family.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,20 @@ _BATCH_ELEMENTS = 2**26
 
 
 @dataclass(frozen=True)
+class Shifts:
+    """What the directions do at one layer and site, by one kind of intervention.
+
+    Attributes:
+        shifts: `(pairs, 1 + random directions)`, the tested direction first: changes of
+            log P(artifact answer) − log P(natural answer), nats per token.
+        divergences: of the tested direction and the first few random ones, as in `Effect`.
+    """
+
+    shifts: FloatArray
+    divergences: FloatArray
+
+
+@dataclass(frozen=True)
 class Effect:
     """What one intervention does at one layer and site.
 
@@ -70,7 +85,7 @@ class Effect:
             and its t interval over pairs (over clusters of them) at the given level.
         own_shift, random_shift: the two parts of it.
         p_value: rank of the direction's mean shift among those of the random ones.
-        p_adjusted: the same with maxT over the run's layers and sites and both interventions.
+        p_adjusted: the same over the run's layers and sites (maxT) and both interventions (minP).
         divergence, random_divergence: mean KL(before ‖ after), nats per token, on the model's
             own answers to neutral prompts; a description, for which few random directions do.
         n_pairs, n_random: pairs intervened on, and random directions.
@@ -112,22 +127,23 @@ def causal_effects(
         progress: wraps the iteration over `keys`, for example `tqdm`.
 
     Raises:
-        AnalysisError: fewer than 8 pairs have two different answers.
+        AnalysisError: fewer than 8 pairs, or clusters of them, have two different answers.
     """
     pairs = [
         pair
         for pair in activations.pairs
         if responses[pair.group("natural")].token_ids != responses[pair.group("artifact")].token_ids
     ]
-    if len(pairs) < MIN_PAIRS:
-        raise AnalysisError(
-            f"{len(pairs)} pairs have two different answers; {MIN_PAIRS} are needed to see what an "
-            "intervention does to the choice between them"
-        )
     chosen = activations.select(pairs, keys)
     units = Clusters.from_labels(chosen.clusters, len(pairs))
+    if len(units) < MIN_PAIRS:
+        together = "" if units.single else f", in {len(units)} units"
+        raise AnalysisError(
+            f"{len(pairs)} pairs have two different answers{together}; {MIN_PAIRS} are needed to "
+            "see what an intervention does to the choice between them"
+        )
     rng = np.random.default_rng(seed)
-    tried = _balanced(pairs, rng)
+    tried = _balanced(chosen, rng)
     signs = np.ones((1 + directions, len(units)))
     signs[1:] = rng.choice((-1.0, 1.0), size=(directions, len(units)))
     asked = {
@@ -141,18 +157,7 @@ def causal_effects(
             progress(keys), chosen.artifact, chosen.natural, strict=True
         )
     }
-    measured = [(key, kind) for key in keys for kind in _CONDITIONS]
-    towards = np.stack(
-        [_SIGN[kind] * found[key][kind].shifts.mean(axis=0) for key, kind in measured]
-    )
-    ranks = rank_test(towards, tolerance=_TIE)
-    p_values = dict(zip(measured, zip(*ranks, strict=True), strict=True))
-    of_tried = units.take(tried)
-
-    def effect(key: LayerSite, kind: str) -> Effect:
-        return _effect(kind, found[key][kind], p_values[key, kind], of_tried, level)
-
-    return {key: (effect(key, "add"), effect(key, "ablate")) for key in keys}
+    return effects(found, units.take(tried), level)
 
 
 def mixtures(delta: FloatArray, units: Clusters, signs: FloatArray, rows: np.ndarray) -> FloatArray:
@@ -177,8 +182,53 @@ def mixtures(delta: FloatArray, units: Clusters, signs: FloatArray, rows: np.nda
         mixed[i, 0] /= len(delta) - units.sizes[own]
     lengths = np.linalg.norm(mixed, axis=2, keepdims=True)
     # What is left where differences cancel is rounding.
-    least = 1e-9 * np.linalg.norm(delta, axis=1).max()
-    return np.where(lengths > least, lengths[:, :1] / np.maximum(lengths, least or 1), 0.0) * mixed
+    there = lengths > 1e-9 * np.linalg.norm(delta, axis=1).max()
+    there &= there[:, :1]
+    return np.where(there, lengths[:, :1] / np.where(there, lengths, 1.0), 0.0) * mixed
+
+
+def effects(
+    found: Mapping[LayerSite, Mapping[str, Shifts]], units: Clusters, level: float
+) -> dict[LayerSite, tuple[Effect, Effect]]:
+    """The effects of a whole family, from the shifts by "add" and "ablate" at each member.
+
+    Args:
+        units: of the pairs that were intervened on.
+    """
+    towards = [
+        [_SIGN[kind] * found[key][kind].shifts.mean(axis=0) for key in found]
+        for kind in _CONDITIONS
+    ]
+    p_values = np.stack(rank_test(np.array(towards), tolerance=_TIE), axis=-1)
+    add, ablate = (
+        [
+            _effect(kind, found[key][kind], p, units, level)
+            for key, p in zip(found, p_values[number], strict=True)
+        ]
+        for number, kind in enumerate(_CONDITIONS)
+    )
+    return dict(zip(found, zip(add, ablate, strict=True), strict=True))
+
+
+def _effect(
+    kind: str, found: Shifts, p_values: FloatArray, units: Clusters, level: float
+) -> Effect:
+    own, random = found.shifts[:, 0], found.shifts[:, 1:]
+    beyond = own - random.mean(axis=1)
+    shift, se = float(beyond.mean()), float(np.sqrt(units.variance_of_mean(beyond)))
+    return Effect(
+        kind=kind,
+        shift=shift,
+        shift_interval=analytic_interval(shift, se, len(units), level),
+        own_shift=float(own.mean()),
+        random_shift=float(random.mean()),
+        p_value=float(p_values[0]),
+        p_adjusted=float(p_values[1]),
+        divergence=float(found.divergences[0]),
+        random_divergence=float(found.divergences[1:].mean()),
+        n_pairs=len(beyond),
+        n_random=random.shape[1],
+    )
 
 
 _CONDITIONS: Mapping[str, Condition] = {"add": "natural", "ablate": "artifact"}
@@ -187,21 +237,13 @@ _CHANGES = {"add": intervention.add, "ablate": intervention.ablate}
 _SIGN = {"add": 1.0, "ablate": -1.0}
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Shifts (pairs, 1 + random directions), and the divergences of the first few directions."""
-
-    shifts: FloatArray
-    divergences: FloatArray
-
-
 def _measure(
     asked: Mapping[str, "_Question"], neutral: "_Neutral", key: LayerSite, vectors: FloatArray
-) -> dict[str, _Found]:
+) -> dict[str, Shifts]:
     layer, site = key
     means = vectors.mean(axis=0)[: 1 + DIVERGENCES]
     return {
-        kind: _Found(
+        kind: Shifts(
             question.shifts(_CHANGES[kind], layer, site, vectors),
             neutral.divergences(_CHANGES[kind], layer, site, means),
         )
@@ -209,15 +251,16 @@ def _measure(
     }
 
 
-def _balanced(pairs: Sequence[Pair], rng: np.random.Generator) -> np.ndarray:
-    """Indices of at most `PAIRS` pairs, drawn from the categories in turn."""
-    taken: dict[str, int] = {}
-    turn: list[tuple[int, int, int]] = []
-    for index in rng.permutation(len(pairs)):
-        category = pairs[index].category
-        taken[category] = taken.get(category, 0) + 1
-        turn.append((taken[category], len(turn), index))
-    return np.sort([index for _, _, index in sorted(turn)[:PAIRS]])
+def _balanced(activations: PairActivations, rng: np.random.Generator) -> np.ndarray:
+    """Indices of at most `PAIRS` pairs, drawn from as many clusters as there are, and from the
+    categories in turn."""
+    earlier: Counter[object] = Counter()
+    order: list[tuple[int, int, int]] = []
+    for index in rng.permutation(len(activations.pairs)).tolist():
+        cluster, category = activations.clusters[index], activations.pairs[index].category
+        order.append((earlier[cluster], earlier[category], index))
+        earlier.update((cluster, category))
+    return np.sort([index for *_, index in sorted(order, key=lambda each: each[:2])[:PAIRS]])
 
 
 @dataclass(frozen=True)
@@ -316,24 +359,3 @@ class _Neutral:
             ]
             found[i] = np.concatenate(per_token).mean()
         return found
-
-
-def _effect(
-    kind: str, found: _Found, p_values: tuple[float, float], units: Clusters, level: float
-) -> Effect:
-    own, random = found.shifts[:, 0], found.shifts[:, 1:]
-    beyond = own - random.mean(axis=1)
-    shift, se = float(beyond.mean()), float(np.sqrt(units.variance_of_mean(beyond)))
-    return Effect(
-        kind=kind,
-        shift=shift,
-        shift_interval=analytic_interval(shift, se, len(units), level),
-        own_shift=float(own.mean()),
-        random_shift=float(random.mean()),
-        p_value=float(p_values[0]),
-        p_adjusted=float(p_values[1]),
-        divergence=float(found.divergences[0]),
-        random_divergence=float(found.divergences[1:].mean()),
-        n_pairs=len(beyond),
-        n_random=random.shape[1],
-    )

@@ -1,0 +1,163 @@
+"""Interventions along a direction that nothing reads: the embedded model, and a quick stand-in.
+
+The stand-in's preference between two answers is a small network's output at each layer; what
+becomes of it under an intervention costs one matrix product.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from benchmarks.calibration.claims import PAIRS, stack
+from benchmarks.calibration.figures import Run, gathered, generators
+from benchmarks.calibration.populations import Array, Population
+from harness.analysis import causality
+from harness.analysis.causality import Effect, Shifts, causal_effects, effects, mixtures
+from harness.settings import CausalSettings, Criteria
+from harness.stats.clusters import Clusters
+
+LAYERS = 8
+#: Random directions of the way that it was: at right angles to the tested one, no correction.
+EARLIER = 50
+_UNITS = 24
+_KEYS = [(layer, "mlp_out") for layer in range(LAYERS)]
+
+
+@gathered
+def unread(population: Population, steep: float, separation: float, runs: int) -> Iterator[Run]:
+    """No layer's direction is read: all signs of the differences are as good as any.
+
+    Args:
+        steep: how far the preference is from linear in the activations.
+        separation: how far apart the conditions lie, in a dimension that isn't read.
+    """
+    for _, rng in generators(runs, "unread", population.name, steep, separation):
+        yield _run(population, rng, steep, separation, read=0.0)
+
+
+@gathered
+def read(population: Population, length: float, runs: int) -> Iterator[Run]:
+    """The conditions lie `length` apart along what the preference reads, in every layer."""
+    for _, rng in generators(runs, "read", population.name, length):
+        yield _run(population, rng, 1.0, 0.0, read=length)
+
+
+def _run(
+    population: Population, rng: np.random.Generator, steep: float, separation: float, read: float
+) -> Run:
+    artifact, natural = stack(population, rng, PAIRS, LAYERS)
+    units = Clusters.from_labels(None, PAIRS)
+    signs = np.ones((1 + CausalSettings.directions, PAIRS))
+    signs[1:] = rng.choice((-1.0, 1.0), size=signs[1:].shape)
+    tried = np.arange(causality.PAIRS)
+    ours, earlier = {}, {}
+    for key, a, b in zip(_KEYS, artifact, natural, strict=True):
+        preference, gradient = _network(population, rng, steep)
+        delta = a - b + read * gradient
+        delta[:, -1] += separation * population.spread[-1]
+        # What is changed is the model's own state, which knows nothing of the differences.
+        states = population.draw(rng, causality.PAIRS)
+        vectors = mixtures(delta, units, signs, tried)
+        ours[key] = _shifts(preference, states, vectors)
+        upright = _at_right_angles(vectors[:, : 1 + EARLIER])
+        earlier[key] = _shifts(preference, states, upright)
+    return _alarms(ours, earlier)
+
+
+def _network(population: Population, rng: np.random.Generator, steep: float) -> tuple[Any, Array]:
+    """A function of states (…, hidden), and the unit vector along which it rises at 0."""
+    weights = rng.standard_normal((len(population.spread), _UNITS)) / population.spread[:, None]
+    weights *= steep / np.sqrt(len(weights))
+    # Nothing reads the last dimension.
+    weights[-1] = 0
+    out, offset = rng.standard_normal((2, _UNITS))
+
+    def preference(states: Array) -> Array:
+        return np.asarray(np.tanh(states @ weights + offset) @ out)
+
+    gradient = weights @ (out / np.cosh(offset) ** 2)
+    return preference, gradient / np.linalg.norm(gradient)
+
+
+def _shifts(preference: Any, states: Array, vectors: Array) -> dict[str, Shifts]:
+    """By addition to the second half of `states`, (2, pairs, hidden), ablation from the first."""
+    unit = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+    first, second = states[0][:, None], states[1][:, None]
+    changed = {
+        "add": (second, second + vectors),
+        "ablate": (first, first - (first * unit).sum(axis=2, keepdims=True) * unit),
+    }
+    return {
+        kind: Shifts(preference(after) - preference(before), np.zeros(2))
+        for kind, (before, after) in changed.items()
+    }
+
+
+def _at_right_angles(vectors: Array) -> Array:
+    """The random ones without what they have of the first, at its length."""
+    own, random = vectors[:, :1], vectors[:, 1:]
+    length = np.linalg.norm(own, axis=2, keepdims=True)
+    unit = own / length
+    random = random - (random * unit).sum(axis=2, keepdims=True) * unit
+    random *= length / np.linalg.norm(random, axis=2, keepdims=True)
+    return np.concatenate([own, random], axis=1)
+
+
+def _alarms(ours: dict[Any, Any], earlier: dict[Any, Any]) -> Run:
+    units = Clusters.from_labels(None, len(next(iter(ours.values()))["add"].shifts))
+    found = [e for both in effects(ours, units, 0.95).values() for e in both]
+    before = [e for both in effects(earlier, units, 0.95).values() for e in both]
+    alone = [replace(e, p_adjusted=e.p_value) for e in before]
+    return {
+        "some layer is said to be used": any(map(holds, found)),
+        "some family-wise p": min(e.p_adjusted for e in found) < Criteria.alpha,
+        "some p of a layer alone": min(e.p_value for e in found) < Criteria.alpha,
+        "the way it was: some layer": any(map(holds, alone)),
+        "the way it was: the first layer's addition": holds(alone[0]),
+    }
+
+
+def holds(effect: Effect) -> bool:
+    """As `harness.analysis.verdict.uses_direction` decides."""
+    low, high = effect.shift_interval
+    bound = low if effect.kind == "add" else -high
+    return bound > 0 and effect.p_adjusted < Criteria.alpha
+
+
+@gathered
+def embedded(layers: tuple[int, ...], directions: int, runs: int) -> Iterator[Run]:
+    """The embedded aligned model, with noise in place of its activations at `layers`: what is
+    added and ablated has nothing to do with the model. Answers are cut to three tokens."""
+    gemma, activations, responses = _embedded()
+    pairs = activations.pairs
+    keys = [(layer, "mlp_out") for layer in layers]
+    width = gemma.config.hidden_size
+    for run, rng in generators(runs, "embedded", layers, directions):
+        # As long, over the pairs, as the mean difference of real activations.
+        noise = rng.standard_normal((2, len(keys), len(pairs), width))
+        there = replace(activations, keys=tuple(keys), artifact=noise[0], natural=noise[1])
+        found = causal_effects(gemma, there, responses, keys, directions=directions, seed=run)
+        every = [e for both in found.values() for e in both]
+        yield {
+            "some layer is said to be used": any(map(holds, every)),
+            "some family-wise p": min(e.p_adjusted for e in every) < Criteria.alpha,
+            "some p of a layer alone": min(e.p_value for e in every) < Criteria.alpha,
+        }
+
+
+@cache
+def _embedded() -> tuple[Any, Any, Any]:
+    import gemma_mlx
+    from harness import Experiment
+
+    experiment = Experiment(base_model="none")
+    run = experiment.activations
+    cut = {
+        group: replace(each, token_ids=each.token_ids[:3])
+        for group, each in run.responses().items()
+    }
+    analysis = experiment.analyze()
+    return gemma_mlx.load_checkpoint(experiment.checkpoint), analysis.activations, cut
