@@ -2,15 +2,18 @@
 
 At a layer and site each pair's direction is the mean difference of all the *other* pairs (of other
 clusters). It is added to the activations of the natural prompt (Turner et al. 2023) and projected
-out of those of the artifact prompt (Arditi et al. 2024), and so are random directions: sums of the
-same differences with random signs, at the same length. What is measured is how far the model now
-prefers the artifact prompt's answer to the natural one's, with both answers given: nothing is
-generated.
+out of those of the artifact prompt (Arditi et al. 2024), and so are random directions of the same
+length: sums of the same differences, less their mean, with random signs. What is measured is how
+far the model now prefers the artifact prompt's answer to the natural one's, with both answers
+given: nothing is generated.
 
-Nothing is taken out of the random directions. Where neither the labels nor the model make anything
-of the direction, the differences' signs are as good as random, the tested direction is one more of
-the random ones (all signs +), and its rank among them is a p-value. The signs are the same in all
-layers and for both interventions, so that `harness.stats.rank_test` gives one for the family.
+Where neither the labels nor the model make anything of the direction, it is one more draw from the
+law of the random ones, and its rank among them is a p-value. So nothing else is taken out of them:
+at right angles to the tested direction they would lack a dimension that it has. The mean is taken
+out because, where the conditions lie far apart, differences with random signs would be the tested
+direction itself, forwards or backwards, and nothing could stand out from them. The signs are the
+same in all layers and for both interventions, so that `harness.stats.rank_test` gives a p-value for
+the family. docs/calibration.md has the error rates, and those of either alternative.
 """
 
 from collections import Counter
@@ -142,10 +145,9 @@ def causal_effects(
             f"{len(pairs)} pairs have two different answers{together}; {MIN_PAIRS} are needed to "
             "see what an intervention does to the choice between them"
         )
+    tried = _balanced(chosen)
     rng = np.random.default_rng(seed)
-    tried = _balanced(chosen, rng)
-    signs = np.ones((1 + directions, len(units)))
-    signs[1:] = rng.choice((-1.0, 1.0), size=(directions, len(units)))
+    signs = rng.choice((-1.0, 1.0), size=(directions, len(units)))
     asked = {
         kind: _Question.of(gemma, [pairs[i] for i in tried], condition, responses, chat=chat)
         for kind, condition in _CONDITIONS.items()
@@ -161,29 +163,29 @@ def causal_effects(
 
 
 def mixtures(delta: FloatArray, units: Clusters, signs: FloatArray, rows: np.ndarray) -> FloatArray:
-    """Sums of the pairs' differences with the signs of their clusters, without the row's own
-    cluster, each at the length of the row's mean difference.
+    """The mean difference of the other clusters' pairs and, at its length, sums of these
+    differences, less their mean, with a sign for each cluster.
 
     Args:
         delta: `(pairs, width)`.
-        signs: `(directions, clusters)`; the first ones all 1.
+        signs: `(directions, clusters)`, ±1.
         rows: pairs to give the directions of.
 
     Returns:
-        `(rows, directions, width)`, the first direction of each row the mean difference of the
-        other clusters' pairs; 0 where that is, or where differences cancel.
+        `(rows, 1 + directions, width)`, the mean difference first; 0 where differences cancel, and
+        all of a row where there is no mean difference, or nothing to hold it against.
     """
     totals = units.totals(delta.T).T
-    whole = signs @ totals
-    mixed = np.empty((len(rows), *whole.shape))
-    for i, row in enumerate(rows):
-        own = units.of[row]
-        mixed[i] = whole - signs[:, own, None] * totals[own]
-        mixed[i, 0] /= len(delta) - units.sizes[own]
+    mixed = np.empty((len(rows), 1 + len(signs), delta.shape[1]))
+    for vectors, own in zip(mixed, units.of[rows], strict=True):
+        others = np.delete(np.arange(len(units)), own)
+        mean = totals[others].sum(axis=0) / units.sizes[others].sum()
+        vectors[0] = mean
+        vectors[1:] = signs[:, others] @ (totals[others] - units.sizes[others, None] * mean)
     lengths = np.linalg.norm(mixed, axis=2, keepdims=True)
     # What is left where differences cancel is rounding.
     there = lengths > 1e-9 * np.linalg.norm(delta, axis=1).max()
-    there &= there[:, :1]
+    there &= there[:, :1] & there[:, 1:].any(axis=1, keepdims=True)
     return np.where(there, lengths[:, :1] / np.where(there, lengths, 1.0), 0.0) * mixed
 
 
@@ -251,12 +253,12 @@ def _measure(
     }
 
 
-def _balanced(activations: PairActivations, rng: np.random.Generator) -> np.ndarray:
+def _balanced(activations: PairActivations) -> np.ndarray:
     """Indices of at most `PAIRS` pairs, drawn from as many clusters as there are, and from the
-    categories in turn."""
+    categories in turn; the same ones for every seed of the statistics."""
     earlier: Counter[object] = Counter()
     order: list[tuple[int, int, int]] = []
-    for index in rng.permutation(len(activations.pairs)).tolist():
+    for index in np.random.default_rng(0).permutation(len(activations.pairs)).tolist():
         cluster, category = activations.clusters[index], activations.pairs[index].category
         order.append((earlier[cluster], earlier[category], index))
         earlier.update((cluster, category))

@@ -23,7 +23,7 @@ CHANCE = 0.5
 CLOSE = 3
 _SEED_MATTERS = (
     f"Within {CLOSE} Monte Carlo errors of the threshold: another seed of the resampling could "
-    "give another verdict; more replicates, or random directions, settle it"
+    "give another verdict; more replicates settle it (of interventions: more random directions)"
 )
 
 
