@@ -16,7 +16,15 @@ from benchmarks.calibration.claims import PAIRS, stack
 from benchmarks.calibration.figures import Run, gathered, generators
 from benchmarks.calibration.populations import Array, Population
 from harness.analysis import causality
-from harness.analysis.causality import Effect, Shifts, causal_effects, effects, mixtures
+from harness.analysis.causality import (
+    CHANGES,
+    CONDITIONS,
+    Effect,
+    Question,
+    Shifts,
+    effects,
+    mixtures,
+)
 from harness.data.activations import LayerSite
 from harness.defaults import LEVEL
 from harness.settings import CausalSettings, Criteria
@@ -30,30 +38,38 @@ _KEYS = [(layer, "mlp_out") for layer in range(LAYERS)]
 
 
 @gathered
-def unread(population: Population, steep: float, separation: float, runs: int) -> Iterator[Run]:
-    """No layer's direction is read: all signs of the differences are as good as any.
+def unread(
+    population: Population, n: int, steep: float, separation: float, runs: int
+) -> Iterator[Run]:
+    """No layer's direction is read.
 
     Args:
         steep: how far the preference is from linear in the activations.
-        separation: how far apart the conditions lie, in a dimension that isn't read.
+        separation: how far apart the conditions lie, in a dimension that isn't read and in its
+            standard deviations; without one all signs of the differences are as good as any.
     """
-    for _, rng in generators(runs, "unread", population.name, steep, separation):
-        yield _run(population, rng, steep, separation, read=0.0)
+    for _, rng in generators(runs, "unread", population.name, n, steep, separation):
+        yield _run(population, rng, n, steep, separation, read=0.0)
 
 
 @gathered
 def read(population: Population, length: float, runs: int) -> Iterator[Run]:
     """The conditions lie `length` apart along what the preference reads, in every layer."""
     for _, rng in generators(runs, "read", population.name, length):
-        yield _run(population, rng, 1.0, 0.0, read=length)
+        yield _run(population, rng, PAIRS, 1.0, 0.0, read=length)
 
 
 def _run(
-    population: Population, rng: np.random.Generator, steep: float, separation: float, read: float
+    population: Population,
+    rng: np.random.Generator,
+    n: int,
+    steep: float,
+    separation: float,
+    read: float,
 ) -> Run:
-    artifact, natural = stack(population, rng, PAIRS, LAYERS)
-    units = Clusters.from_labels(None, PAIRS)
-    signs = rng.choice((-1.0, 1.0), size=(CausalSettings.directions, PAIRS))
+    artifact, natural = stack(population, rng, n, LAYERS)
+    units = Clusters.from_labels(None, n)
+    signs = rng.choice((-1.0, 1.0), size=(CausalSettings.directions, n))
     tried = np.arange(causality.PAIRS)
     found: dict[str, dict[LayerSite, dict[str, Shifts]]] = {"": {}, "whole": {}, "upright": {}}
     for key, a, b in zip(_KEYS, artifact, natural, strict=True):
@@ -148,16 +164,19 @@ def holds(effect: Effect) -> bool:
 def embedded(layers: tuple[int, ...], directions: int, runs: int) -> Iterator[Run]:
     """The embedded aligned model, with noise in place of its activations at `layers`: what is
     added and ablated has nothing to do with the model. Answers are cut to three tokens."""
-    gemma, activations, responses = _embedded()
-    pairs = activations.pairs
-    keys = [(layer, "mlp_out") for layer in layers]
-    width = gemma.config.hidden_size
-    for run, rng in generators(runs, "embedded", layers, directions):
-        # As long, over the pairs, as the mean difference of real activations.
-        noise = rng.standard_normal((2, len(keys), len(pairs), width))
-        there = replace(activations, keys=tuple(keys), artifact=noise[0], natural=noise[1])
-        found = causal_effects(gemma, there, responses, keys, directions=directions, seed=run)
-        every = [effect for both in found.values() for effect in both]
+    asked = _embedded()
+    width = next(iter(asked.values())).gemma.config.hidden_size
+    units, tried = Clusters.from_labels(None, PAIRS), np.arange(causality.PAIRS)
+    for _, rng in generators(runs, "embedded", layers, directions):
+        signs = rng.choice((-1.0, 1.0), size=(directions, PAIRS))
+        found = {}
+        for layer in layers:
+            vectors = mixtures(rng.standard_normal((PAIRS, width)), units, signs, tried)
+            found[layer, "mlp_out"] = {
+                kind: Shifts(question.shifts(CHANGES[kind], layer, "mlp_out", vectors), np.zeros(2))
+                for kind, question in asked.items()
+            }
+        every = _every(found)
         yield {
             "some layer is said to be used": any(map(holds, every)),
             "some family-wise p": _some(e.p_adjusted for e in every),
@@ -166,15 +185,19 @@ def embedded(layers: tuple[int, ...], directions: int, runs: int) -> Iterator[Ru
 
 
 @cache
-def _embedded() -> tuple[Any, Any, Any]:
+def _embedded() -> dict[str, Question]:
+    """What the embedded aligned model is asked, with the first tokens of its answers."""
     import gemma_mlx
     from harness import Experiment
 
     experiment = Experiment(base_model="none")
-    run = experiment.activations
-    cut = {
+    responses = {
         group: replace(each, token_ids=each.token_ids[:3])
-        for group, each in run.responses().items()
+        for group, each in experiment.activations.responses().items()
     }
-    analysis = experiment.analyze()
-    return gemma_mlx.load_checkpoint(experiment.checkpoint), analysis.activations, cut
+    gemma = gemma_mlx.load_checkpoint(experiment.checkpoint)
+    pairs = experiment.prompt_pairs.pairs[:: PAIRS // causality.PAIRS][: causality.PAIRS]
+    return {
+        kind: Question.of(gemma, pairs, condition, responses, chat=True)
+        for kind, condition in CONDITIONS.items()
+    }

@@ -149,8 +149,8 @@ def causal_effects(
     rng = np.random.default_rng(seed)
     signs = rng.choice((-1.0, 1.0), size=(directions, len(units)))
     asked = {
-        kind: _Question.of(gemma, [pairs[i] for i in tried], condition, responses, chat=chat)
-        for kind, condition in _CONDITIONS.items()
+        kind: Question.of(gemma, [pairs[i] for i in tried], condition, responses, chat=chat)
+        for kind, condition in CONDITIONS.items()
     }
     neutral = _Neutral.of(gemma, chat=chat)
     found = {
@@ -198,8 +198,7 @@ def effects(
         units: of the pairs that were intervened on.
     """
     towards = [
-        [_SIGN[kind] * found[key][kind].shifts.mean(axis=0) for key in found]
-        for kind in _CONDITIONS
+        [_SIGN[kind] * found[key][kind].shifts.mean(axis=0) for key in found] for kind in CONDITIONS
     ]
     p_values = np.stack(rank_test(np.array(towards), tolerance=_TIE), axis=-1)
     add, ablate = (
@@ -207,7 +206,7 @@ def effects(
             _effect(kind, found[key][kind], p, units, level)
             for key, p in zip(found, p_values[number], strict=True)
         ]
-        for number, kind in enumerate(_CONDITIONS)
+        for number, kind in enumerate(CONDITIONS)
     )
     return dict(zip(found, zip(add, ablate, strict=True), strict=True))
 
@@ -233,21 +232,22 @@ def _effect(
     )
 
 
-_CONDITIONS: Mapping[str, Condition] = {"add": "natural", "ablate": "artifact"}
-_CHANGES = {"add": intervention.add, "ablate": intervention.ablate}
+#: Which prompts an intervention of a kind is made on, and how.
+CONDITIONS: Mapping[str, Condition] = {"add": "natural", "ablate": "artifact"}
+CHANGES = {"add": intervention.add, "ablate": intervention.ablate}
 # The direction says more of the artifact answer where it is added, less where it is ablated.
 _SIGN = {"add": 1.0, "ablate": -1.0}
 
 
 def _measure(
-    asked: Mapping[str, "_Question"], neutral: "_Neutral", key: LayerSite, vectors: FloatArray
+    asked: Mapping[str, "Question"], neutral: "_Neutral", key: LayerSite, vectors: FloatArray
 ) -> dict[str, Shifts]:
     layer, site = key
     means = vectors.mean(axis=0)[: 1 + DIVERGENCES]
     return {
         kind: Shifts(
-            question.shifts(_CHANGES[kind], layer, site, vectors),
-            neutral.divergences(_CHANGES[kind], layer, site, means),
+            question.shifts(CHANGES[kind], layer, site, vectors),
+            neutral.divergences(CHANGES[kind], layer, site, means),
         )
         for kind, question in asked.items()
     }
@@ -266,7 +266,7 @@ def _balanced(activations: PairActivations) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Question:
+class Question:
     """Prompts (token ids), each with the artifact prompt's answer and the natural one's."""
 
     gemma: Gemma
@@ -282,7 +282,7 @@ class _Question:
         responses: Mapping[str, Response],
         *,
         chat: bool,
-    ) -> "_Question":
+    ) -> "Question":
         prompts = gemma_mlx.encode_prompts(gemma, [p.prompt(condition) for p in pairs], chat=chat)
         answers = [
             (responses[p.group("artifact")].token_ids, responses[p.group("natural")].token_ids)

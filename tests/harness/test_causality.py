@@ -218,7 +218,7 @@ class TestMeasure:
         sizes = []
         change = intervention.add
         monkeypatch.setitem(
-            causality._CHANGES,
+            causality.CHANGES,
             "add",
             lambda g, site, layer, vector, **how: (
                 sizes.append(len(vector)) or change(g, site, layer, vector, **how)
