@@ -5,9 +5,8 @@ becomes of it under an intervention costs one matrix product.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +72,8 @@ def _run(
     tried = np.arange(causality.PAIRS)
     found: dict[str, dict[LayerSite, dict[str, Shifts]]] = {"": {}, "whole": {}, "upright": {}}
     for key, a, b in zip(_KEYS, artifact, natural, strict=True):
-        preference, gradient = _network(population, rng, steep)
-        delta = a - b + read * gradient
+        network = _Network.drawn(population, rng, steep)
+        delta = a - b + read * network.gradient
         delta[:, -1] += separation * population.spread[-1]
         # What is changed is the model's own state, which knows nothing of the differences.
         states = population.draw(rng, causality.PAIRS)
@@ -84,7 +83,7 @@ def _run(
             ("whole", whole),
             ("upright", _at_right_angles(whole[:, : 1 + EARLIER])),
         ):
-            found[way][key] = _shifts(preference, states, vectors)
+            found[way][key] = network.shifts(states, vectors)
     ours, whole_found, upright = (_every(each) for each in found.values())
     alone = [replace(effect, p_adjusted=effect.p_value) for effect in upright]
     return {
@@ -105,33 +104,45 @@ def _with_mean(delta: Array, signs: Array, tried: NDArray[np.intp]) -> Array:
     return np.asarray(mixed * (lengths[:, :1] / lengths / (len(delta) - 1)))
 
 
-def _network(population: Population, rng: np.random.Generator, steep: float) -> tuple[Any, Array]:
-    """A function of states (…, hidden), and the unit vector along which it rises at 0."""
-    weights = rng.standard_normal((len(population.spread), _UNITS)) / population.spread[:, None]
-    weights *= steep / np.sqrt(len(weights))
-    # Nothing reads the last dimension.
-    weights[-1] = 0
-    out, offset = rng.standard_normal((2, _UNITS))
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """A preference for one of two answers by states (…, hidden): tanh units, weighed."""
 
-    def preference(states: Array) -> Array:
-        return np.asarray(np.tanh(states @ weights + offset) @ out)
+    weights: Array
+    offset: Array
+    out: Array
 
-    gradient = weights @ (out / np.cosh(offset) ** 2)
-    return preference, gradient / np.linalg.norm(gradient)
+    @classmethod
+    def drawn(cls, population: Population, rng: np.random.Generator, steep: float) -> "_Network":
+        weights = rng.standard_normal((len(population.spread), _UNITS))
+        weights *= steep / np.sqrt(len(weights)) / population.spread[:, None]
+        # Nothing reads the last dimension.
+        weights[-1] = 0
+        return cls(weights, *rng.standard_normal((2, _UNITS)))
 
+    @property
+    def gradient(self) -> Array:
+        """The unit vector along which the preference rises at 0."""
+        rise = self.weights @ (self.out / np.cosh(self.offset) ** 2)
+        return np.asarray(rise / np.linalg.norm(rise))
 
-def _shifts(preference: Any, states: Array, vectors: Array) -> dict[str, Shifts]:
-    """By addition to the second half of `states`, (2, pairs, hidden), ablation from the first."""
-    unit = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
-    first, second = states[0][:, None], states[1][:, None]
-    changed = {
-        "add": (second, second + vectors),
-        "ablate": (first, first - (first * unit).sum(axis=2, keepdims=True) * unit),
-    }
-    return {
-        kind: Shifts(preference(after) - preference(before), np.zeros(2))
-        for kind, (before, after) in changed.items()
-    }
+    def shifts(self, states: Array, vectors: Array) -> dict[str, Shifts]:
+        """By ablation from the first half of `states`, (2, pairs, hidden), addition to the second;
+        `vectors` are (pairs, vectors, hidden)."""
+        first, second = (states @ self.weights)[:, :, None]
+        moved = vectors @ self.weights
+        share = np.einsum("ph,pvh->pv", states[0], vectors) / (vectors**2).sum(axis=2)
+        changed = {
+            "add": (second, second + moved),
+            "ablate": (first, first - share[..., None] * moved),
+        }
+        return {
+            kind: Shifts(self._preference(after) - self._preference(before), np.zeros(2))
+            for kind, (before, after) in changed.items()
+        }
+
+    def _preference(self, sums: Array) -> Array:
+        return np.asarray(np.tanh(sums + self.offset) @ self.out)
 
 
 def _at_right_angles(vectors: Array) -> Array:
