@@ -4,6 +4,7 @@ The stand-in's preference between two answers is a small network's output at eac
 becomes of it under an intervention costs one matrix product.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -84,7 +85,8 @@ def _run(
             ("upright", _at_right_angles(whole[:, : 1 + EARLIER])),
         ):
             found[way][key] = network.shifts(states, vectors)
-    ours, whole_found, upright = (_every(each) for each in found.values())
+    ours = _every(found[""], n - 1)
+    whole_found, upright = (_every(found[way]) for way in ("whole", "upright"))
     alone = [replace(effect, p_adjusted=effect.p_value) for effect in upright]
     return {
         "some layer is said to be used": any(map(holds, ours)),
@@ -155,9 +157,11 @@ def _at_right_angles(vectors: Array) -> Array:
     return np.concatenate([own, random], axis=1)
 
 
-def _every(found: Mapping[LayerSite, Mapping[str, Shifts]]) -> list[Effect]:
+def _every(
+    found: Mapping[LayerSite, Mapping[str, Shifts]], degrees: float = math.inf
+) -> list[Effect]:
     units = Clusters.from_labels(None, causality.PAIRS)
-    return [effect for both in effects(found, units, LEVEL).values() for effect in both]
+    return [effect for both in effects(found, units, LEVEL, degrees).values() for effect in both]
 
 
 def _some(p_values: Iterable[float]) -> bool:
@@ -187,7 +191,7 @@ def embedded(layers: tuple[int, ...], directions: int, runs: int) -> Iterator[Ru
                 kind: Shifts(question.shifts(CHANGES[kind], layer, "mlp_out", vectors), np.zeros(2))
                 for kind, question in asked.items()
             }
-        every = _every(found)
+        every = _every(found, PAIRS - 1)
         yield {
             "some layer is said to be used": any(map(holds, every)),
             "some family-wise p": _some(e.p_adjusted for e in every),

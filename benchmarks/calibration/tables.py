@@ -356,7 +356,7 @@ def intervention_table(runs: int) -> Table:
         alarms
     )
     rows |= {
-        f"read, {length:g} apart": interventions.read(law, length, max(20, runs // 2)).row()
+        f"read, {length:g} apart": interventions.read(law, length, max(20, runs // 5)).row()
         for length in (1.0, 5.0, 20.0, 40.0)
     }
     return Table(

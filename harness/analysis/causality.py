@@ -8,12 +8,13 @@ far the model now prefers the artifact prompt's answer to the natural one's, wit
 given: nothing is generated.
 
 Where neither the labels nor the model make anything of the direction, it is one more draw from the
-law of the random ones, and its rank among them is a p-value. So nothing else is taken out of them:
-at right angles to the tested direction they would lack a dimension that it has. The mean is taken
-out because, where the conditions lie far apart, differences with random signs would be the tested
-direction itself, forwards or backwards, and nothing could stand out from them. The signs are the
-same in all layers and for both interventions, so that `harness.stats.rank_test` gives a p-value for
-the family. docs/calibration.md has the error rates, and those of either alternative.
+law of the random ones, as estimated from so many differences, and its rank among them gives a
+p-value. So nothing else is taken out of them: at right angles to the tested direction they would
+lack a dimension that it has. The mean is taken out because, where the conditions lie far apart,
+differences with random signs would be the tested direction itself, forwards or backwards, and
+nothing could stand out from them. The signs are the same in all layers and for both interventions,
+so that `harness.stats.rank_test` gives a p-value for the family. docs/calibration.md has the error
+rates, and those of both alternatives.
 """
 
 from collections import Counter
@@ -159,7 +160,7 @@ def causal_effects(
             progress(keys), chosen.artifact, chosen.natural, strict=True
         )
     }
-    return effects(found, units.take(tried), level)
+    return effects(found, units.take(tried), level, len(units) - 1)
 
 
 def mixtures(delta: FloatArray, units: Clusters, signs: FloatArray, rows: np.ndarray) -> FloatArray:
@@ -190,17 +191,18 @@ def mixtures(delta: FloatArray, units: Clusters, signs: FloatArray, rows: np.nda
 
 
 def effects(
-    found: Mapping[LayerSite, Mapping[str, Shifts]], units: Clusters, level: float
+    found: Mapping[LayerSite, Mapping[str, Shifts]], units: Clusters, level: float, degrees: float
 ) -> dict[LayerSite, tuple[Effect, Effect]]:
     """The effects of a whole family, from the shifts by "add" and "ablate" at each member.
 
     Args:
         units: of the pairs that were intervened on.
+        degrees: of freedom of the random directions' law: clusters of all pairs, less one.
     """
     towards = [
         [_SIGN[kind] * found[key][kind].shifts.mean(axis=0) for key in found] for kind in CONDITIONS
     ]
-    p_values = np.stack(rank_test(np.array(towards), tolerance=_TIE), axis=-1)
+    p_values = np.stack(rank_test(np.array(towards), degrees=degrees, tolerance=_TIE), axis=-1)
     add, ablate = (
         [
             _effect(kind, found[key][kind], p, units, level)

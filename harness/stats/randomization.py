@@ -1,9 +1,11 @@
 """A statistic among the same statistic of alternatives that are as good under the null."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from harness.stats.arrays import FloatArray
 
@@ -15,7 +17,9 @@ class RankTest(NamedTuple):
     p_adjusted: FloatArray
 
 
-def rank_test(statistics: NDArray[np.floating], *, tolerance: float = 0.0) -> RankTest:
+def rank_test(
+    statistics: NDArray[np.floating], *, degrees: float = math.inf, tolerance: float = 0.0
+) -> RankTest:
     """How far up the first column stands among all, one-sided, and over a family of such rows.
 
     Valid where under the null the columns are exchangeable: any of them could as well have been the
@@ -30,6 +34,9 @@ def rank_test(statistics: NDArray[np.floating], *, tolerance: float = 0.0) -> Ra
 
     Args:
         statistics: `(kinds, members, 1 + alternatives)`; large values speak against the null.
+        degrees: of freedom, where the alternatives were not drawn from the law of the first, but
+            from one estimated from so many units and one: a standardised first value is then t,
+            and is brought to the same quantile of a normal law.
         tolerance: what counts as a tie, in the statistics' units; a row that varies no more says
             nothing, and has p = 1.
 
@@ -40,6 +47,8 @@ def rank_test(statistics: NDArray[np.floating], *, tolerance: float = 0.0) -> Ra
     varies = spread > tolerance
     unit = np.where(varies, spread, 1.0)
     standard = np.where(varies, (statistics - statistics.mean(axis=2, keepdims=True)) / unit, 0.0)
+    if math.isfinite(degrees):
+        standard[..., 0] = norm.isf(t.sf(standard[..., 0], degrees))
     reached = standard[..., :1] - np.where(varies, tolerance / unit, 0.0)
     alone = (standard >= reached).mean(axis=2)
     largest = standard.max(axis=1)

@@ -87,3 +87,30 @@ def test_size():
     # Five standard errors about .05.
     assert 0.005 <= rejected / runs <= 0.095
     assert uncorrected / runs > 0.15
+
+
+def test_alternatives_from_an_estimated_law():
+    """Contrasts of eight numbers, and their mean: the spread of the contrasts is the sample's own,
+    while the mean's is the law's."""
+    rng = np.random.default_rng(0)
+    runs, with_degrees, without = 1500, 0, 0
+    for _ in range(runs):
+        sample = rng.standard_normal(8)
+        weights = rng.standard_normal((8, 100))
+        weights -= weights.mean(axis=0)
+        weights[:, 0] = 1
+        statistics = (sample @ (weights / np.linalg.norm(weights, axis=0)))[None, None]
+        with_degrees += rank_test(statistics, degrees=7).p_value.item() <= 0.02
+        without += rank_test(statistics).p_value.item() <= 0.02
+    # Four standard errors.
+    assert abs(with_degrees / runs - 0.02) < 0.015
+    assert without / runs > 0.035
+
+
+def test_degrees_keep_the_order():
+    statistics = np.random.default_rng(0).standard_normal((2, 3, 60))
+    statistics[0, :, 0] = [1, 30, 1e6]
+    few, many = (rank_test(statistics, degrees=degrees) for degrees in (7, 1e9))
+    np.testing.assert_allclose(many.p_value, rank_test(statistics).p_value)
+    assert (few.p_value >= many.p_value)[statistics[..., 0] > 1].all()
+    assert few.p_adjusted[0, 2] == few.p_adjusted.min()
