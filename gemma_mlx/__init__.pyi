@@ -21,7 +21,9 @@ from gemma_mlx.loading import load_checkpoint as load_checkpoint
 from gemma_mlx.ranks import ALONE as ALONE
 from gemma_mlx.ranks import Ranks as Ranks
 from gemma_mlx.ranks import find_ranks as find_ranks
+from gemma_mlx.reading import Choice as Choice
 from gemma_mlx.reading import Reading as Reading
+from gemma_mlx.reading import read_choice as read_choice
 from gemma_mlx.reading import read_continuations as read_continuations
 from gemma_mlx.request import Positions as Positions
 from gemma_mlx.request import Request as Request

@@ -137,7 +137,54 @@ class BatchCache:
         # Shared with the layers, which don't know this object: a cycle would keep the buffers of
         # every batch until Python's garbage collector comes by.
         self.columns = Columns(padding, capacity)
-        self.layers = [
-            LayerCache(self.columns, config.sliding_window if kind == "sliding_attention" else None)
-            for kind in config.layer_types
-        ]
+        self.layers = [LayerCache(self.columns, window) for window in _windows(config)]
+
+
+def _windows(config: GemmaConfig) -> list[int | None]:
+    return [
+        config.sliding_window if kind == "sliding_attention" else None
+        for kind in config.layer_types
+    ]
+
+
+def _causal_mask(length: int, window: int | None) -> mx.array | str | None:
+    if window is None or window >= length:
+        return "causal" if length > 1 else None
+    back = np.arange(length)[:, None] - np.arange(length)[None, :]
+    return mx.array((back >= 0) & (back < window))
+
+
+class ForkedLayer(LayerCache):
+    """Keys and values of one layer for a prompt without padding and texts that go on from it: the
+    first update is the prompt, each later one a text, which sees the prompt and none of the others.
+    """
+
+    def __init__(self, window: int | None):
+        self._window = window
+        self._prefix: tuple[mx.array, mx.array] | None = None
+
+    @property
+    def positions(self) -> int:
+        return 0 if self._prefix is None else self._prefix[0].shape[2]
+
+    def update(
+        self, keys: mx.array, values: mx.array
+    ) -> tuple[mx.array, mx.array, mx.array | str | None]:
+        if self._prefix is None:
+            self._prefix = keys, values
+        else:
+            before = self._prefix
+            keys = mx.concatenate([before[0], keys], axis=2)
+            values = mx.concatenate([before[1], values], axis=2)
+        return keys, values, _causal_mask(keys.shape[2], self._window)
+
+    def order(self, filled: int) -> None:
+        return None
+
+
+class ForkedCache(BatchCache):
+    """The caches of all layers for a prompt without padding, in any number of versions, and for
+    texts that go on from it."""
+
+    def __init__(self, config: GemmaConfig):
+        self.layers = [ForkedLayer(window) for window in _windows(config)]

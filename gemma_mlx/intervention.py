@@ -1,7 +1,8 @@
 """Change what the model computes at a site, for as long as a `with` block lasts.
 
 An intervention acts on every token, prompt and generated, of every row; capture records what it
-left. A vector is (width,) for all rows, or (rows, width) for a batch of so many rows. A site,
+left. A vector is (width,) for all rows, or (rows, width) for a batch of so many rows; with `each`,
+(versions, width) for one row, which goes on in so many versions (`gemma_mlx.read_choice`). A site,
 layer, vector or batch that doesn't fit raises a `RequestError`.
 
 Activation addition: Turner et al. 2023 (arXiv:2308.10248); directional ablation: Arditi et
@@ -22,10 +23,12 @@ from gemma_mlx.sites import find_site
 from gemma_mlx.system.backend import mx
 
 
-def add(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> AbstractContextManager[None]:
+def add(
+    gemma: Gemma, site: str, layer: int, vector: np.ndarray, *, each: bool = False
+) -> AbstractContextManager[None]:
     """Add `vector` to the activations at `site` of `layer`."""
     addend = _vector(gemma, site, layer, vector)
-    return _changed(gemma, site, layer, lambda x: x + _of_rows(addend, x).astype(x.dtype))
+    return _changed(gemma, site, layer, lambda x: x + _of_rows(addend, x, each).astype(x.dtype))
 
 
 def scale(gemma: Gemma, site: str, layer: int, factor: float) -> AbstractContextManager[None]:
@@ -37,7 +40,7 @@ def scale(gemma: Gemma, site: str, layer: int, factor: float) -> AbstractContext
 
 
 def ablate(
-    gemma: Gemma, site: str, layer: int, direction: np.ndarray
+    gemma: Gemma, site: str, layer: int, direction: np.ndarray, *, each: bool = False
 ) -> AbstractContextManager[None]:
     """Project `direction`, of any length but 0, out of the activations at `site`."""
     v = _vector(gemma, site, layer, direction)
@@ -48,7 +51,7 @@ def ablate(
 
     def project_out(x: mx.array) -> mx.array:
         # In float32: a projection taken in bfloat16 leaves a hundredth of the direction behind.
-        y, u = x.astype(mx.float32), _of_rows(unit, x)
+        y, u = x.astype(mx.float32), _of_rows(unit, x, each)
         return (y - (y * u).sum(axis=-1, keepdims=True) * u).astype(x.dtype)
 
     return _changed(gemma, site, layer, project_out)
@@ -84,9 +87,10 @@ def _vector(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> mx.array
     return mx.array(array if array.ndim == 1 else array[:, None])
 
 
-def _of_rows(vector: mx.array, x: mx.array) -> mx.array:
-    """`vector`, if it fits the rows of `x`."""
+def _of_rows(vector: mx.array, x: mx.array, each: bool) -> mx.array:
+    """`vector`, if it fits the rows of `x`: as many or, with `each`, one."""
     # MLX would broadcast one row to all.
-    if vector.ndim == 3 and vector.shape[0] != x.shape[0]:
+    rows = 1 if each else vector.shape[0]
+    if vector.ndim == 3 and x.shape[0] != rows:
         raise RequestError(f"{vector.shape[0]} vectors for a batch of {x.shape[0]} rows")
     return vector

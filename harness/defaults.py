@@ -31,3 +31,6 @@ COSINE = 0.9
 
 #: Largest change of d between two versions that counts as none.
 MARGIN = 0.5
+
+#: Random directions that an intervention's own is held against.
+DIRECTIONS = 200

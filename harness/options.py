@@ -20,6 +20,7 @@ from harness.settings import (
     REPORT,
     STORE,
     AnalysisSettings,
+    CausalSettings,
     CollectSettings,
     Criteria,
     TableSettings,
@@ -309,6 +310,11 @@ STATS_SEED = Option(
     "stats-seed", _whole(0), AnalysisSettings.seed,
     f"seed of the resampling (default: {AnalysisSettings.seed})", "SEED",
 )  # fmt: skip
+DIRECTIONS = Option(
+    "random-directions", _whole(1), CausalSettings.directions,
+    "random directions that interventions (-m causal) hold each layer's own against "
+    f"(default: {CausalSettings.directions})", "N", short=False,
+)  # fmt: skip
 RECOLLECT = Option("recollect", bool, False, "collect anew what the store already has")
 STORE_FOLDER = Option(
     "store", _path, STORE, f"where activations are kept and reused (default: {STORE})", "DIR",
@@ -362,8 +368,8 @@ REPORT_FOLDER = Option(
 OPTIONS: tuple[Option[Any], ...] = (
     MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT,
     TENSOR_PARALLEL, BASE_MODEL, BEHAVIOURS, DIRECTION, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
-    STORE_FOLDER, SAVE, COMPARE, MARGIN, COSINE, PARTIAL, NOISE, INCONCLUSIVE, SHOWN_COLUMNS, SORT,
-    RECOLLECT, REPORT_FOLDER,
+    DIRECTIONS, STORE_FOLDER, SAVE, COMPARE, MARGIN, COSINE, PARTIAL, NOISE, INCONCLUSIVE,
+    SHOWN_COLUMNS, SORT, RECOLLECT, REPORT_FOLDER,
 )  # fmt: skip
 
 #: What to put to which model, and how; not with activations that are read from files.
@@ -391,6 +397,24 @@ def criteria(given: Given) -> Criteria:
         cosine=COSINE.read(given),
         partial=PARTIAL.read(given),
     )
+
+
+def causal_settings(given: Given) -> CausalSettings:
+    """How to intervene.
+
+    Raises:
+        OptionError: so few directions give no p below alpha.
+    """
+    directions, alpha = DIRECTIONS.read(given), ALPHA.read(given)
+    needed = int(1 / alpha)
+    if 1 / (needed + 1) >= alpha:
+        needed += 1
+    if directions < needed:
+        raise OptionError(
+            f"{given.spelling(DIRECTIONS)} {directions}: no p among so few can be below "
+            f"{given.spelling(ALPHA)} {alpha:g}; {needed} would do"
+        )
+    return CausalSettings(directions)
 
 
 def table_settings(given: Given) -> TableSettings:

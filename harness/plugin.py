@@ -293,8 +293,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what an xdist worker found. All workers find the same, but for the layers that
-    each has measured interventions at."""
+    """Take over what an xdist worker found. All workers find the same, as far as their checks
+    asked for it."""
     output = getattr(node, "workeroutput", {}).get(_OUTPUT)
     if output is None:
         return
@@ -313,7 +313,7 @@ def pytest_testnodedown(node: Any) -> None:
     if earlier.analysis.provenance.get("origin") == ALL_REUSED:
         ours.results = results
     ours.add_results(
-        interventions={**earlier.interventions, **results.interventions},
+        interventions=results.interventions or earlier.interventions,
         comparison=results.comparison or earlier.comparison,
     )
 

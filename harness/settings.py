@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gemma_mlx.request import Positions, Request, Sampling
-from harness.defaults import ALPHA, COSINE, LEVEL, MARGIN, REPLICATES, Direction, Scale
+from harness.defaults import (
+    ALPHA,
+    COSINE,
+    DIRECTIONS,
+    LEVEL,
+    MARGIN,
+    REPLICATES,
+    Direction,
+    Scale,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,13 @@ class AnalysisSettings:
     replicates: int = REPLICATES
     level: float = LEVEL
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class CausalSettings:
+    """How to intervene; see `harness.analysis.causality.causal_effects`."""
+
+    directions: int = DIRECTIONS
 
 
 @dataclass(frozen=True)

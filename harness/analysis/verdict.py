@@ -25,7 +25,7 @@ _MOST_NAMED = 8
 CLOSE = 3
 _SEED_MATTERS = (
     f"Within {CLOSE} Monte Carlo errors of the threshold: another seed of the resampling could "
-    "give another verdict; more replicates settle it"
+    "give another verdict; more replicates settle it (of interventions: more random directions)"
 )
 
 
@@ -317,18 +317,21 @@ def follows_behaviour(
 def uses_direction(result: LayerResult, effect: Effect, criteria: Criteria) -> Verdict:
     """Passed if the intervention moves the model's preference between the two answers the way
     that the direction says, further than random directions do: with the whole interval over
-    pairs, and by its rank among them below alpha. The interval alone says little where all pairs
-    have like answers: any one direction then moves all of them the same way."""
+    pairs, and by its family-wise rank among them below alpha. The interval alone says little where
+    all pairs have like answers: any one direction then moves all of them the same way."""
     low, high = effect.shift_interval
+    p_se = math.sqrt(effect.p_adjusted * (1 - effect.p_adjusted) / (1 + effect.n_random))
     return _Claim(
         f"{_INTERVENTIONS[effect.kind]} changes log P(artifact answer) − log P(natural answer) by "
         f"{effect.own_shift:+.3f} nats per token, {effect.shift:+.3f} [{low:+.3f}, {high:+.3f}] "
-        f"beyond {effect.n_random} random directions (rank p = {p_value(effect.p_value)})",
+        f"beyond {effect.n_random} random directions, on {effect.n_pairs} pairs (family-wise rank "
+        f"p = {p_value(effect.p_adjusted)}{error(p_se)}, by itself {p_value(effect.p_value)})",
         # The direction says more of the artifact answer where it is added, less where ablated.
         *((low, high) if effect.kind == "add" else (-high, -low)),
         _unless_passed(": the model is not shown to use this direction here"),
-        p=effect.p_value,
+        p=effect.p_adjusted,
         alpha=criteria.alpha,
+        p_se=p_se,
     ).judge(result)
 
 

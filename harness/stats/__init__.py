@@ -18,6 +18,7 @@ from harness.stats.quality import (
     direction_drift,
     pair_quality,
 )
+from harness.stats.randomization import RankTest, rank_test
 from harness.stats.secondary import (
     CategoryTransfer,
     StepSeparation,
@@ -35,6 +36,7 @@ __all__ = [
     "Following",
     "InSampleSeparation",
     "PairQuality",
+    "RankTest",
     "Scale",
     "Separation",
     "StepSeparation",
@@ -54,6 +56,7 @@ __all__ = [
     "pair_quality",
     "pairs_needed",
     "pairs_to_decide",
+    "rank_test",
     "separation",
     "smallest_detectable_effect",
     "step_curve",

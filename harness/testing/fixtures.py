@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gemma_mlx.system.terminal import printable
-from harness.testing.session import PROPERTIES, or_exit, session_of
+from harness.testing.session import PROPERTIES, once, or_exit, session_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from gemma_mlx import Checkpoint, Gemma
     from harness.analysis import Analysis, LayerResult
     from harness.analysis.causality import Effect
     from harness.analysis.comparison import LayerComparison, SavedRun, VersionComparison
+    from harness.data.activations import LayerSite
     from harness.data.pairs import PromptPairs
     from harness.data.store import RunStore
     from harness.experiment import Experiment
@@ -132,36 +133,47 @@ def layer_comparison(
     return version_comparison.layers[layer_result.layer, layer_result.site]
 
 
-@pytest.fixture
-def causal_effects(
-    layer_result: LayerResult,
-    experiment: Experiment,
+@pytest.fixture(scope="session")
+def interventions(
+    artifact_plan: Plan,
     results: Results,
-    activations: RunStore,
-    gemma: Gemma,
-    pytestconfig: pytest.Config,
-) -> tuple[Effect, Effect]:
-    """What adding and ablating the direction of one layer at one site does; measured once."""
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Mapping[LayerSite, tuple[Effect, Effect]]:
+    """What adding and ablating each direction of the run's whole family does, whatever is
+    selected; under pytest-xdist measured by one worker."""
     from harness.analysis.causality import causal_effects as measure_effects
 
-    session = session_of(pytestconfig)
-    assert session.results is not None
-    key = layer_result.layer, layer_result.site
-    if key not in session.results.interventions:
-        effects = or_exit(
+    assert artifact_plan.causal is not None
+    causal, experiment = artifact_plan.causal, artifact_plan.experiment
+
+    def measure() -> Mapping[LayerSite, tuple[Effect, Effect]]:
+        gemma = request.getfixturevalue("gemma")
+        return or_exit(
             lambda: measure_effects(
                 gemma,
                 results.analysis.activations,
-                activations.responses(),
-                key,
+                experiment.activations.responses(),
+                experiment.family,
                 chat=experiment.chat,
+                directions=causal.directions,
                 level=experiment.settings.level,
                 seed=experiment.settings.seed,
-                progress=_bar(f"intervening at {layer_result.id}", "direction"),
+                progress=_bar("intervening", "layer"),
             )
         )
-        session.add_results(interventions={key: effects})
-    return session.results.interventions[key]
+
+    found = once(request.config, tmp_path_factory.getbasetemp(), "interventions", measure)
+    session_of(request.config).add_results(interventions=found)
+    return found
+
+
+@pytest.fixture
+def causal_effects(
+    layer_result: LayerResult, interventions: Mapping[LayerSite, tuple[Effect, Effect]]
+) -> tuple[Effect, Effect]:
+    """What adding and ablating the direction of one layer at one site does."""
+    return interventions[layer_result.layer, layer_result.site]
 
 
 @pytest.fixture

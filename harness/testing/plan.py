@@ -8,7 +8,7 @@ from harness import options
 from harness.analysis.comparison import SavedRun
 from harness.experiment import Experiment
 from harness.results.baseline import check_name, find_baseline, load_baseline
-from harness.settings import Criteria, TableSettings
+from harness.settings import CausalSettings, Criteria, TableSettings
 from harness.stats import MIN_PAIRS
 
 
@@ -20,7 +20,7 @@ class Plan:
     criteria: Criteria
     baseline: SavedRun | None
     skip_inconclusive: bool
-    causal: bool
+    causal: CausalSettings | None
     save_as: str | None
     table: TableSettings
     report: Path
@@ -48,7 +48,7 @@ def make_plan(given: options.Given, *, causal: bool = False) -> Plan:
         criteria=options.criteria(given),
         baseline=None if compare is None else load_baseline(find_baseline(compare)),
         skip_inconclusive=options.INCONCLUSIVE.read(given) == "skip",
-        causal=causal,
+        causal=options.causal_settings(given) if causal else None,
         save_as=save_as,
         table=options.table_settings(given),
         report=options.report_folder(given),

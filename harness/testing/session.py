@@ -3,6 +3,8 @@
 Imported in everybody's runs, so nothing heavy is, before one of our checks is collected.
 """
 
+import pickle
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -77,7 +79,7 @@ class Session:
 
         try:
             return make_plan(
-                PytestOptions(self._config), causal="causal" in self._config.option.markexpr
+                PytestOptions(self._config), causal=_asks_for_causal(self._config.option.markexpr)
             )
         except UserError as error:
             return error
@@ -86,11 +88,9 @@ class Session:
         return None if not self.wanted or isinstance(self.plan, UserError) else self.plan
 
     def add_results(self, **found: Any) -> None:
-        """Complete the results: `comparison`, or `interventions` at more layers."""
+        """Complete the results: `comparison`, `interventions`."""
         assert self.results is not None
-        more = found.pop("interventions", {})
-        interventions = {**self.results.interventions, **more}
-        self.results = replace(self.results, interventions=interventions, **found)
+        self.results = replace(self.results, **found)
 
 
 _SESSION = pytest.StashKey[Session]()
@@ -109,3 +109,30 @@ def or_exit(work: Callable[[], T]) -> T:
         return work()
     except UserError as error:
         pytest.exit(printable(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def once(config: pytest.Config, folder: Path, name: str, work: Callable[[], T]) -> T:
+    """What `work` gives. Of pytest-xdist's workers one does it, and the others wait for it.
+
+    Args:
+        folder: the worker's own temporary folder; those of all lie in one.
+        name: of the files, beside it, by which they agree.
+    """
+    if not hasattr(config, "workerinput"):
+        return work()
+    import fcntl
+
+    path = folder.parent / f"{name}.pickle"
+    with path.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            found: T = pickle.loads(path.read_bytes())
+        else:
+            found = work()
+            path.write_bytes(pickle.dumps(found))
+    return found
+
+
+def _asks_for_causal(expression: str) -> bool:
+    """Whether `-m` selects the interventions, which nobody is to wait for unasked."""
+    return bool(re.search(r"(?<!\bnot )\bcausal\b", " ".join(expression.split())))

@@ -6,7 +6,7 @@ Every range is the required one, widened by five Monte Carlo standard errors.
 import numpy as np
 import pytest
 
-from benchmarks.calibration import experiments, populations
+from benchmarks.calibration import experiments, interventions, populations
 from benchmarks.calibration.figures import Figure, Range, Table
 from benchmarks.calibration.tables import COVERAGE, NULL, SIZE
 from harness.stats import fold_directions
@@ -124,3 +124,20 @@ def test_tables_mark_what_is_required():
     assert "size 0.03 to 0.07" in text
     assert not rows["bad"]["size"].reached(tolerance=1)
     assert rows["bad"]["size"].reached(tolerance=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("population", [populations.gaussian(), populations.low_rank()])
+def test_interventions_along_what_nothing_reads(population):
+    result = interventions.unread(population, 65, 4.0, 0.0, 60)
+    assert_reached(result.figure("some layer is said to be used", Range(high=0.064)))
+    # Without a correction, and as it was at first, some layer is said to be used far too often.
+    assert result.figure("some p of a layer alone").value > 0.3
+    assert result.figure("at right angles, alone: some layer").value > 0.1
+
+
+@pytest.mark.slow
+def test_interventions_along_what_is_read():
+    result = interventions.read(populations.gaussian(), 40.0, 10)
+    assert result.figure("some layer is said to be used").value == 1
+    assert result.figure("with the mean: some layer").value < 0.5

@@ -201,3 +201,56 @@ def test_a_reading_is_not_taken_for_one_under_other_interventions_below(gemma: G
     with pytest.raises(RequestError, match=f"interventions below layer {LAYER} changed"):
         changed.token_log_probs()
     assert plain.log_probs()[0].shape == (1, gemma.config.vocab_size)
+
+
+class TestChoice:
+    """One prompt and several texts, under many vectors at once."""
+
+    TEXTS = ((5, 6, 7), (8,), (9,) * 10)
+
+    @pytest.mark.parametrize("site", VECTOR_SITES)
+    @pytest.mark.parametrize("kind", ["add", "ablate"])
+    def test_is_the_readings_one_by_one(self, gemma: Gemma, kind: str, site: str) -> None:
+        change = {"add": add, "ablate": ablate}[kind]
+        vectors = np.random.default_rng(3).standard_normal((4, vector(gemma, site).size))
+        for layer in (0, LAYER, gemma.config.num_hidden_layers - 1):
+            # Longer than the sliding window, too.
+            for prompt in (PROMPTS[0], PROMPTS[1] * 3):
+                choice = gemma_mlx.read_choice(gemma, prompt, self.TEXTS, layer=layer)
+                with change(gemma, site, layer, vectors, each=True):
+                    together = choice.token_log_probs()
+                for text, found in zip(self.TEXTS, together, strict=True):
+                    assert found.shape == (4, len(text))
+                    reading = gemma_mlx.read_continuations(gemma, [prompt], [text], layer=layer)
+                    for one, row in zip(vectors, found, strict=True):
+                        with change(gemma, site, layer, one):
+                            (expected,) = reading.token_log_probs()
+                        np.testing.assert_allclose(row, expected, atol=1e-4)
+
+    def test_without_an_intervention(self, gemma: Gemma) -> None:
+        choice = gemma_mlx.read_choice(gemma, PROMPTS[0], self.TEXTS)
+        for text, found in zip(self.TEXTS, choice.token_log_probs(), strict=True):
+            (expected,) = gemma_mlx.read_continuations(gemma, PROMPTS[:1], [text]).log_probs()
+            assert found.shape == (1, len(text))
+            np.testing.assert_allclose(found[0], expected[range(len(text)), text], atol=1e-4)
+
+    def test_many_vectors_are_for_one_row(self, gemma: Gemma) -> None:
+        vectors = np.ones((3, 64))
+        with (
+            add(gemma, "mlp_out", 0, vectors, each=True),
+            pytest.raises(RequestError, match="3 vectors for a batch of 3 rows"),
+        ):
+            run(gemma)
+        assert gemma.interventions == []
+
+    def test_refuses(self, gemma: Gemma) -> None:
+        with pytest.raises(RequestError, match="no tokens"):
+            gemma_mlx.read_choice(gemma, PROMPTS[0], [[5], []])
+        with pytest.raises(RequestError, match="layer 6 is outside"):
+            gemma_mlx.read_choice(gemma, PROMPTS[0], [[5]], layer=6)
+        choice = gemma_mlx.read_choice(gemma, PROMPTS[0], [[5]], layer=LAYER)
+        with (
+            add(gemma, "mlp_out", LAYER - 1, vector(gemma, "mlp_out")),
+            pytest.raises(RequestError, match=f"interventions below layer {LAYER} changed"),
+        ):
+            choice.token_log_probs()

@@ -1,5 +1,6 @@
 """Interventions along a direction: measured as defined, on both answers, leaving nothing behind."""
 
+import itertools
 import warnings
 from dataclasses import replace
 
@@ -9,11 +10,12 @@ import pytest
 import gemma_mlx
 from gemma_mlx import intervention
 from harness.analysis import causality
-from harness.analysis.causality import NEUTRAL_PROMPTS, causal_effects
+from harness.analysis.causality import NEUTRAL_PROMPTS, causal_effects, mixtures
 from harness.analysis.verdict import uses_direction
 from harness.data.activations import AnalysisError
 from harness.data.store import Response
 from harness.settings import Criteria
+from harness.stats.clusters import Clusters
 from tests.support.builders import layer_result
 from tests.support.checkpoints import config, save, weights
 from tests.support.measured import TINY, measured, pairs_of, tiny_checkpoint
@@ -64,8 +66,8 @@ def between(one, other, length):
 
 
 def effects(gemma, found, responses, **how):
-    key = found.keys[0]
-    return causal_effects(gemma, found, responses, key, **{"n_random": 6, **how})
+    (key,) = found.keys
+    return causal_effects(gemma, found, responses, [key], **{"directions": 6, **how})[key]
 
 
 @pytest.fixture(scope="module")
@@ -82,30 +84,32 @@ class TestDirectionThatIsUsed:
         likely, unlikely = extremes
         found = activations(between(unlikely, likely, length=12))
         responses = answers(lambda _: (unlikely,), lambda _: (likely,))
-        add, _ = effects(gemma, found, responses, n_random=50)
+        add, _ = effects(gemma, found, responses, directions=100)
         assert add.kind == "add"
         assert add.own_shift > 1
         assert add.shift_interval[0] > 0.5
         assert add.own_shift > add.random_shift + 0.5
-        assert add.p_value == pytest.approx(1 / 51)
+        assert add.p_value <= 3 / 101
+        assert add.p_adjusted <= 4 / 101
         assert uses_direction(layer_result(*LAST), add, Criteria()).outcome == "passed"
 
     def test_ablation(self, gemma, extremes):
         likely, unlikely = extremes
         found = activations(between(likely, unlikely, length=12))
         responses = answers(lambda _: (likely,), lambda _: (unlikely,))
-        _, ablate = effects(gemma, found, responses, n_random=50)
+        _, ablate = effects(gemma, found, responses, directions=100)
         assert ablate.kind == "ablate"
         assert ablate.own_shift < -0.5
         assert ablate.shift_interval[1] < 0
-        assert ablate.p_value == pytest.approx(1 / 51)
+        assert ablate.p_value <= 3 / 101
+        assert ablate.p_adjusted <= 4 / 101
         assert uses_direction(layer_result(*LAST), ablate, Criteria()).outcome == "passed"
 
     def test_addition_with_the_answers_exchanged(self, gemma, extremes):
         likely, unlikely = extremes
         found = activations(between(unlikely, likely, length=12))
         responses = answers(lambda _: (likely,), lambda _: (unlikely,))
-        add, _ = effects(gemma, found, responses, n_random=20)
+        add, _ = effects(gemma, found, responses, directions=20)
         assert add.own_shift < -1
         assert add.p_value == 1
         assert uses_direction(layer_result(*LAST), add, Criteria()).outcome == "failed"
@@ -126,7 +130,9 @@ class TestDirectionThatIsNot:
         outcomes = [
             uses_direction(layer_result(), effect, Criteria()).outcome
             for seed in range(4)
-            for effect in effects(gemma, activations(seed=seed), responses, n_random=20, seed=seed)
+            for effect in effects(
+                gemma, activations(seed=seed), responses, directions=20, seed=seed
+            )
         ]
         # At a level of 5% more than two of eight have a chance of 1 in 170.
         assert outcomes.count("passed") <= 2
@@ -148,16 +154,27 @@ class TestDirectionThatIsNot:
         assert add.divergence > 0
 
     def test_conditions_that_are_the_same_there(self, gemma):
+        """There is no direction, and so nothing that it does."""
         found = activations()
         found.artifact[0][:] = found.natural[0]
-        with pytest.raises(AnalysisError, match="layer 1, resid_post: both conditions"):
-            effects(gemma, found, answers(lambda _: (11,), lambda _: (40,)))
+        for effect in effects(gemma, found, answers(lambda _: (11,), lambda _: (40,))):
+            assert (effect.own_shift, effect.random_shift, effect.divergence) == (0, 0, 0)
+            assert (effect.p_value, effect.p_adjusted) == (1, 1)
+            assert uses_direction(layer_result(), effect, Criteria()).outcome == "failed"
+
+    def test_differences_that_cancel(self, gemma):
+        """With the same difference in all pairs there is no random direction to hold it against."""
+        found = activations()
+        found.artifact[0][:] = found.natural[0] + between(20, 30, length=4.0)
+        for effect in effects(gemma, found, answers(lambda n: (11 + n,), lambda _: (40,))):
+            assert (effect.p_value, effect.p_adjusted) == (1, 1)
 
 
 class TestMeasure:
     @pytest.mark.parametrize("key", [LAST, (0, "mlp_post")])
-    def test_by_hand(self, gemma, key):
+    def test_by_hand(self, gemma, key, monkeypatch):
         """Pair by pair, from the model's plain logits."""
+        monkeypatch.setattr(causality, "PAIRS", len(PAIRS))
         width = gemma_mlx.SITES[key[1]].features(gemma.config)
         found = measured({key: 1.0}, pairs=PAIRS, width=width)
         responses = answers(
@@ -179,7 +196,7 @@ class TestMeasure:
             return log_prob(prompt, artifact) - log_prob(prompt, natural)
 
         for effect, condition, change in zip(
-            effects(gemma, found, responses, n_random=2),
+            effects(gemma, found, responses, directions=2),
             ("natural", "artifact"),
             (intervention.add, intervention.ablate),
             strict=True,
@@ -199,19 +216,46 @@ class TestMeasure:
         responses = answers(lambda n: range(20, 21 + n % 4), lambda n: (50 + n,))
         whole = effects(gemma, activations(), responses)
         sizes = []
-        read = gemma_mlx.read_continuations
-        monkeypatch.setattr(
-            gemma_mlx,
-            "read_continuations",
-            lambda g, p, c, **how: sizes.append(len(p)) or read(g, p, c, **how),
+        change = intervention.add
+        monkeypatch.setitem(
+            causality.CHANGES,
+            "add",
+            lambda g, site, layer, vector, **how: (
+                sizes.append(len(vector)) or change(g, site, layer, vector, **how)
+            ),
         )
-        monkeypatch.setattr(causality, "_BATCH_ELEMENTS", 131 * 4 * 5)
+        monkeypatch.setattr(causality, "_BATCH_ELEMENTS", 131 * 4 * 3)
         parts = effects(gemma, activations(), responses)
-        assert {5, 2} <= set(sizes)
+        assert {7, 3, 2} <= set(sizes)
         for one, other in zip(whole, parts, strict=True):
             assert other.own_shift == pytest.approx(one.own_shift, abs=1e-5)
             assert other.shift_interval == pytest.approx(one.shift_interval, abs=1e-5)
             assert other.random_shift == pytest.approx(one.random_shift, abs=1e-5)
+
+    def test_pairs_that_are_tried(self, gemma):
+        """As many of each category, and as many units, as there are."""
+        pairs = pairs_of(40)
+        found = activations(pairs=pairs)
+        clustered = replace(found, clusters=tuple(min(n, 12) for n in range(40)))
+        tried = causality._balanced(clustered)
+        assert len(tried) == causality.PAIRS == len({min(n, 12) for n in tried})
+        categories = [pairs[n].category for n in causality._balanced(found)]
+        assert {categories.count(each) for each in set(categories)} == {
+            causality.PAIRS // len({pair.category for pair in pairs})
+        }
+
+    def test_family(self, gemma):
+        """The p-values by themselves are each member's own; the others are the family's."""
+        keys = [(0, "mlp_out"), LAST]
+        found = measured(dict.fromkeys(keys, 1.0), pairs=PAIRS, width=TINY["hidden_size"], seed=3)
+        responses = answers(lambda n: (11 + n,), lambda _: (40,))
+        whole = causal_effects(gemma, found, responses, keys, directions=19)
+        assert list(whole) == keys
+        for key in keys:
+            alone = causal_effects(gemma, found, responses, [key], directions=19)[key]
+            for one, other in zip(whole[key], alone, strict=True):
+                assert replace(one, p_adjusted=0) == replace(other, p_adjusted=0)
+                assert one.p_adjusted >= other.p_adjusted >= other.p_value
 
     def test_divergence_grows_with_the_direction(self, gemma):
         responses = answers(lambda _: (11,), lambda _: (40,))
@@ -244,7 +288,7 @@ class TestMeasure:
     def test_without_the_chat_template(self, gemma):
         responses = answers(lambda _: (11,), lambda _: (40,))
         chat, plain = (
-            effects(gemma, activations(), responses, n_random=1, chat=chat)
+            effects(gemma, activations(), responses, directions=1, chat=chat)
             for chat in (True, False)
         )
         assert chat[0].own_shift != plain[0].own_shift
@@ -253,27 +297,19 @@ class TestMeasure:
 
 @pytest.fixture
 def seen(gemma, monkeypatch):
-    """Vectors that were put in, and what was read or written while they were."""
-    found = {"add": [], "ablate": [], "reads": [], "writes": []}
+    """What was read or written, and which interventions were on then."""
+    found = {"reads": [], "writes": []}
+    write, prompts_of = gemma_mlx.generate, {}
 
-    def watched(kind, change):
-        def made(gemma, site, layer, vector):
-            found[kind].append(np.array(vector))
-            found["at"] = (layer, site)
-            return change(gemma, site, layer, vector)
+    def watched(begin):
+        def reading(gemma, prompts, texts, *, layer):
+            assert gemma.interventions == []
+            begun = begin(gemma, prompts, texts, layer=layer)
+            # The reading itself is kept, so that no other one gets its id.
+            prompts_of[id(begun)] = begun, prompts
+            return begun
 
-        return made
-
-    for kind in ("add", "ablate"):
-        monkeypatch.setattr(intervention, kind, watched(kind, getattr(intervention, kind)))
-    read, write, prompts_of = gemma_mlx.read_continuations, gemma_mlx.generate, {}
-
-    def reading(gemma, prompts, continuations, *, layer):
-        assert gemma.interventions == []
-        begun = read(gemma, prompts, continuations, layer=layer)
-        # The reading itself is kept, so that no other one gets its id.
-        prompts_of[id(begun)] = begun, list(prompts)
-        return begun
+        return reading
 
     def reread(how):
         def log_probs(self):
@@ -282,63 +318,73 @@ def seen(gemma, monkeypatch):
 
         return log_probs
 
-    for name in ("log_probs", "token_log_probs"):
-        monkeypatch.setattr(gemma_mlx.Reading, name, reread(getattr(gemma_mlx.Reading, name)))
+    for kind, name in ((gemma_mlx.Reading, "log_probs"), (gemma_mlx.Choice, "token_log_probs")):
+        monkeypatch.setattr(kind, name, reread(getattr(kind, name)))
 
     def writing(gemma, prompts, **how):
         found["writes"].append((list(prompts), list(gemma.interventions)))
         return write(gemma, prompts, **how)
 
-    monkeypatch.setattr(gemma_mlx, "read_continuations", reading)
+    for name in ("read_continuations", "read_choice"):
+        monkeypatch.setattr(gemma_mlx, name, watched(getattr(gemma_mlx, name)))
     monkeypatch.setattr(gemma_mlx, "generate", writing)
     return found
 
 
-class TestRandomDirections:
+class TestMixtures:
+    N = 12
+    ROWS = np.array([0, 3, 11])
+
     @pytest.fixture
-    def vectors(self, gemma, seen):
-        found = activations(between(20, 30, length=4.0))
+    def delta(self):
+        delta = np.random.default_rng(0).standard_normal((self.N, 40)) + 0.5
         # Pair 0's own difference is the only one with anything in dimension 5.
-        found.artifact[0][:, 5] = found.natural[0][:, 5] = 0
-        found.artifact[0][0, 5] = 30.0
-        effects(gemma, found, answers(lambda _: (11,), lambda _: (40,)), n_random=7)
-        assert seen["at"] == (1, "resid_post")
-        return found, seen
+        delta[:, 5] = 0
+        delta[0, 5] = 30.0
+        return delta
 
-    def test_have_the_length_of_the_real_one(self, vectors):
-        found, seen = vectors
-        delta = found.artifact[0] - found.natural[0]
-        own = (delta.sum(axis=0) - delta) / (len(delta) - 1)
-        for kind in ("add", "ablate"):
-            sets = [v for v in seen[kind] if v.ndim == 2]
-            # The first is the real one.
-            assert len(sets) == 8
-            np.testing.assert_allclose(sets[0], own, atol=1e-9)
-            for vector in sets:
-                np.testing.assert_allclose(
-                    np.linalg.norm(vector, axis=1), np.linalg.norm(own, axis=1)
-                )
-            assert len({v.round(6).tobytes() for v in sets}) == 8
+    def mixed(self, delta, labels=None, n=7):
+        units = Clusters.from_labels(labels, len(delta))
+        signs = np.random.default_rng(1).choice((-1.0, 1.0), (n, len(units)))
+        return mixtures(delta, units, signs, self.ROWS), signs, units
 
-    def test_hold_nothing_of_the_real_one(self, vectors):
-        """Else the stronger a direction is, the more of it would be in those it is held against."""
-        _, seen = vectors
-        own, *others = (v for v in seen["add"] if v.ndim == 2)
-        for vector in others:
-            along = (vector * own).sum(axis=1)
-            same = np.allclose(vector, own)
-            assert same or np.abs(along).max() < 1e-9
+    def test_the_first_is_the_mean_difference_of_the_others(self, delta):
+        found, _, _ = self.mixed(delta)
+        for row, vectors in zip(self.ROWS, found, strict=True):
+            np.testing.assert_allclose(vectors[0], np.delete(delta, row, axis=0).mean(axis=0))
 
-    def test_know_nothing_of_their_own_pair(self, vectors):
-        _, seen = vectors
-        for vector in (v for v in seen["add"] if v.ndim == 2):
-            assert abs(vector[0, 5]) < 1e-9
-            assert (np.abs(vector[1:, 5]) > 0.1).all()
+    @pytest.mark.parametrize("labels", [None, [0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 7]])
+    def test_the_others_have_random_signs_no_mean_and_its_length(self, delta, labels):
+        found, signs, units = self.mixed(delta, labels)
+        for row, (own, *vectors) in zip(self.ROWS, found, strict=True):
+            left = units.of != units.of[row]
+            about_mean = delta[left] - delta[left].mean(axis=0)
+            for vector, sign in zip(vectors, signs, strict=True):
+                by_hand = sign[units.of[left]] @ about_mean
+                by_hand *= np.linalg.norm(own) / np.linalg.norm(by_hand)
+                np.testing.assert_allclose(vector, by_hand, atol=1e-12)
 
-    def test_are_the_same_for_both_interventions(self, vectors):
-        _, seen = vectors
-        for one, other in zip(seen["add"], seen["ablate"], strict=True):
-            np.testing.assert_array_equal(one, other)
+    def test_are_not_made_orthogonal(self, delta):
+        """They would lack a dimension that the tested one has."""
+        found, _, _ = self.mixed(delta, n=100)
+        along = (found[:, 1:] * found[:, :1]).sum(axis=2) / (found[:, :1] ** 2).sum(axis=2)
+        assert np.abs(along).max() > 0.1
+
+    def test_hold_no_separation(self, delta):
+        """However far apart the conditions lie, the random directions stay what they were."""
+        apart = delta + 1000 * np.eye(40)[7]
+        near, far = (self.mixed(each)[0][:, 1:] for each in (delta, apart))
+        near, far = (v / np.linalg.norm(v, axis=2, keepdims=True) for v in (near, far))
+        np.testing.assert_allclose(near, far, atol=1e-9)
+
+    def test_know_nothing_of_their_own_pair(self, delta):
+        found, _, _ = self.mixed(delta)
+        assert np.abs(found[0, :, 5]).max() < 1e-12
+        assert (np.abs(found[1:, :, 5]) > 0.1).all()
+
+    def test_nothing_to_hold_it_against(self):
+        assert not self.mixed(np.ones((self.N, 3)))[0].any()
+        assert not self.mixed(np.zeros((self.N, 3)))[0].any()
 
 
 class TestNothingIsGenerated:
@@ -361,22 +407,18 @@ class TestNothingIsGenerated:
     def test_directions_are_added_to_natural_prompts_and_ablated_from_artifact_ones(
         self, gemma, seen
     ):
-        effects(gemma, activations(), answers(lambda _: (11,), lambda _: (40,)), n_random=2)
-        neutral = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS)
-        changed = [prompts for prompts, during in seen["reads"] if during]
+        effects(gemma, activations(), answers(lambda _: (11,), lambda _: (40,)), directions=2)
+        known = {name: encoded(gemma, name) for name in ("natural", "artifact")}
+        changed = [prompt for prompt, during in seen["reads"] if during]
         order = [
-            name
-            for prompts in changed
-            for name, known in (
-                ("natural", encoded(gemma, "natural")),
-                ("artifact", encoded(gemma, "artifact")),
-                ("neutral", neutral),
-            )
-            if prompts == known
+            next((n for n, prompts in known.items() if prompt in prompts), "neutral")
+            for prompt in changed
         ]
-        once = ["natural"] * 2 + ["neutral"], ["artifact"] * 2 + ["neutral"]
-        assert sorted(order[:9]) == sorted(once[0] * 3)
-        assert sorted(order[9:]) == sorted(once[1] * 3)
+        # All vectors of a prompt at once; of neutral prompts one after the other.
+        once = [name for name, _ in itertools.groupby(order)]
+        assert once == ["natural", "neutral", "artifact", "neutral"]
+        assert order.count("natural") == order.count("artifact") == causality.PAIRS
+        assert order.count("neutral") == 2 * 3
         assert all(len(during) <= 1 for _, during in seen["reads"])
 
     def test_neutral_prompts_are_not_about_the_pairs(self):
@@ -404,11 +446,11 @@ class TestRefused:
         }
         left = [pair for pair in PAIRS if pair.id != "q03"]
         found = effects(gemma, activations().select(left, [LAST]), responses)
-        assert {effect.n_pairs for effect in found} == {11}
+        assert {effect.n_pairs for effect in found} == {causality.PAIRS}
 
-    @pytest.mark.parametrize("reads", [2, 4, 30])
+    @pytest.mark.parametrize("reads", [1, 2, 30])
     def test_nothing_is_left_of_a_failed_one(self, gemma, monkeypatch, reads):
-        read, count = gemma_mlx.Reading.token_log_probs, iter(range(reads))
+        read, count = gemma_mlx.Choice.token_log_probs, iter(range(reads))
 
         def failing(reading):
             if next(count, None) is None:
@@ -416,7 +458,7 @@ class TestRefused:
             return read(reading)
 
         before = gemma_mlx.generate(gemma, encoded(gemma, "artifact"), max_tokens=3)
-        monkeypatch.setattr(gemma_mlx.Reading, "token_log_probs", failing)
+        monkeypatch.setattr(gemma_mlx.Choice, "token_log_probs", failing)
         responses = answers(lambda _: (11,), lambda _: (40,))
         with pytest.raises(RuntimeError, match="on purpose"):
             effects(gemma, activations(), responses)

@@ -532,6 +532,7 @@ def effect(kind, low, high, **changes):
         "own_shift": 0.1234,
         "random_shift": 0.01,
         "p_value": 0.0196,
+        "p_adjusted": 0.0392,
         "divergence": 0.5,
         "random_divergence": 0.4,
         "n_pairs": 16,
@@ -560,7 +561,8 @@ class TestUsesDirection:
     def test_says_the_numbers(self):
         verdict = uses_direction(layer_result(), effect("add", -0.125, 0.25), CRITERIA)
         says(verdict, "adding the direction to natural prompts", "+0.123 nats per token")
-        says(verdict, "+0.062 [-0.125, +0.250] beyond 50 random directions", "rank p = 0.0196")
+        says(verdict, "+0.062 [-0.125, +0.250] beyond 50 random directions", "16 pairs")
+        says(verdict, "family-wise rank p = 0.0392 ± ", "by itself 0.0196")
         says(verdict, "not shown to use")
         verdict = uses_direction(layer_result(), effect("ablate", -1, -0.5), CRITERIA)
         says(verdict, "ablating it from artifact prompts")
@@ -576,7 +578,10 @@ class TestUsesDirection:
     )
     def test_random_directions_that_do_as_much(self, p, alpha, outcome):
         """All pairs are moved the same way, but not further than by any other direction."""
-        for found in (effect("add", 0.1, 0.5, p_value=p), effect("ablate", -0.5, -0.1, p_value=p)):
+        for found in (
+            effect("add", 0.1, 0.5, p_adjusted=p),
+            effect("ablate", -0.5, -0.1, p_adjusted=p),
+        ):
             verdict = uses_direction(layer_result(), found, Criteria(alpha=alpha))
             assert verdict.outcome == outcome
             assert ("not shown" in verdict.explanation) == (outcome != "passed")

@@ -400,6 +400,7 @@ OPTION_VALUES = {
     "save": ("a", ["b"], "a", "b"),
     "compare": ("a", ["b"], "a", "b"),
     "margin": ("0.3", ["0.4"], 0.3, 0.4),
+    "random-directions": ("50", ["60"], 50, 60),
     "cosine": ("0.3", ["0.4"], 0.3, 0.4),
     "partial": ("true", None, True, True),
     "noise": ("true", None, True, True),

@@ -711,14 +711,35 @@ class TestControls:
 
 @pytest.mark.slow
 class TestCausal:
-    def test_measures_what_is_selected(self, checks, pytester, whole, made):
-        result = checks("-m", "causal", "-k", "layer_1")
+    def test_measures_the_family_whatever_is_selected(self, checks, pytester, whole, made):
+        result = checks("-m", "causal", "-k", "layer_1", "--artifact-random-directions", "30")
         outcomes = result.parseoutcomes()
         assert outcomes.get("passed", 0) + outcomes.get("failed", 0) == 2
         found = results(pytester)["interventions"]
-        assert list(found) == ["layer_1-mlp_out"]
-        assert [effect["kind"] for effect in found["layer_1-mlp_out"]] == ["add", "ablate"]
-        assert {effect["n_random"] for effect in found["layer_1-mlp_out"]} == {50}
+        assert list(found) == ["layer_0-mlp_out", "layer_1-mlp_out"]
+        for effects in found.values():
+            assert [effect["kind"] for effect in effects] == ["add", "ablate"]
+            assert {effect["n_random"] for effect in effects} == {30}
+
+    @pytest.mark.parametrize("markers", ["causal", "not causal", "not  causal", ""])
+    def test_so_few_directions_that_nothing_could_pass(self, checks, markers):
+        result = checks("-m", markers, "--artifact-random-directions", "19", "--collect-only", "-q")
+        if markers == "causal":
+            assert result.ret == pytest.ExitCode.USAGE_ERROR
+            assert (
+                "--artifact-random-directions 19: no p among so few can be below --alpha 0.05; 20 "
+                "would do"
+            ) in errors(result)
+        else:
+            assert result.ret == pytest.ExitCode.OK
+
+    def test_an_alpha_that_the_directions_cannot_reach(self, checks):
+        result = checks("-m", "causal", "--alpha", "0.001", "--collect-only")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "--artifact-random-directions 200: " in errors(result)
+        assert "below --alpha 0.001; 1000 would do" in errors(result)
+        more = ("--alpha", "0.001", "--artifact-random-directions", "1000")
+        assert checks("-m", "causal", *more, "--collect-only", "-q").ret == pytest.ExitCode.OK
 
     def test_a_run_without_it_measures_nothing(self, checks, pytester, monkeypatch):
         def measure(*_args, **_kwargs):

@@ -31,7 +31,7 @@ from tests.support.measured import measured, version_of
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 ROOT = Path(harness.__file__).resolve().parent.parent
 CRITERIA = Criteria(d_threshold=0.7)
-EFFECT = Effect("add", 0.5, (0.1, 0.9), 0.6, 0.1, 0.02, 0.3, math.inf, 12, 50)
+EFFECT = Effect("add", 0.5, (0.1, 0.9), 0.6, 0.1, 0.02, 0.04, 0.3, math.inf, 12, 50)
 
 
 @pytest.fixture(scope="module")
