@@ -13,14 +13,18 @@ from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
+import gemma_mlx
 import harness
 from benchmarks.page import ROOT, command_line, split, table
 from benchmarks.workloads import machine_with_mlx
 from fixtures.real_gemma import fetch
 from fixtures.train_adapter import FOLDER, TEMPLATE
-from harness import Results
+from harness import Experiment, Results
+from harness.analysis.causality import Effect, causal_effects
 from harness.analysis.claims import CLAIMS
 from harness.data import embedded
+from harness.data.activations import read_activations
+from harness.data.pairs import CONDITIONS
 from harness.settings import STORE
 
 PAGE = ROOT / "docs" / "real-gemma.md"
@@ -32,6 +36,45 @@ CELLS: dict[str, tuple[Path, Path | None]] = {
     "matched pairs, base": (embedded.PAIRS, None),
     "matched pairs, with the adapter": (embedded.PAIRS, FOLDER),
 }
+
+
+#: Where interventions are tried, named before anything was seen of them: the middle layer.
+LAYER = 9
+SITES = ("mlp_out", "resid_post")
+
+
+def interventions(store: Path) -> dict[str, tuple[Effect, Effect]]:
+    """Addition and ablation with the adapter, on the matched pairs, at one layer."""
+    experiment = Experiment(
+        fetch(), embedded.PAIRS, adapter=FOLDER, chat_template=TEMPLATE, store=store,
+        layers=[LAYER], sites=SITES,
+    )  # fmt: skip
+    activations, _ = read_activations(
+        experiment.activations, experiment.prompt_pairs, [LAYER], SITES
+    )
+    found = causal_effects(
+        gemma_mlx.load_checkpoint(experiment.checkpoint),
+        activations,
+        experiment.activations.responses(),
+        experiment.family,
+    )
+    return {site: found[LAYER, site] for site in SITES}
+
+
+def intervention_table(found: dict[str, tuple[Effect, Effect]]) -> str:
+    rows = [
+        [
+            f"{effect.kind}, {site}",
+            f"{effect.own_shift:+.3f}",
+            f"{effect.shift:+.3f} [{low:+.3f}, {high:+.3f}]",
+            f"{effect.p_value:.3f}",
+            f"{effect.p_adjusted:.3f}",
+        ]
+        for site, effects in found.items()
+        for effect in effects
+        for low, high in (effect.shift_interval,)
+    ]
+    return table(["intervention", "shift", "beyond random", "rank p", "family-wise"], rows)
 
 
 def measure(store: Path) -> dict[str, Results]:
@@ -58,8 +101,10 @@ def cell(found: Results) -> dict[str, str]:
     held = {
         f"layers: {words}": (
             f"{sum(each.holds(claim) for each in ladders)} of {count}"
-            if any(each.verdicts[claim] for each in ladders)
+            if any(v and v.decidable for v in (each.verdicts[claim] for each in ladders))
             else "not asked"
+            if all(each.verdicts[claim] is None for each in ladders)
+            else "can't be decided"
         )
         for claim, (_, words, _) in CLAIMS.items()
     }
@@ -80,6 +125,7 @@ def cell(found: Results) -> dict[str, str]:
         ),
         **held,
         "**layers with an alignment artifact**": f"{shown} of {count}",
+        **evading(found),
         "d of the prompts' words alone": f"{texts['prompt_words'].d:.2f}"
         if "prompt_words" in texts
         else "the same words",
@@ -88,13 +134,26 @@ def cell(found: Results) -> dict[str, str]:
     }
 
 
-def report(cells: dict[str, Results]) -> str:
+def evading(found: Results) -> dict[str, str]:
+    """How often each condition is evaded, and how far the scores go with it."""
+    behaviour = found.analysis.behaviour
+    assert behaviour is not None, "every cell has responses"
+    rates = {f"{c} responses that evade": f"{behaviour.rate(c).evaded:.0%}" for c in CONDITIONS}
+    follows = [layer.follows.auroc for layer in found.values() if layer.follows]
+    return {**rates, "AUROC of scores against evading, smallest and largest": span(follows)}
+
+
+def report(cells: dict[str, Results], causes: dict[str, tuple[Effect, Effect]]) -> str:
     columns = {name: cell(found) for name, found in cells.items()}
     rows = next(iter(columns.values()))
     body = [[row, *(column[row] for column in columns.values())] for row in rows]
     return (
         f"`python -m benchmarks.real_gemma --write` on {date.today()}: {machine_with_mlx()}.\n\n"
-        f"{table(['', *columns], body)}\n"
+        f"{table(['', *columns], body)}\n\n"
+        f"Interventions with the adapter on the matched pairs, at layer {LAYER}, which was named "
+        "before anything was seen of it; shifts of log P(artifact answer) − log P(natural answer) "
+        "in nats per token, family-wise over both sites and both interventions:\n\n"
+        f"{intervention_table(causes)}\n"
     )
 
 
@@ -104,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, default=STORE, help="default: %(default)s")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    text = report(measure(options.store))
+    text = report(measure(options.store), interventions(options.store))
     print(text)
     if options.write:
         before, after = split(PAGE, TITLE)

@@ -26,7 +26,7 @@ from harness.settings import CollectSettings
 
 #: Raised when our own code gives something else for the same request (the plan of its batches, the
 #: model's arithmetic), so that old stores aren't taken for new ones.
-_CODE_VERSION = 1
+CODE_VERSION = 1
 
 
 def collect(
@@ -98,7 +98,7 @@ def _identity(
         "prompts": prompts,
         "continuation": continuation,
         "device": gemma_mlx.device_name(),
-        "code": _CODE_VERSION,
+        "code": CODE_VERSION,
         "mlx": version("mlx"),
         "blas": gemma_mlx.BLAS,
         **asdict(settings),

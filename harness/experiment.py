@@ -17,6 +17,7 @@ from harness.data.activations import LayerSite
 from harness.data.behaviours import Behaviours, load_behaviours
 from harness.data.pairs import PairsError, PromptPairs, load_pairs
 from harness.data.store import RunStore
+from harness.openings import opening_log_odds
 from harness.results import Results
 from harness.results.provenance import origin, provenance
 from harness.settings import STORE, AnalysisSettings, CollectSettings, Criteria
@@ -47,6 +48,7 @@ class Experiment:
         noise: collect a second time, in other batches, and compare: what of a change between
             versions is noise.
         behaviours: a file of patterns that say which responses evade.
+        openings: measure, too, how likely the model is to begin with an evasion.
         settings: replicates, level, seed of the statistics.
         store: where activations are kept.
         recollect: collect anew what the store already has.
@@ -75,6 +77,7 @@ class Experiment:
     base_model: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     noise: bool = field(default=False, kw_only=True)
     behaviours: str | os.PathLike[str] = field(default=embedded.BEHAVIOURS, kw_only=True)
+    openings: bool = field(default=False, kw_only=True)
     settings: AnalysisSettings = field(default_factory=AnalysisSettings, kw_only=True)
     store: str | os.PathLike[str] = field(default=STORE, kw_only=True)
     recollect: bool = field(default=False, kw_only=True)
@@ -118,6 +121,7 @@ class Experiment:
             base_model=options.BASE_MODEL.read(given),
             noise=options.NOISE.read(given),
             behaviours=options.BEHAVIOURS.read(given),
+            openings=options.OPENINGS.read(given),
             settings=options.analysis_settings(given),
             store=options.STORE_FOLDER.read(given),
             recollect=options.RECOLLECT.read(given),
@@ -297,6 +301,20 @@ class Experiment:
         return self.collect(batch_size=largest // 2 + 1)
 
     @cached_property
+    def opening_log_odds(self) -> dict[str, float] | None:
+        """Of evasive openings against plain ones, nats, by group, if that was asked."""
+        if not self.openings:
+            return None
+        return opening_log_odds(
+            self.checkpoint,
+            self.prompt_pairs.prompts(),
+            self.behaviour_patterns,
+            Path(self.store),
+            chat=self.chat,
+            again=self.recollect,
+        )
+
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """Models, pairs, settings, versions and machine, as JSON values."""
         base = self.base_checkpoint
@@ -333,6 +351,7 @@ class Experiment:
             base=self.base_activations,
             noise=self.noise_activations,
             behaviours=self.behaviour_patterns,
+            openings=self.opening_log_odds,
             provenance={**self.provenance, **origin(run)},
             progress=progress,
         )

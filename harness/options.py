@@ -284,6 +284,10 @@ BASE_MODEL: Option[str | None] = Option(
     "model without it, for an embedded model what it was trained from; none: nothing)",
     "PATH_OR_REPO",
 )  # fmt: skip
+OPENINGS = Option(
+    "openings", bool, False,
+    "measure, too, how likely the model is to begin with an evasion, after each prompt",
+)  # fmt: skip
 DIRECTION: Option[Direction] = Option(
     "direction", _one_of(get_args(Direction)), AnalysisSettings.direction,
     "what pairs are scored along: mean, the mean difference of the other pairs; or shrinkage, "
@@ -367,9 +371,9 @@ REPORT_FOLDER = Option(
 
 OPTIONS: tuple[Option[Any], ...] = (
     MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT,
-    TENSOR_PARALLEL, BASE_MODEL, BEHAVIOURS, DIRECTION, ALPHA, D_THRESHOLD, REPLICATES, STATS_SEED,
-    DIRECTIONS, STORE_FOLDER, SAVE, COMPARE, MARGIN, COSINE, PARTIAL, NOISE, INCONCLUSIVE,
-    SHOWN_COLUMNS, SORT, RECOLLECT, REPORT_FOLDER,
+    TENSOR_PARALLEL, BASE_MODEL, BEHAVIOURS, OPENINGS, DIRECTION, ALPHA, D_THRESHOLD, REPLICATES,
+    STATS_SEED, DIRECTIONS, STORE_FOLDER, SAVE, COMPARE, MARGIN, COSINE, PARTIAL, NOISE,
+    INCONCLUSIVE, SHOWN_COLUMNS, SORT, RECOLLECT, REPORT_FOLDER,
 )  # fmt: skip
 
 #: What to put to which model, and how; not with activations that are read from files.

@@ -350,6 +350,7 @@ def pytest_terminal_summary(
         sentences.headline(results),
         sentences.not_asked_sentence(results),
         sentences.behaviour_sentence(results),
+        sentences.openings_sentence(results),
         sentences.text_sentence(results),
         sentences.power_sentence(results),
         sentences.noise_sentence(results),

@@ -83,6 +83,40 @@ class BehaviourChange:
     interval: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Openings:
+    """How likely evasive openings are against plain ones, before anything is written.
+
+    Attributes:
+        log_odds: log P(evasive) − log P(plain) after each prompt, nats, by group.
+        natural, artifact: the means of the conditions.
+        difference, interval: artifact − natural, and its t interval over units.
+    """
+
+    log_odds: Mapping[str, float]
+    natural: float
+    artifact: float
+    difference: float
+    interval: tuple[float, float]
+
+
+def compare_openings(
+    log_odds: Mapping[str, float], pairs: Sequence[Pair], *, level: float
+) -> Openings:
+    """The conditions' log-odds, pair by pair."""
+    natural, artifact = (np.array([log_odds[p.group(c)] for p in pairs]) for c in CONDITIONS)
+    units = Clusters.from_labels(find_clusters(pairs).labels, len(pairs))
+    difference = float((artifact - natural).mean())
+    se = float(np.sqrt(units.variance_of_mean(artifact - natural)))
+    return Openings(
+        dict(log_odds),
+        float(natural.mean()),
+        float(artifact.mean()),
+        difference,
+        analytic_interval(difference, se, len(units), level),
+    )
+
+
 def judge(
     responses: Sequence[PairResponses], behaviours: Behaviours, *, level: float
 ) -> Behaviour | None:

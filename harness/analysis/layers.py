@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.behaviour import Behaviour, PairResponses, judge
+from harness.analysis.behaviour import (
+    Behaviour,
+    Openings,
+    PairResponses,
+    compare_openings,
+    judge,
+)
 from harness.analysis.controls import (
     TextBaseline,
     category_folds,
@@ -111,6 +117,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
             lack; the reason names the run.
         links: pairs that count as one unit, and why.
         text: what words and lengths alone give.
+        openings: how likely evasive openings are; None where that wasn't asked.
         behaviour: which responses evade; None where nothing was written, or nobody asked.
         provenance: model, pairs, settings, versions and machine.
     """
@@ -127,6 +134,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     links: tuple[Link, ...] = ()
     text: tuple[TextBaseline, ...] = ()
     behaviour: Behaviour | None = None
+    openings: Openings | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, key: LayerSite) -> LayerResult:
@@ -162,6 +170,7 @@ def analyze(
     embeddings: Run | None = None,
     noise: Run | None = None,
     behaviours: Behaviours | None = None,
+    openings: Mapping[str, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Analysis:
@@ -176,6 +185,7 @@ def analyze(
         base: the same collection from the model's base model.
         noise: the same collection once more, in other batches.
         behaviours: patterns that say which responses evade.
+        openings: log-odds of evasive openings against plain ones after each prompt, by group.
         embeddings: the same responses, represented at site "resid_pre" of layer 0.
         progress: wraps the iteration over layers and sites, for example `tqdm`.
 
@@ -274,6 +284,9 @@ def analyze(
         links=find_clusters(pairs.pairs).links,
         text=text_baselines(measured, responses, settings),
         behaviour=behaviour,
+        openings=compare_openings(openings, pairs.pairs, level=settings.level)
+        if openings
+        else None,
         provenance=dict(provenance or {}),
     )
 

@@ -24,6 +24,7 @@ from harness.stats import MIN_PAIRS, smallest_detectable_effect
 _OF_MODELS = (
     *(o for o in options.TO_COLLECT if o is not options.PAIRS),
     options.BASE_MODEL,
+    options.OPENINGS,
     options.STORE_FOLDER,
 )
 

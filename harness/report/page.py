@@ -58,6 +58,7 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
         comparison=list(_comparison_panels(compared)) if compared else [],
         comparison_verdict=compared and gate(compared, found.criteria),
         behaviour_sentence=sentences.behaviour_sentence(found),
+        openings_sentence=sentences.openings_sentence(found),
         behaviour_picture=_behaviour_picture(found),
         columns=_columns(found),
         responses=_worst_first(found),

@@ -84,6 +84,19 @@ def behaviour_sentence(found: Findings) -> str:
     return f"By their wording the responses evade in {' and '.join(said)} prompts."
 
 
+def openings_sentence(found: Findings) -> str:
+    """How likely the model is to begin with an evasion; empty where that wasn't asked."""
+    odds = found.analysis.openings
+    if odds is None:
+        return ""
+    low, high = odds.interval
+    return (
+        "Before anything is written, the log-odds of evasive against plain openings are "
+        f"{odds.artifact:+.2f} after artifact and {odds.natural:+.2f} after natural prompts, "
+        f"{odds.difference:+.2f} [{low:+.2f}, {high:+.2f}] nats apart."
+    )
+
+
 def text_sentence(found: Findings) -> str:
     """The strongest text baseline: how far apart words or lengths alone lie."""
     texts = [t for t in found.analysis.text if not math.isnan(t.separation.d)]

@@ -52,6 +52,7 @@ def to_json(found: Findings) -> dict[str, Any]:
         ],
         "text": analysis.text,
         "behaviour": analysis.behaviour,
+        "openings": analysis.openings,
         "comparison": found.comparison,
         "interventions": found.interventions,
         "responses": [
@@ -96,6 +97,7 @@ def schema() -> dict[str, Any]:
                 },
                 "text": schema_of(analysis["text"]),
                 "behaviour": schema_of(analysis["behaviour"]),
+                "openings": schema_of(analysis["openings"]),
                 "comparison": schema_of(found["comparison"]),
                 "interventions": schema_of(found["interventions"]),
                 "responses": {
@@ -160,7 +162,7 @@ def _findings(content: Mapping[str, Any]) -> Findings:
         provenance=content["provenance"],
         **{
             name: from_plain(kinds[name], content[name])
-            for name in ("settings", "text", "behaviour")
+            for name in ("settings", "text", "behaviour", "openings")
         },
         **{name: from_plain(kinds[name], content["pairs"][name], pairs) for name in _PAIRS},
     )

@@ -312,7 +312,7 @@ class TestKeys:
         assert self.loads(monkeypatch, small_checkpoint, store)
 
     def test_our_own_code(self, small_checkpoint, store, monkeypatch):
-        monkeypatch.setattr(harness.collect, "_CODE_VERSION", 0)
+        monkeypatch.setattr(harness.collect, "CODE_VERSION", 0)
         assert self.loads(monkeypatch, small_checkpoint, store)
 
     def test_place_of_the_checkpoint_does_not_matter(

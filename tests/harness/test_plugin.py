@@ -391,6 +391,7 @@ OPTION_VALUES = {
     "columns": ("d, p", ["d,auroc"], ("d", "p"), ("d", "auroc")),
     "sort": ("d", ["p"], "d", "p"),
     "behaviours": ("a.json", ["b.json"], Path("a.json"), Path("b.json")),
+    "openings": ("true", None, True, True),
     "direction": ("mean", ["shrinkage"], "mean", "shrinkage"),
     "alpha": ("0.01", ["0.1"], 0.01, 0.1),
     "d-threshold": ("0.5", ["-1"], 0.5, -1),
