@@ -141,7 +141,7 @@ def forecast(checkpoint: Checkpoint, pairs: int, rounds: int) -> str:
     )
     layers, hidden = GEMMA_27B["num_hidden_layers"], GEMMA_27B["hidden_size"]
     stored = many * layers * hidden * 4 * (2 * tokens + 1)
-    means = many * layers * hidden * 8
+    means = many * hidden * 8
     layer = many * tokens * hidden * 4
     return "\n".join(
         (
@@ -150,7 +150,7 @@ def forecast(checkpoint: Checkpoint, pairs: int, rounds: int) -> str:
             f"time at this machine's rate: {needed / rate / 86_400:.0f} days",
             f"time at 10 TFLOP/s: {needed / 1e13 / 3600:.1f} hours",
             f"store, three positions: {stored / 1e9:.0f} GB",
-            f"averages of both arms in memory, float64: {means / 1e9:.0f} GB",
+            f"averages of one layer's arms in memory, float64: {means / 1e9:.1f} GB",
             f"one layer's tokens in memory while they are averaged: {layer / 1e9:.1f} GB",
         )
     )

@@ -1,0 +1,83 @@
+"""Does an unchanged model pass the gate, collected otherwise?
+
+    python -m benchmarks.noise             some minutes; prints a Markdown table
+
+Each embedded checkpoint is compared with itself, collected in batches of other sizes and computed in
+fewer digits, by the checks of `artifact_checks/test_regression.py`.
+"""
+
+import sys
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.page import command_line, table
+from benchmarks.workloads import machine_with_mlx
+from harness import Experiment, Results
+from harness.analysis import analyze
+from harness.analysis.comparison import compare_versions
+from harness.analysis.verdict import gate
+from harness.collect import collect
+from harness.data import embedded
+from harness.results.baseline import saved_run
+from harness.settings import Criteria
+
+CHANGES: dict[str, dict[str, object]] = {
+    "batches of 1": {"batch_size": 1},
+    "batches of 7": {"batch_size": 7},
+    "batches of 33": {"batch_size": 33},
+    "bfloat16": {"dtype": "bfloat16"},
+    "float16": {"dtype": "float16"},
+}
+
+
+def found(experiment: Experiment, **changes: object) -> Results:
+    """The experiment's results, collected otherwise; its answers may be other ones."""
+    settings = replace(experiment.collection, **changes)  # type: ignore[arg-type]
+    run = collect(
+        experiment.checkpoint,
+        experiment.prompt_pairs,
+        settings,
+        Path(experiment.store),
+        progress=False,
+    )
+    analysis = analyze(
+        run,
+        experiment.prompt_pairs,
+        layers=settings.layers,
+        sites=settings.sites,
+        provenance=experiment.provenance,
+    )
+    return Results(analysis, Criteria())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = command_line("noise", __doc__)
+    parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    rows = []
+    with tempfile.TemporaryDirectory() as store:
+        for model in embedded.MODELS:
+            experiment = Experiment(model, base_model="none", store=store)
+            before = saved_run(Path("before"), found(experiment))
+            for name, changes in CHANGES.items():
+                after = saved_run(Path("after"), found(experiment, **changes))
+                compared = compare_versions(before, after, Criteria())
+                layers = [layer.comparison for layer in compared.layers.values()]
+                rows.append(
+                    (
+                        model,
+                        name,
+                        f"{max(abs(layer.difference) for layer in layers):.1e}",
+                        f"{layers[0].unchanged_passes:.2f}",
+                        gate(compared, Criteria()),
+                    )
+                )
+                print(rows[-1], file=sys.stderr, flush=True)
+    head = ("model", "collected in", "largest change of d", "said to pass", "the gate")
+    print(f"{machine_with_mlx()}\n\n{table(head, rows)}")
+
+
+if __name__ == "__main__":
+    main()
