@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtr
 
 from harness.stats.arrays import FloatArray
 
@@ -48,7 +48,7 @@ def rank_test(
     unit = np.where(varies, spread, 1.0)
     standard = np.where(varies, (statistics - statistics.mean(axis=2, keepdims=True)) / unit, 0.0)
     if math.isfinite(degrees):
-        standard[..., 0] = norm.isf(t.sf(standard[..., 0], degrees))
+        standard[..., 0] = -ndtri(stdtr(degrees, -standard[..., 0]))
     reached = standard[..., :1] - np.where(varies, tolerance / unit, 0.0)
     alone = (standard >= reached).mean(axis=2)
     largest = standard.max(axis=1)
