@@ -338,7 +338,7 @@ def intervention_table(runs: int) -> Table:
     settings = [*product((gaussian(), low_rank()), (65,), (1.0, 4.0)), (low_rank(), 12, 4.0)]
     many, few = max(20, runs // 2), max(20, runs // 10)
     rows = {
-        "noise in the embedded model": interventions.embedded((6, 7), 39, many).row(alarms),
+        "noise in the embedded model": interventions.embedded((6, 7), 59, many).row(alarms),
     }
     rows |= {
         f"{law.name}, {n} pairs, {'nearly linear' if steep == 1 else 'steep'}": (
@@ -357,7 +357,7 @@ def intervention_table(runs: int) -> Table:
         "8 layers, correlated 0.9 with the one before, addition and ablation, 200 random "
         "directions. A small network of tanh units stands in for what the model makes of each "
         "layer; *steep* ones are near saturation. In the first row it is the embedded model "
-        "itself, at its last two layers, with noise in place of the captured activations, 39 "
+        "itself, at its last two layers, with noise in place of the captured activations, 59 "
         "random directions and answers of three tokens. *With the mean*: random signs of the "
         "pairs' differences as they are. *At right angles, alone*: as this project did it first, "
         "50 random directions without what they have of the tested one, each layer and "
