@@ -133,7 +133,8 @@ class _Network:
         `vectors` are (pairs, vectors, hidden)."""
         first, second = (states @ self.weights)[:, :, None]
         moved = vectors @ self.weights
-        share = np.einsum("ph,pvh->pv", states[0], vectors) / (vectors**2).sum(axis=2)
+        squares = (vectors**2).sum(axis=2)
+        share = np.einsum("ph,pvh->pv", states[0], vectors) / np.where(squares > 0, squares, 1.0)
         changed = {
             "add": (second, second + moved),
             "ablate": (first, first - share[..., None] * moved),
@@ -153,7 +154,9 @@ def _at_right_angles(vectors: Array) -> Array:
     length = np.linalg.norm(own, axis=2, keepdims=True)
     unit = own / length
     random = random - (random * unit).sum(axis=2, keepdims=True) * unit
-    random *= length / np.linalg.norm(random, axis=2, keepdims=True)
+    # Of few pairs, all may have the same sign: then nothing is left.
+    left = np.linalg.norm(random, axis=2, keepdims=True)
+    random *= np.where(left > 1e-9 * length, length / np.maximum(left, 1e-9 * length), 0.0)
     return np.concatenate([own, random], axis=1)
 
 
