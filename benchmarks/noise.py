@@ -2,8 +2,8 @@
 
     python -m benchmarks.noise             some minutes; prints a Markdown table
 
-Each embedded checkpoint is compared with itself, collected in batches of other sizes and computed in
-fewer digits, by the checks of `artifact_checks/test_regression.py`.
+Each embedded checkpoint is compared with itself, collected in batches of other sizes and computed
+in fewer digits, by the checks of `artifact_checks/test_regression.py`.
 """
 
 import sys
