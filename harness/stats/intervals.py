@@ -96,10 +96,16 @@ def refitted_influence(layer: Kernels, units: Clusters) -> FloatArray:
     versions, and is in here.
     """
     gram, of = layer.gram, units.of
-    between = units.totals(units.totals(gram.products + np.diag(gram.own)).T)
-    own, rows, total = np.diagonal(between), between.sum(axis=1), between.sum()
+    between, own = gram.products, gram.own
+    part_difference, part_midpoint = layer.difference, layer.midpoint
+    if not units.single:
+        between = units.totals(units.totals(between).T)
+        own = units.totals(own) + np.diagonal(between)
+        np.fill_diagonal(between, 0.0)
+        part_difference, part_midpoint = map(units.totals, (part_difference, part_midpoint))
+    rows = between.sum(axis=1) + own
+    total = rows.sum()
     difference, midpoint = layer.difference.sum(axis=1), layer.midpoint.sum(axis=1)
-    part_difference, part_midpoint = units.totals(layer.difference), units.totals(layer.midpoint)
     without = np.empty(len(units))
     for unit in range(len(units)):
         left = of != unit

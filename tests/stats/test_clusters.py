@@ -16,8 +16,8 @@ from harness.stats import (
     step_curve,
 )
 from harness.stats.clusters import Clusters
-from harness.stats.intervals import expand
-from harness.stats.kernels import kernels
+from harness.stats.intervals import expand, refitted_influence
+from harness.stats.kernels import halves, inverse_variances, kernels
 from harness.stats.resample import Flipper, sign_flips
 from tests.support.arrays import pairs
 
@@ -178,3 +178,24 @@ def test_error_rates_of_bounds_and_categories():
     alarms = claims.across(gaussian(), 0.3, 0.0, 2, 80)
     assert alarms.figure("claim in some layer").value <= 0.14
     assert alarms.figure("flips of pairs alone").value >= 0.15
+
+
+def test_influence_with_refitted_directions_leaves_whole_clusters_out():
+    artifact, natural = pairs(4, N, 30, effect=1.0)
+    units = Clusters.from_labels(LABELS, N)
+    delta, middle = halves(artifact, natural)
+    weights = inverse_variances(delta, middle, "sd", units)
+    middle = middle - middle.mean(axis=0)
+    without = []
+    for left_out in range(len(units)):
+        difference, midpoint = [], []
+        for pair in np.flatnonzero(units.of != left_out):
+            fold = units.of[pair]
+            total = delta[(units.of != fold) & (units.of != left_out)].sum(axis=0)
+            along = total * weights.fold[fold] / np.sqrt((total**2 * weights.overall).sum())
+            difference.append(along @ delta[pair])
+            midpoint.append(along @ middle[pair])
+        without.append(d_s(np.array(difference), np.array(midpoint)))
+    expected = np.sqrt((len(units) - 1) / len(units)) * (np.mean(without) - without)
+    found = refitted_influence(kernels(artifact, natural, folds=units), units)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
