@@ -28,7 +28,6 @@ CHANGES: dict[str, dict[str, object]] = {
     "batches of 7": {"batch_size": 7},
     "batches of 33": {"batch_size": 33},
     "bfloat16": {"dtype": "bfloat16"},
-    "float16": {"dtype": "float16"},
 }
 
 

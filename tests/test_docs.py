@@ -73,7 +73,7 @@ def test_python_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("in_small")
 def test_the_check_that_is_shown_runs() -> None:
-    (block,) = blocks("docs/checks.md", "python")
+    block, _ = blocks("docs/checks.md", "python")
     namespace: dict[str, Any] = {}
     exec(compile(block, "docs/checks.md", "exec"), namespace)
     (name,) = (name for name in namespace if name.startswith("test_"))

@@ -151,7 +151,7 @@ class TestOnBase:
         assert "Traceback" not in on_base.output
 
     def test_one_line_per_layer_at_the_end(self, on_base):
-        lines = re.findall(r"^layer_(\d)-mlp_out .*  ✗ .* – +–$", on_base.output, re.M)
+        lines = re.findall(r"^layer_(\d)-mlp_out .*  ✗ .* – +· +–$", on_base.output, re.M)
         assert lines == list("01234567")
         assert re.search(r"^0 of 8 layers separate .* n = 15 pairs\.$", on_base.output, re.M)
 
@@ -265,7 +265,7 @@ class TestReuse:
         monkeypatch.setattr(gemma_mlx, "load_checkpoint", load)
         checks(
             "--pairs", some_pairs, *QUICK, "-p", "no:html", "-k", "test_accuracy and layer_6"
-        ).assert_outcomes(failed=1, deselected=39)
+        ).assert_outcomes(failed=1, deselected=47)
 
     @pytest.mark.parametrize("selection", ["test_accuracy and layer_6", "test_significance"])
     def test_numbers_do_not_depend_on_the_selection(

@@ -641,6 +641,7 @@ ALWAYS = {
     "test_accuracy": 2,
     "test_significance": 2,
     "test_same_words": 2,
+    "test_behaviour": 2,
     "test_category_transfer": 2,
 }
 
@@ -654,13 +655,16 @@ class TestInputs:
         [
             ([], {}),
             (["--base-model", "x/y"], {"test_beyond_base": 2}),
-            (["--positions", "forced"], {"test_same_words": 0}),
+            (["--positions", "forced"], {"test_same_words": 0, "test_behaviour": 0}),
             (["--positions", "generated", "--positions", "forced"], {"test_positions": 2}),
             (
                 ["--positions", "generated", "--positions", "forced", "--positions", "prompt_last"],
                 {"test_positions": 4},
             ),
-            (["--artifact-compare", "v1"], {"test_unchanged": 2}),
+            (
+                ["--artifact-compare", "v1"],
+                {"test_covers_baseline": 1, "test_unchanged": 2, "test_same_direction": 2},
+            ),
             (["-m", "not causal"], {}),
         ],
     )
