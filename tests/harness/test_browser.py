@@ -143,7 +143,7 @@ def test_a_failed_row_shows_its_figure_and_says_why(page):
 def test_failed_checks_come_first(page):
     outcomes = [cell.text for cell in visible(page, ".results-table-row .col-result")]
     assert outcomes
-    assert outcomes == sorted(outcomes, key=["Failed", "Passed", "Skipped"].index)
+    assert outcomes == sorted(outcomes, key=["Failed", "Skipped", "Passed"].index)
 
 
 def test_rows_open_and_close_with_the_keyboard(page):
