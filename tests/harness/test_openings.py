@@ -1,6 +1,7 @@
 """How likely a model is to begin with an evasion."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from harness.data.store import StoreError
 from harness.openings import opening_log_odds
 from tests.support.builders import parsed, two_categories
 
-PATTERNS = load_behaviours(embedded.BEHAVIOURS)
+SHIPPED = load_behaviours(embedded.BEHAVIOURS)
+PATTERNS = replace(SHIPPED, openings={kind: texts[:2] for kind, texts in SHIPPED.openings.items()})
 PAIRS = parsed(two_categories(8))
-PROMPTS = dict(list(PAIRS.prompts().items())[:4])
+PROMPTS = dict(list(PAIRS.prompts().items())[:2])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,8 @@ def test_conditions_are_compared_pair_by_pair():
     assert found.interval == (2.0, 2.0)
 
 
-def test_an_experiment_asks_where_it_is_told_to(tmp_path):
+def test_an_experiment_asks_where_it_is_told_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.experiment.load_behaviours", lambda _: PATTERNS)
     quiet = Experiment("tiny-gemma3-base", PAIRS, store=tmp_path)
     assert quiet.opening_log_odds is None
     asked = Experiment("tiny-gemma3-base", PAIRS, store=tmp_path, openings=True)
