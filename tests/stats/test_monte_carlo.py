@@ -77,6 +77,7 @@ def test_steps_have_the_errors_of_their_flips():
             assert se == pytest.approx(np.sqrt(p * (1 - p) / 250))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "measure",
     [
