@@ -203,6 +203,7 @@ def test_a_reading_is_not_taken_for_one_under_other_interventions_below(gemma: G
     assert plain.log_probs()[0].shape == (1, gemma.config.vocab_size)
 
 
+@pytest.mark.slow
 class TestChoice:
     """One prompt and several texts, under many vectors at once."""
 
