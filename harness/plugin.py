@@ -132,9 +132,11 @@ def _asked_in_vain(
     ours: Session, config: pytest.Config, items: list[pytest.Item]
 ) -> UserError | None:
     """Files named on the command line none of whose checks has its input."""
-    named = {Path(argument.partition("::")[0]).resolve() for argument in config.args}
+    named = [argument.partition("::")[0] for argument in config.args]
+    files = {Path(name).resolve() for name in named}
+    modules = {name.rpartition(".")[2] for name in named if config.option.pyargs}
     for file, lacking in ours.lacking.items():
-        if file in named and not any(item.path == file for item in items):
+        if (file in files or file.stem in modules) and not any(item.path == file for item in items):
             inputs = " or ".join(GIVEN_BY[field] for field in lacking)
             return UserError(f"{file.name}: its checks need {inputs}")
     return None

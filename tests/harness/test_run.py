@@ -603,6 +603,11 @@ class TestRefused:
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert errors(result) == f"{file}: its checks need {needed}"
 
+    def test_by_the_name_of_the_module(self, pytester):
+        result = pytester.runpytest("--pyargs", "artifact_checks.test_regression", *ALONE)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "test_regression.py: its checks need --artifact-compare" in errors(result)
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
