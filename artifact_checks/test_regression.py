@@ -7,7 +7,8 @@ and the directions are the baseline's.
 import pytest
 
 from harness.analysis.comparison import LayerComparison, VersionComparison
-from harness.analysis.verdict import Verdict, covers_baseline, same_direction, unchanged
+from harness.analysis.gate import covers_baseline, same_direction, unchanged
+from harness.analysis.verdict import Verdict
 from harness.plugin import needs
 from harness.settings import Criteria
 from harness.testing.plan import Plan

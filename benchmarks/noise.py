@@ -17,7 +17,7 @@ from benchmarks.workloads import machine_with_mlx
 from harness import Experiment, Results
 from harness.analysis import analyze
 from harness.analysis.comparison import compare_versions
-from harness.analysis.verdict import gate
+from harness.analysis.gate import gate
 from harness.collect import collect
 from harness.data import embedded
 from harness.results.baseline import saved_run

@@ -8,7 +8,7 @@ from gemma_mlx.system.files import write_whole
 from gemma_mlx.system.terminal import printable
 from harness import options
 from harness.analysis.comparison import SavedRun, VersionComparison, compare_versions
-from harness.analysis.verdict import gate
+from harness.analysis.gate import gate
 from harness.report import depth, plots, sentences, tables
 from harness.results.baseline import find_baseline, load_baseline
 from harness.results.schema import plain

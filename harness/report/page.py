@@ -14,8 +14,9 @@ from harness.analysis.causality import Effect
 from harness.analysis.claims import CLAIMS, MARKS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
+from harness.analysis.gate import gate
 from harness.analysis.layers import layer_id
-from harness.analysis.verdict import Outcome, gate, uses_direction, worst
+from harness.analysis.verdict import Outcome, uses_direction, worst
 from harness.analysis.words import decimal, interval
 from harness.report import panels, plots, sentences
 from harness.report.tables import COLUMNS, Column

@@ -16,16 +16,13 @@ from harness.analysis.controls import (
     step_curves,
     text_baselines,
 )
+from harness.analysis.gate import covers_baseline, gate, same_direction, unchanged
 from harness.analysis.verdict import (
     CheckFailedError,
     beyond_base,
     beyond_embeddings,
     companion_separates,
-    covers_baseline,
     crosses_categories,
-    gate,
-    same_direction,
-    unchanged,
     uses_direction,
 )
 from harness.data.activations import PairActivations

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.comparison import BaselineError, check_comparable, compare_versions
-from harness.analysis.verdict import unchanged
+from harness.analysis.gate import unchanged
 from harness.data.activations import AnalysisError, PairActivations
 from harness.results.provenance import provenance
 from harness.settings import AnalysisSettings, CollectSettings, Criteria
