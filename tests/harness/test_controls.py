@@ -23,13 +23,14 @@ from harness.analysis.verdict import (
     beyond_embeddings,
     companion_separates,
     crosses_categories,
+    follows_behaviour,
     uses_direction,
 )
 from harness.data.activations import PairActivations
 from harness.data.pairs import Pair
 from harness.data.store import Response
 from harness.settings import AnalysisSettings, Criteria
-from harness.stats import CategoryTransfer, DirectionDrift, separation
+from harness.stats import CategoryTransfer, DirectionDrift, Following, separation
 from tests.support.builders import (
     PAIRS,
     SEPARATION,
@@ -406,6 +407,26 @@ class TestBeyondBase:
     def test_without_a_base_model(self):
         with pytest.raises(ValueError, match="without the base model"):
             beyond_base(layer_result())
+
+
+class TestFollowsBehaviour:
+    @pytest.mark.parametrize(
+        ("auroc", "lower", "p", "outcome"),
+        [
+            (0.9, 0.7, 0.001, "passed"),
+            (0.9, 0.7, 0.2, "inconclusive"),
+            (0.6, 0.4, 0.001, "inconclusive"),
+            (0.45, 0.3, 0.9, "failed"),
+        ],
+    )
+    def test_outcome(self, auroc, lower, p, outcome):
+        follows = Following(auroc, lower, 0.0, p, p, 0.0, 12, 9, 5, (1.0,), (0.0,))
+        verdict = follows_behaviour(replace(layer_result(), follows=follows), None, CRITERIA)
+        assert verdict.outcome == outcome
+        says(verdict, f"AUROC = {auroc:.2f}, at least {lower:.2f}", "12 evaded, 9 answered")
+
+    def test_was_not_asked(self):
+        assert follows_behaviour(layer_result(), None, CRITERIA) is None
 
 
 class TestBeyondEmbeddings:

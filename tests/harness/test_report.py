@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.analysis.behaviour import Behaviour
 from harness.data.activations import Dropped
 from harness.data.pairs import Pair
 from harness.report.page import summary_html
@@ -100,6 +101,15 @@ class TestHeadline:
         said = not_asked_sentence(results_of(shown_result(0)))
         assert said == "Not asked: where the model evades, used by the model."
         assert "beyond the words, beyond the base" in not_asked_sentence(results_of(layer_result()))
+
+    def test_what_cannot_be_decided_is_said_with_its_reason(self):
+        undecided = Behaviour("a file", "f" * 64, {}, (), undecided="8 prompts are needed")
+        said = not_asked_sentence(results_of(shown_result(0), behaviour=undecided))
+        assert said.startswith("Not asked: used by the model. Can't be decided: where the model")
+        assert "8 prompts are needed" in said
+        assert "where the model evades" not in headline(
+            results_of(shown_result(0), behaviour=undecided)
+        )
 
     def test_units_are_said_where_they_are_fewer_than_pairs(self):
         assert "n = 8 pairs in 6 units" in headline(results_of(layer_result(n_units=6)))

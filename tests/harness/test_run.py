@@ -135,6 +135,20 @@ class TestAnalyze:
         assert whole.analysis.provenance["origin"] == "collected by this run"
         assert found.analysis.provenance["origin"] == "taken from the store"
 
+    def test_a_second_run_in_other_batches(self, whole, analyze, made, tmp_path):
+        found = analyze(noise=True)
+        for key, result in whole.items():
+            noise = found[key].noise
+            assert noise.d_b == pytest.approx(result.separation.d, abs=1e-9)
+            assert noise.difference == pytest.approx(0, abs=1e-3)
+            assert result.noise is None
+        experiment = Experiment(
+            made / "model", made / "pairs.json", store=tmp_path, max_tokens=3, noise=True
+        )
+        one, other = (run.plan() for run in (experiment.activations, experiment.noise_activations))
+        assert {g for batch in one for g in batch} == {g for batch in other for g in batch}
+        assert one != other
+
     def test_pairs_that_were_loaded_already(self, whole, analyze, made):
         assert (
             analyze(pairs=load_pairs(made / "pairs.json")).analysis.results

@@ -172,3 +172,36 @@ def test_holm():
     p = np.array([0.04, 0.01, 0.03, 0.005])
     np.testing.assert_allclose(holm(p), [0.06, 0.03, 0.06, 0.02])
     np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1, 1])
+
+
+def correlated(seed, shift=0.0, layers=12, n=40, hidden=50, noise=0.45):
+    """Two versions of a stack of layers; the first layer of the second one is shifted."""
+    rng = np.random.default_rng(seed)
+    first = rng.standard_normal((2, layers, n, hidden)) + 0.0
+    first[0] += 0.2
+    second = first + noise * rng.standard_normal(first.shape)
+    second[0, 0] += shift
+    return first[0], first[1], second[0], second[1]
+
+
+def test_changed_is_said_over_the_family():
+    """Somewhere a layer's own interval excludes zero, by chance; that isn't enough."""
+    found = [c for seed in range(12) for c in compare(*correlated(seed), margin=0.01)]
+    by_itself = [c for c in found if c.detectable and c.p_adjusted >= 0.05]
+    assert by_itself, "the case is there"
+    assert {c.verdict for c in by_itself} == {"inconclusive"}
+    strong = compare(*correlated(0, shift=0.5), margin=0.01)[0]
+    assert strong.p_adjusted < 0.05
+    assert strong.verdict == "changed"
+
+
+def test_an_unchanged_model_passes_as_often_as_is_said():
+    said, passed = [], []
+    for seed in range(80):
+        found = compare(*correlated(seed, layers=3, noise=0.3), margin=0.5, bootstrap=500)
+        said.append(found[0].unchanged_passes)
+        passed.append(all(c.verdict == "equivalent" for c in found))
+    assert 0.05 < np.mean(passed) < 0.95, "neither certain nor impossible"
+    assert np.mean(said) == pytest.approx(np.mean(passed), abs=0.15)
+    (same,) = compare(*(arm[:1] for arm in (*correlated(0)[:2], *correlated(0)[:2])))
+    assert same.unchanged_passes == 1

@@ -122,3 +122,16 @@ def test_false_alarms_over_layers_and_power():
 def test_one_value_for_each_prompt():
     with pytest.raises(ValueError, match="one value for each of 60 prompts"):
         following([np.zeros(59)], [True] * N, CATEGORIES)
+
+
+def test_a_categorys_own_level_changes_nothing():
+    scores, evaded = drawn(7, 0.8)
+    levels = 100.0 * np.array(CATEGORIES)
+    one, other = (
+        following([layer + shift for layer in scores], evaded, CATEGORIES, **HOW)
+        for shift in (0.0, levels)
+    )
+    for a, b in zip(one, other, strict=True):
+        assert a.lower == pytest.approx(b.lower, abs=1e-9)
+        assert a.auroc == pytest.approx(b.auroc, abs=1e-9)
+    assert one[0].lower == pytest.approx(one[0].auroc - 0.12, abs=0.08), "neither wide nor nothing"

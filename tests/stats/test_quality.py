@@ -137,3 +137,21 @@ def test_drift_needs_matching_versions():
     artifact, natural = (arm[None] for arm in pairs(0))
     with pytest.raises(ValueError, match="same shape, layer by layer"):
         direction_drift(artifact, natural, artifact[..., 1:], natural[..., 1:])
+
+
+@pytest.mark.parametrize(
+    ("angle", "noise", "verdict"),
+    [(0, 0.1, "same"), (60, 0.1, "turned"), (24, 0.6, "inconclusive")],
+)
+def test_drift_says_whether_the_direction_is_the_same(angle, noise, verdict):
+    rng = np.random.default_rng(2)
+    artifact, natural = rng.standard_normal((2, 60, 40))
+    along, aside = np.zeros((2, 40))
+    along[:20], aside[20:] = 0.8, 0.8
+    turned = np.cos(np.deg2rad(angle)) * along + np.sin(np.deg2rad(angle)) * aside
+    again = noise * rng.standard_normal((2, 60, 40))
+    (drift,) = direction_drift(
+        (artifact + along)[None], natural[None],
+        (artifact + again[0] + turned)[None], (natural + again[1])[None],
+    )  # fmt: skip
+    assert drift.verdict == verdict, drift
