@@ -198,10 +198,11 @@ def test_changed_is_said_over_the_family():
 def test_an_unchanged_model_passes_as_often_as_is_said():
     said, passed = [], []
     for seed in range(80):
-        found = compare(*correlated(seed, layers=3, noise=0.3), margin=0.5, bootstrap=500)
+        found = compare(*correlated(seed, layers=3, noise=0.4), margin=0.5, bootstrap=500)
         said.append(found[0].unchanged_passes)
         passed.append(all(c.verdict == "equivalent" for c in found))
-    assert 0.05 < np.mean(passed) < 0.95, "neither certain nor impossible"
-    assert np.mean(said) == pytest.approx(np.mean(passed), abs=0.15)
+    assert 0.2 < np.mean(passed) < 0.8, "neither certain nor impossible"
+    # An estimate: docs/statistics.md says how far off.
+    assert np.mean(said) == pytest.approx(np.mean(passed), abs=0.2)
     (same,) = compare(*(arm[:1] for arm in (*correlated(0)[:2], *correlated(0)[:2])))
     assert same.unchanged_passes == 1
