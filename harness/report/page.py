@@ -48,6 +48,7 @@ def summary_html(found: Findings, *, checks: bool = True) -> str:
         ladders={key: found.ladder(key) for key in found},
         not_asked=sentences.not_asked_sentence(found),
         text=sentences.text_sentence(found),
+        noise=sentences.noise_sentence(found),
         checks=checks,
         power=sentences.power_sentence(found),
         close=sentences.close_sentence(found),

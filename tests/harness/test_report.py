@@ -17,6 +17,7 @@ from harness.report.page import summary_html
 from harness.report.sentences import (
     close_sentence,
     headline,
+    noise_sentence,
     not_asked_sentence,
     power_sentence,
 )
@@ -110,6 +111,15 @@ class TestHeadline:
         assert "where the model evades" not in headline(
             results_of(shown_result(0), behaviour=undecided)
         )
+
+    def test_noise_is_said_before_anything_is_compared(self):
+        noise = replace(BEYOND, difference=-0.02, unchanged_passes=0.75)
+        results = results_of(replace(shown_result(0), noise=noise))
+        said = noise_sentence(results)
+        assert said.startswith("In other batches d differs by up to 0.02: ")
+        assert said.endswith("within ±0.5 with probability 0.75.")
+        assert said in summary_html(results)
+        assert noise_sentence(results_of(shown_result(0))) == ""
 
     def test_units_are_said_where_they_are_fewer_than_pairs(self):
         assert "n = 8 pairs in 6 units" in headline(results_of(layer_result(n_units=6)))
