@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
+from tokenizers import Tokenizer
+
 import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Positions, Ranks, RequestError
 from harness import analysis, options
@@ -315,6 +317,19 @@ class Experiment:
         )
 
     @cached_property
+    def _decode(self) -> Callable[[int], str] | None:
+        """The text of a token id; None where the checkpoint has no tokenizer."""
+        if not self.checkpoint.has_tokenizer:
+            return None
+        file = self.checkpoint.path / "tokenizer.json"
+        if file.exists():
+            # Where the model isn't loaded, transformers needn't be either, which takes seconds.
+            tokenizer = Tokenizer.from_file(str(file))
+        else:
+            tokenizer = self.checkpoint.read_tokenizer()
+        return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))
+
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """Models, pairs, settings, versions and machine, as JSON values."""
         base = self.base_checkpoint
@@ -352,6 +367,7 @@ class Experiment:
             noise=self.noise_activations,
             behaviours=self.behaviour_patterns,
             openings=self.opening_log_odds,
+            decode=self._decode,
             provenance={**self.provenance, **origin(run)},
             progress=progress,
         )

@@ -21,6 +21,7 @@ from harness.analysis.controls import (
     step_curves,
     text_baselines,
 )
+from harness.analysis.tokens import TokenScores, measure_tokens
 from harness.analysis.words import decimal
 from harness.data.activations import (
     AnalysisError,
@@ -120,6 +121,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
         openings: how likely evasive openings are; None where that wasn't asked.
         behaviour: which responses evade; None where nothing was written, or nobody asked.
         provenance: model, pairs, settings, versions and machine.
+        tokens: the scores token by token; None where they weren't kept with the results.
     """
 
     results: Mapping[LayerSite, LayerResult]
@@ -136,6 +138,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     behaviour: Behaviour | None = None
     openings: Openings | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    tokens: TokenScores | None = field(default=None, compare=False)
 
     def __getitem__(self, key: LayerSite) -> LayerResult:
         return self.results[key]
@@ -171,6 +174,7 @@ def analyze(
     noise: Run | None = None,
     behaviours: Behaviours | None = None,
     openings: Mapping[str, float] | None = None,
+    decode: Callable[[int], str] | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Analysis:
@@ -187,6 +191,7 @@ def analyze(
         behaviours: patterns that say which responses evade.
         openings: log-odds of evasive openings against plain ones after each prompt, by group.
         embeddings: the same responses, represented at site "resid_pre" of layer 0.
+        decode: the text of a token id, so that single tokens can be shown.
         progress: wraps the iteration over layers and sites, for example `tqdm`.
 
     Raises:
@@ -266,10 +271,11 @@ def analyze(
         for i, key in enumerate(measured.keys)
     }
     used = separations[0].pairs
+    scored = tuple(measured.pairs[i] for i in used)
     return Analysis(
         results=results,
         activations=measured,
-        scored=tuple(measured.pairs[i] for i in used),
+        scored=scored,
         responses=written,
         dropped=dropped,
         merged=len(pairs) - len(dropped) - len(used),
@@ -288,6 +294,15 @@ def analyze(
         if openings
         else None,
         provenance=dict(provenance or {}),
+        tokens=measure_tokens(
+            run,
+            scored,
+            [measured.clusters[i] for i in used],
+            measured.keys,
+            responses,
+            settings,
+            decode,
+        ),
     )
 
 

@@ -53,6 +53,16 @@ def read_rows(file: Path, rows: Sequence[int | None], keys: Sequence[str]) -> np
     return np.stack(arrays, axis=1)
 
 
+def read_arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays of a file by their name, each as it is there.
+
+    Raises:
+        AnalysisError: the file is damaged, or lacks one; it is named.
+    """
+    with _opened(file) as content:
+        return {name: _array(content, name) for name in names}
+
+
 @contextmanager
 def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     """An npz file; whatever is wrong with it in the block is an `AnalysisError` that names it."""

@@ -1,6 +1,6 @@
 """What a run gives: one value that is written, read, saved and shown."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from gemma_mlx.system.files import read_json, write_whole
 from harness.analysis.findings import Findings
 from harness.report import plots, sentences, tables
 from harness.report.page import page_html
-from harness.results import file
+from harness.results import file, tokens
 from harness.results.baseline import save_baseline
 from harness.settings import BASELINES
 
@@ -31,20 +31,23 @@ class Results(Findings):
 
     @classmethod
     def read(cls, path: str | Path) -> "Results":
-        """Read a results file.
+        """Read a results file, and the tokens' scores beside it, if they are there.
 
         Raises:
             harness.results.file.ResultsError: it can't be read, is damaged, or of another version.
         """
         content = read_json(Path(path), error=file.ResultsError)
-        return cls(**vars(file.from_json(content, str(path))))
+        found = file.from_json(content, str(path))
+        beside = tokens.read_tokens(Path(path).parent / tokens.TOKENS_NAME, found.analysis)
+        return cls(**{**vars(found), "analysis": replace(found.analysis, tokens=beside)})
 
     def to_json(self) -> dict[str, Any]:
         """The results file's content: NaN is null, infinities are "inf" and "-inf"."""
         return file.to_json(self)
 
     def write(self, folder: str | Path, *, page: bool = True) -> None:
-        """Write results file, plot (PNG and SVG) and report.html, each whole or not at all.
+        """Write results file, tokens' scores, plot (PNG and SVG) and report.html, each whole or not
+        at all.
 
         What is in `folder` under these names is replaced.
 
@@ -56,10 +59,13 @@ class Results(Findings):
         """
         path = Path(folder) / file.FILE_NAME
         write_whole(path, file.to_bytes(self, str(path)))
+        scores = tokens.to_bytes(self.analysis)
+        if scores is not None:
+            write_whole(Path(folder) / tokens.TOKENS_NAME, scores)
         self.draw(folder, page=page)
 
     def draw(self, folder: str | Path, *, page: bool = True) -> None:
-        """`write` without the results file.
+        """`write` without the results file and the tokens' scores.
 
         Raises:
             harness.results.file.ResultsError: figures that no run gives, from a results file that

@@ -27,6 +27,7 @@ from harness.stats.secondary import (
 )
 from harness.stats.separation import Separation, separation
 from harness.stats.text import bag_of_tokens, text_lengths
+from harness.stats.tokens import token_scores
 
 __all__ = [
     "MIN_PAIRS",
@@ -61,4 +62,5 @@ __all__ = [
     "smallest_detectable_effect",
     "step_curve",
     "text_lengths",
+    "token_scores",
 ]

@@ -22,6 +22,7 @@ from harness.collect import collect
 from harness.data.pairs import load_pairs
 from harness.data.store import StoreError
 from harness.results.provenance import ALL_REUSED
+from harness.results.tokens import TOKENS_NAME
 from harness.settings import INTERRUPTED, CollectSettings
 from harness.testing.session import PytestOptions, session_of
 from tests.support import forked
@@ -201,6 +202,7 @@ class TestWhatIsLeft:
             PLOT,
             VECTOR,
             RESULTS,
+            TOKENS_NAME,
         }
         left = {file.name for file in on_base.folder.parent.iterdir()}
         assert left == {"artifact_report", "junit.xml"}
@@ -297,6 +299,7 @@ class TestReuse:
             RESULTS,
             PLOT,
             VECTOR,
+            TOKENS_NAME,
         }
 
 
@@ -562,7 +565,7 @@ class TestXdist:
         alone, together = alone_and_together
         assert "0 of 8 layers separate" in together.page
         names = [{file.name for file in run.folder.iterdir()} for run in alone_and_together]
-        assert names[0] == names[1] == {"report.html", RESULTS, PLOT, VECTOR}
+        assert names[0] == names[1] == {"report.html", RESULTS, PLOT, VECTOR, TOKENS_NAME}
         (saved,) = (together.folder.parent / ".artifact_baselines").iterdir()
         assert saved.stem == "0001_kept"
         count = len(re.findall(r"test_effect_size\[layer_6-mlp_out\]", together.page))
