@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 from gemma_mlx.errors import UserError
 from gemma_mlx.request import Positions
 from gemma_mlx.sites import VECTOR_SITES
+from gemma_mlx.system.files import folder_fault
 from harness.data import embedded
 from harness.defaults import MOST_LAYERS, Direction
 from harness.settings import (
@@ -430,12 +431,9 @@ def report_folder(given: Given) -> Path:
     """Where a run's files go.
 
     Raises:
-        OptionError: it, or a folder that it lies in, is a file.
+        OptionError: no file can be written there.
     """
     folder = REPORT_FOLDER.read(given)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise OptionError(
-            f"{given.spelling(REPORT_FOLDER)} {folder}: {there} is a file, not a folder"
-        )
+    if fault := folder_fault(folder):
+        raise OptionError(f"{given.spelling(REPORT_FOLDER)} {folder}: {fault}")
     return folder

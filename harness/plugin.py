@@ -10,6 +10,7 @@ import pickle
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
@@ -273,6 +274,16 @@ def pytest_sessionfinish_interrupted(session: pytest.Session) -> Generator[None,
             raise
         # pytest reports an interrupt as such only while tests run; here it would be a traceback.
         pytest.exit(INTERRUPTED, returncode=pytest.ExitCode.INTERRUPTED)
+    except OSError as error:
+        # pytest-html writes the page, and lets through what goes wrong.
+        plan = ours.good_plan()
+        page = None if plan is None else (plan.report / PAGE_NAME).absolute()
+        if ours.results is None or (error.errno != ENOSPC and error.filename != str(page)):
+            raise
+        pytest.exit(
+            f"{page}: cannot be written ({error.strerror})",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -324,7 +335,7 @@ def _write_results(ours: Session, config: pytest.Config) -> None:
     plan, results = ours.good_plan(), ours.results
     assert plan is not None
     assert results is not None
-    results.write(plan.report, page=not config.pluginmanager.hasplugin("html"))
+    ours.earlier = results.write(plan.report, page=not config.pluginmanager.hasplugin("html"))
     if plan.save_as is not None:
         ours.saved = results.save(plan.save_as)
 
@@ -367,3 +378,5 @@ def pytest_terminal_summary(
     if ours.saved is not None:
         terminalreporter.line(f"saved as baseline {ours.saved}")
     terminalreporter.line(f"report, plot and results: {plan.report}/")
+    if ours.earlier is not None:
+        terminalreporter.line(f"the earlier ones: {ours.earlier}/")

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import stat
+import tempfile
 import unicodedata
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from gemma_mlx.system.terminal import printable
 LARGEST_TEXT = 256 * 1024**2
 # Digits; float() takes no integer that is much longer.
 _LONGEST_INTEGER = 300
+# Bytes of the longest name that a run gives to a file in a folder, temporary ones included.
+_LONGEST_NAME = 120
 _HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAY_HOLD_ONE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -80,6 +84,24 @@ def _write_whole(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def folder_fault(folder: Path) -> str | None:
+    """Why no file can be written into a folder, which need not be there yet; None if one can."""
+    try:
+        # A name that no folder can have is refused here already.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            (folder / ("x" * _LONGEST_NAME)).stat()
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            return f"{there} is a file, not a folder"
+        # What permissions don't tell, a nameless file does.
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as fault:
+        return f"nothing can be written there ({fault.strerror})"
+    except ValueError as fault:
+        return f"nothing can be written there ({fault})"
+    return None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -127,8 +127,10 @@ def _analyze(parsed: argparse.Namespace) -> int:
     if close:
         print(close)
     print(_in_sample(results))
-    results.write(folder)
+    earlier = results.write(folder)
     print(f"report, plot and results: {folder}/")
+    if earlier is not None:
+        print(f"the earlier ones: {earlier}/")
     return 0
 
 

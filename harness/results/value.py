@@ -1,10 +1,12 @@
 """What a run gives: one value that is written, read, saved and shown."""
 
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gemma_mlx.errors import UserError
 from gemma_mlx.system.files import read_json, write_whole
 from harness.analysis.findings import Findings
 from harness.report import plots, sentences, tables
@@ -18,6 +20,38 @@ if TYPE_CHECKING:
 
 PLOT_NAME = "alignment_artifact_analysis_plot"
 PAGE_NAME = "report.html"
+#: What a run leaves in its folder, and the folder in it where that goes when the next one comes.
+FILES = (file.FILE_NAME, tokens.TOKENS_NAME, f"{PLOT_NAME}.png", f"{PLOT_NAME}.svg", PAGE_NAME)
+EARLIER = "earlier"
+
+
+def _move_earlier(folder: Path) -> Path | None:
+    """Move an earlier run's files into a folder of their own, which is returned if there are any."""
+    there = [path for name in FILES if (path := folder / name).is_file()]
+    if not there:
+        return None
+    # That of the run: its results file is written first.
+    written = datetime.fromtimestamp(min(path.stat().st_mtime for path in there), UTC)
+    place = folder / EARLIER / f"{written:%Y-%m-%dT%H%M%S.%f}"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for path in there:
+            path.rename(place / path.name)
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror})") from error
+    return place
+
+
+def single_values(figures: Any) -> dict[str, Any]:
+    """The numbers, texts and truth values of a dataclass by name; an interval is two of them,
+    `…_lower` and `…_upper`."""
+    found: dict[str, Any] = {}
+    for name, value in asdict(figures).items():
+        if name.endswith("_interval"):
+            found[f"{name}_lower"], found[f"{name}_upper"] = value
+        elif isinstance(value, int | float | str | bool):
+            found[name] = value
+    return found
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,24 +79,31 @@ class Results(Findings):
         """The results file's content: NaN is null, infinities are "inf" and "-inf"."""
         return file.to_json(self)
 
-    def write(self, folder: str | Path, *, page: bool = True) -> None:
+    def write(self, folder: str | Path, *, page: bool = True) -> Path | None:
         """Write results file, tokens' scores, plot (PNG and SVG) and report.html, each whole or not
         at all.
 
-        What is in `folder` under these names is replaced.
+        What an earlier run left in `folder` under these names is moved into a folder of its own,
+        `earlier/<its date>/`.
 
         Args:
             page: without it no report.html, for where pytest-html writes it.
+
+        Returns:
+            Where the files of an earlier run are now; None if there were none.
 
         Raises:
             gemma_mlx.errors.UserError: the folder can't be written.
         """
         path = Path(folder) / file.FILE_NAME
-        write_whole(path, file.to_bytes(self, str(path)))
+        content = file.to_bytes(self, str(path))
         scores = tokens.to_bytes(self.analysis)
+        earlier = _move_earlier(Path(folder))
+        write_whole(path, content)
         if scores is not None:
             write_whole(Path(folder) / tokens.TOKENS_NAME, scores)
         self.draw(folder, page=page)
+        return earlier
 
     def draw(self, folder: str | Path, *, page: bool = True) -> None:
         """`write` without the results file and the tokens' scores.
@@ -105,21 +146,16 @@ class Results(Findings):
 
     def _row(self, key: tuple[int, str]) -> dict[str, Any]:
         result = self[key]
-        figures = {
-            **asdict(result.separation),
-            **{f"in_sample_{name}": value for name, value in asdict(result.in_sample).items()},
+        in_sample = single_values(result.in_sample)
+        return {
+            "layer": result.layer,
+            "site": result.site,
+            "verdict": self.outcome(key),
+            **single_values(result.separation),
+            **{f"in_sample_{name}": value for name, value in in_sample.items()},
             **{f"{name}_d": other.d for name, other in result.companions.items()},
             **({"beyond_base": result.beyond_base.difference} if result.beyond_base else {}),
         }
-        row: dict[str, Any] = {
-            "layer": result.layer, "site": result.site, "verdict": self.outcome(key),
-        }  # fmt: skip
-        for name, value in figures.items():
-            if name.endswith("_interval"):
-                row[f"{name}_lower"], row[f"{name}_upper"] = value
-            elif isinstance(value, int | float | str | bool):
-                row[name] = value
-        return row
 
     def __str__(self) -> str:
         """The terminal's table and the verdict in a sentence."""

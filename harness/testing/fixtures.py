@@ -180,8 +180,10 @@ def causal_effects(
 def layer_result(request: pytest.FixtureRequest, analysis: Analysis) -> LayerResult:
     """One layer at one site; a test that takes it runs once for each of the run's family."""
     result = analysis[request.param]
-    for name in sorted(PROPERTIES):
-        request.node.user_properties.append((name, getattr(result.separation, name)))
+    from harness.results.value import single_values
+
+    figures = single_values(result.separation)
+    request.node.user_properties += [(name, figures[name]) for name in sorted(PROPERTIES)]
     return result
 
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Figures that each check's report carries, as JUnit's XML then does.
-PROPERTIES = {"d", "d_interval", "accuracy", "accuracy_interval", "p_adjusted", "n_pairs"}
+PROPERTIES = {
+    "d", "d_interval_lower", "d_interval_upper", "accuracy", "accuracy_interval_lower",
+    "accuracy_interval_upper", "p_adjusted", "n_pairs",
+}  # fmt: skip
 
 
 class PytestOptions:
@@ -51,6 +54,7 @@ class Session:
         pytest_session: pytest's own, once it is started.
         results: what was found, once it is computed.
         saved: where the run was saved as a baseline.
+        earlier: where the report of an earlier run went.
         refused: why the run ended without results.
         stopped: what is said where a signal ended it.
         lacking: checks that weren't collected, by file and by what they need.
@@ -62,6 +66,7 @@ class Session:
         self.pytest_session: pytest.Session | None = None
         self.results: Results | None = None
         self.saved: Path | None = None
+        self.earlier: Path | None = None
         self.refused: str | None = None
         self.stopped: str | None = None
         self.lacking: dict[Path, dict[str, str]] = {}

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+from errno import ENOSPC
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -248,10 +249,8 @@ class TestWhatIsLeft:
             figures = by_id[re.search(r"\[(layer_\d+-[a-z_]+)", case.get("name"))[1]]
             properties = {p.get("name"): p.get("value") for p in case.iter("property")}
             assert float(properties["d"]) == figures["d"]
-            assert (
-                json.loads(properties["d_interval"].replace("(", "[").replace(")", "]"))
-                == (figures["d_interval"])
-            )
+            ends = [float(properties[f"d_interval_{end}"]) for end in ("lower", "upper")]
+            assert ends == figures["d_interval"]
             assert float(properties["accuracy"]) == figures["accuracy"]
             assert float(properties["p_adjusted"]) == figures["p_adjusted"]
             assert properties["n_pairs"] == "15"
@@ -684,6 +683,19 @@ BAD_OPTIONS = {
         "--artifact-columns 'd,size': 'size': choose from d*",
     ),
     "sort": (["--artifact-sort", "size"], "--artifact-sort 'size': choose from layer, d, *"),
+    "report name too long": (
+        ["--artifact-report", "x" * 300],
+        "--artifact-report xxx*: nothing can be written there (File name too long)",
+    ),
+    "report path too long": (
+        ["--artifact-report", "x/" * 3000],
+        "--artifact-report x/*: nothing can be written there (File name too long)",
+    ),
+    "report where nothing can be written": (
+        ["--artifact-report", "/dev/fd"],
+        "--artifact-report /dev/fd: nothing can be written there (*)",
+    ),
+    "pairs that never end": (["--pairs", "/dev/zero"], "/dev/zero: *not a regular file*"),
     "baseline name": (["--artifact-save", "../x"], "baseline name '../x': use letters*"),
 }
 BAD_PAIRS = {
@@ -803,6 +815,23 @@ class TestBadInput:
         assert "Traceback" not in text
         assert "INTERNALERROR" not in text
         assert f"report/{RESULTS}: cannot be written (No space left on device)" in text
+
+    @pytest.mark.slow
+    def test_disk_that_is_full_once_the_page_is_written(
+        self, on_base, checks, some_pairs, pytester, monkeypatch
+    ):
+        """By pytest-html, after all else."""
+
+        def write(*_args):
+            raise OSError(ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("pytest_html.basereport.BaseReport._write_report", write)
+        result = checks("--pairs", some_pairs, *QUICK, "-k", "test_accuracy and layer_6")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        text = f"{result.stdout}\n{result.stderr}"
+        assert "Traceback" not in text
+        assert "INTERNALERROR" not in text
+        assert "report/report.html: cannot be written (No space left on device)" in text
 
     def test_several_faults_are_still_one_line(self, checks, pytester):
         result = checks("--layers", "99", "--alpha", "2", "--pairs", "/no/such.json")

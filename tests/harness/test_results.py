@@ -281,3 +281,19 @@ class TestTable:
         made.write(tmp_path)
         found = Results.read(tmp_path / FILE_NAME).to_dataframe()
         pandas.testing.assert_frame_equal(found, made.to_dataframe())
+
+
+class TestEarlierRuns:
+    def test_are_kept(self, tmp_path):
+        """Each in a folder of its own; what isn't a run's stays where it is."""
+        (tmp_path / "mine.txt").write_text("mine")
+        made = results_of(layer_result())
+        assert made.write(tmp_path) is None
+        first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        places = [made.write(tmp_path) for _ in range(2)]
+        assert len(set(places)) == 2
+        for place in places:
+            assert place.parent == tmp_path / "earlier"
+            kept = {path.name: path.read_bytes() for path in place.iterdir()}
+            assert {**kept, "mine.txt": b"mine"} == first
+        assert {path.name for path in tmp_path.iterdir()} == {*first, "earlier"}
