@@ -1,7 +1,8 @@
 """Do natural and artifact prompts separate in this layer, on pairs the direction hasn't seen?"""
 
-from harness.analysis import LayerResult
-from harness.analysis.verdict import above_chance, effect_size, significant
+from harness.analysis import Analysis, LayerResult
+from harness.analysis.verdict import above_chance, alike_pairs, effect_size, significant
+from harness.plugin import require
 from harness.settings import Criteria
 
 
@@ -15,3 +16,7 @@ def test_accuracy(layer_result: LayerResult, criteria: Criteria) -> None:
 
 def test_significance(layer_result: LayerResult, criteria: Criteria) -> None:
     significant(layer_result, criteria).require()
+
+
+def test_alike_pairs(layer_result: LayerResult, analysis: Analysis, criteria: Criteria) -> None:
+    require(alike_pairs(layer_result, analysis, criteria))

@@ -39,7 +39,7 @@ _KEYS = [(layer, "mlp_out") for layer in range(LAYERS)]
 
 @gathered
 def unread(
-    population: Population, n: int, steep: float, separation: float, runs: int
+    population: Population, n: int, steep: float, separation: float, runs: int, sources: int = 0
 ) -> Iterator[Run]:
     """No layer's direction is read.
 
@@ -47,9 +47,12 @@ def unread(
         steep: how far the preference is from linear in the activations.
         separation: how far apart the conditions lie, in a dimension that isn't read and in its
             standard deviations; without one all signs of the differences are as good as any.
+        sources: at most so many clusters of unequal size, with half of the variance in common;
+            0 for pairs that are independent.
     """
-    for _, rng in generators(runs, "unread", population.name, n, steep, separation):
-        yield _run(population, rng, n, steep, separation, read=0.0)
+    named = ("unread", population.name, n, steep, separation, *([sources] if sources else []))
+    for _, rng in generators(runs, *named):
+        yield _run(population, rng, n, steep, separation, read=0.0, sources=sources)
 
 
 @gathered
@@ -66,11 +69,16 @@ def _run(
     steep: float,
     separation: float,
     read: float,
+    sources: int = 0,
 ) -> Run:
     artifact, natural = stack(population, rng, n, LAYERS)
-    units = Clusters.from_labels(None, n)
-    signs = rng.choice((-1.0, 1.0), size=(CausalSettings.directions, n))
-    tried = np.arange(causality.PAIRS)
+    units, tried = Clusters.from_labels(None, n), np.arange(causality.PAIRS)
+    if sources:
+        units = Clusters.from_labels(np.sort(rng.integers(0, sources, n)).tolist(), n)
+        shared = stack(population, rng, len(units), LAYERS)[..., units.of, :]
+        artifact, natural = np.sqrt(0.5) * (np.stack([artifact, natural]) + shared)
+        tried = np.unique(units.of, return_index=True)[1][: causality.PAIRS]
+    signs = rng.choice((-1.0, 1.0), size=(CausalSettings.directions, len(units)))
     found: dict[str, dict[LayerSite, dict[str, Shifts]]] = {"": {}, "whole": {}, "upright": {}}
     for key, a, b in zip(_KEYS, artifact, natural, strict=True):
         network = _Network.drawn(population, rng, steep)
@@ -78,14 +86,14 @@ def _run(
         delta[:, -1] += separation * population.spread[-1]
         # What is changed is the model's own state, which knows nothing of the differences.
         states = population.draw(rng, causality.PAIRS)
-        whole = _with_mean(delta, signs, tried)
+        whole = _with_mean(delta, signs[:, units.of], tried)
         for way, vectors in (
             ("", mixtures(delta, units, signs, tried)),
             ("whole", whole),
             ("upright", _at_right_angles(whole[:, : 1 + EARLIER])),
         ):
             found[way][key] = network.shifts(states, vectors)
-    ours = _every(found[""], n - 1)
+    ours = _every(found[""], len(units) - 1)
     whole_found, upright = (_every(found[way]) for way in ("whole", "upright"))
     alone = [replace(effect, p_adjusted=effect.p_value) for effect in upright]
     return {

@@ -385,7 +385,8 @@ def decision_table(runs: int) -> Table:
 
 def intervention_table(runs: int) -> Table:
     alarms = {"some layer is said to be used": Range(high=0.064)}
-    settings = [*product((gaussian(), low_rank()), (65,), (1.0, 4.0)), (low_rank(), 12, 4.0)]
+    laws = (gaussian(), low_rank(), multivariate_t3(), *real())
+    settings = [*product(laws, (65,), (1.0, 4.0)), (low_rank(), 12, 4.0)]
     many, few = max(20, runs // 2), max(20, runs // 10)
     rows = {
         "noise in the embedded model": interventions.embedded((6, 7), 59, many).row(alarms),
@@ -395,6 +396,12 @@ def intervention_table(runs: int) -> Table:
             interventions.unread(law, n, steep, 0.0, many).row(alarms)
         )
         for law, n, steep in settings
+    }
+    rows |= {
+        f"{law.name}, sources of one to eight pairs": (
+            interventions.unread(law, 65, 4.0, 0.0, many, 22).row(alarms)
+        )
+        for law in laws
     }
     apart = interventions.unread(gaussian(), 65, 1.0, 20.0, many)
     rows["apart by 20 where nothing reads"] = apart.row(alarms)
@@ -412,7 +419,8 @@ def intervention_table(runs: int) -> Table:
         "pairs' differences as they are. *At right angles, alone*: as this project did it first, "
         "50 random directions without what they have of the tested one, each layer and "
         "intervention by itself. *Read*: the conditions lie apart along what the network reads, in "
-        "every layer; the difference within a pair has a length of 20. 500 runs, of *read* 100.",
+        "every layer; the difference within a pair has a length of 20. *Sources*: clusters of unequal "
+        "size, with half of the variance in common. 500 runs, of *read* 100.",
         rows,
     )
 

@@ -303,7 +303,7 @@ class Question:
             vectors: `(prompts, vectors, width)`; one of zeros does nothing.
 
         Returns:
-            `(prompts, vectors)`, nats per token.
+            `(prompts, vectors)`, nats per token; what may be rounding is 0.
         """
         found = np.zeros(vectors.shape[:2])
         for i, (prompt, answers) in enumerate(zip(self.prompts, self.answers, strict=True)):
@@ -313,7 +313,7 @@ class Question:
             for part in self._parts(some, answers):
                 with change(self.gemma, site, layer, vectors[i, part], each=True):
                     found[i, part] = _preference(choice) - before
-        return found
+        return np.where(np.abs(found) > _TIE, found, 0.0)
 
     def _parts(self, which: np.ndarray, answers: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
         """In parts of as many as keep the distributions in memory, about equally many each."""

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.analysis.behaviour import Behaviour
 from harness.analysis.causality import Effect
-from harness.analysis.layers import LayerResult
+from harness.analysis.layers import Analysis, LayerResult
 from harness.analysis.verdict import (
     CRITERIA,
     Outcome,
     Verdict,
+    alike_pairs,
     beyond_base,
     beyond_embeddings,
     crosses_categories,
@@ -31,7 +31,11 @@ Claim = Literal[
 
 #: Each claim in a word, in a few, and what it rules out.
 CLAIMS: Mapping[Claim, tuple[str, str, str]] = {
-    "separates": ("separates", "separate", "noise, and picking the best of many layers"),
+    "separates": (
+        "separates",
+        "separate",
+        "noise, picking the best of many layers, and a few requests in many wordings",
+    ),
     "across_categories": (
         "categories", "across the categories", "a different direction in each category"
     ),
@@ -80,15 +84,17 @@ def ladder(
     result: LayerResult,
     criteria: Criteria,
     interventions: Iterable[Effect] = (),
-    behaviour: Behaviour | None = None,
+    analysis: Analysis | None = None,
 ) -> Ladder:
     """What may be said of a layer.
 
     Args:
-        behaviour: which responses evade, where that was asked.
         interventions: addition and ablation there, where they were measured.
+        analysis: the run's, for which pairs read alike and which responses evade.
     """
     separates = [judge(result, criteria) for judge in CRITERIA.values()]
+    if analysis is not None:
+        separates.append(alike_pairs(result, analysis, criteria))
     words = None
     if "forced" in result.companions:
         words = same_words(result, criteria)
@@ -101,7 +107,9 @@ def ladder(
             "across_categories": crosses_categories(result, criteria),
             "beyond_words": words,
             "beyond_base": None if result.beyond_base is None else beyond_base(result),
-            "follows_behaviour": follows_behaviour(result, behaviour, criteria),
+            "follows_behaviour": follows_behaviour(
+                result, None if analysis is None else analysis.behaviour, criteria
+            ),
             "used": _worst(used) if used else None,
         }
     )

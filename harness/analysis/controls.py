@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.data.activations import LayerSite, PairActivations, Run, token_arms
-from harness.data.pairs import CONDITIONS
+from harness.data.clusters import ALIKE, Link, find_clusters
+from harness.data.pairs import CONDITIONS, PromptPairs
 from harness.data.store import Response
 from harness.settings import AnalysisSettings
 from harness.stats import (
@@ -88,6 +89,24 @@ def text_baselines(
         beyond = dict(zip(activations.keys, compared, strict=True))
         found.append(TextBaseline(name, description, text, beyond))
     return tuple(found)
+
+
+def alike(activations: PairActivations, pairs: PromptPairs) -> tuple[Link, ...]:
+    """The pairs of different units that read alike: two of their prompts have half of their words
+    in common, or more."""
+    unit = dict(zip(activations.pairs, activations.clusters, strict=True))
+    return tuple(
+        link
+        for link in find_clusters(pairs.pairs, similar=ALIKE).links
+        if link.a in unit and link.b in unit and unit[link.a] != unit[link.b]
+    )
+
+
+def taken_together(activations: PairActivations, pairs: PromptPairs) -> PairActivations:
+    """The same activations, where pairs that read alike are one unit."""
+    labels = find_clusters(pairs.pairs, similar=ALIKE).labels
+    unit = dict(zip(pairs, labels, strict=True))
+    return replace(activations, clusters=tuple(unit[pair] for pair in activations.pairs))
 
 
 def category_folds(activations: PairActivations) -> tuple[int, ...] | None:

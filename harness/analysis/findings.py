@@ -46,9 +46,7 @@ class Findings(Mapping[LayerSite, LayerResult]):
 
     def ladder(self, key: LayerSite) -> Ladder:
         """What may be said of a layer and site."""
-        return ladder(
-            self[key], self.criteria, self.interventions.get(key, ()), self.analysis.behaviour
-        )
+        return ladder(self[key], self.criteria, self.interventions.get(key, ()), self.analysis)
 
     def outcome(self, key: LayerSite) -> Outcome:
         """The worst outcome of all claims that were asked at a layer and site."""

@@ -16,9 +16,11 @@ from harness.analysis.behaviour import (
 )
 from harness.analysis.controls import (
     TextBaseline,
+    alike,
     category_folds,
     category_transfer,
     step_curves,
+    taken_together,
     text_baselines,
 )
 from harness.analysis.tokens import TokenScores, measure_tokens
@@ -65,6 +67,8 @@ class LayerResult:
             was learnt from; for comparison.
         companions: the same estimate at other positions, by their name ("forced": the same
             words after both prompts; "prompt_last": nothing written yet).
+        alike: the same estimate where pairs that read alike count as one unit, too; None where no
+            more pairs do, or too few units are left.
         across: the same estimate along directions that have not seen a pair's category; None where
             there are too few categories.
         transfer: each category along the direction of the others.
@@ -84,6 +88,7 @@ class LayerResult:
     separation: Separation
     in_sample: InSampleSeparation
     companions: Mapping[str, Separation] = field(default_factory=dict)
+    alike: Separation | None = None
     across: Separation | None = None
     transfer: tuple[CategoryTransfer, ...] = ()
     steps: tuple[StepSeparation, ...] = ()
@@ -117,6 +122,10 @@ class Analysis(Mapping[LayerSite, LayerResult]):
         dropped_beside: pairs that only the runs beside this one (other positions, the base model)
             lack; the reason names the run.
         links: pairs that count as one unit, and why.
+        alike: pairs of different units that read alike: two of their prompts have half of their
+            words in common, or more.
+        alike_undecided: why the estimate with those as one unit can't be made; None where it was,
+            or there are none.
         text: what words and lengths alone give.
         openings: how likely evasive openings are; None where that wasn't asked.
         behaviour: which responses evade; None where nothing was written, or nobody asked.
@@ -134,6 +143,8 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     cut: tuple[Pair, ...] = ()
     dropped_beside: tuple[Dropped, ...] = ()
     links: tuple[Link, ...] = ()
+    alike: tuple[Link, ...] = ()
+    alike_undecided: str | None = None
     text: tuple[TextBaseline, ...] = ()
     behaviour: Behaviour | None = None
     openings: Openings | None = None
@@ -201,6 +212,14 @@ def analyze(
     responses = run.responses()
     measured, dropped = read_activations(run, pairs, layers, sites)
     separations = _separations(measured, pairs, settings, progress)
+    read_alike = alike(measured, pairs)
+    together: Sequence[Separation | None] = [None] * len(measured.keys)
+    alike_undecided = None
+    if read_alike:
+        try:
+            together = _separations(taken_together(measured, pairs), pairs, settings, iter)
+        except AnalysisError as error:
+            alike_undecided = str(error)
     folds = category_folds(measured)
     across: Sequence[Separation | None] = [None] * len(measured.keys)
     if folds is not None:
@@ -259,6 +278,7 @@ def analyze(
             separation=separations[i],
             in_sample=in_sample[i],
             companions={name: separation[i] for name, separation in beside.items()},
+            alike=together[i],
             across=across[i],
             transfer=transfer[key],
             steps=steps[key],
@@ -288,6 +308,8 @@ def analyze(
             if d.pair not in {d.pair for d in dropped}
         ),
         links=find_clusters(pairs.pairs).links,
+        alike=read_alike,
+        alike_undecided=alike_undecided,
         text=text_baselines(measured, responses, settings),
         behaviour=behaviour,
         openings=compare_openings(openings, pairs.pairs, level=settings.level)

@@ -12,7 +12,7 @@ from typing import Literal
 from harness.analysis.behaviour import Behaviour
 from harness.analysis.causality import Effect
 from harness.analysis.controls import FEWEST_CATEGORIES
-from harness.analysis.layers import LayerResult
+from harness.analysis.layers import Analysis, LayerResult
 from harness.analysis.words import decimal, error, interval, p_value
 from harness.settings import Criteria
 from harness.stats import Comparison, Separation, pairs_to_decide
@@ -172,6 +172,41 @@ def significant(result: LayerResult, criteria: Criteria) -> Verdict:
         f"random, the most separated layer is this far apart just as easily. {_next(result)}",
         distance,
     )
+
+
+def alike_pairs(result: LayerResult, analysis: Analysis, criteria: Criteria) -> Verdict:
+    """Passed if the layer separates as far, and as significantly, where pairs that read alike count
+    as one unit, or where none do."""
+    links = analysis.alike
+    if not links:
+        return _verdict(result, "passed", "no pairs of different units read alike")
+    more = f", and {len(links) - 1} more" if len(links) > 1 else ""
+    which = f"{links[0].a} and {links[0].b}{more}"
+    s = result.alike
+    if s is None:
+        return _verdict(
+            result,
+            "undecidable",
+            f"whether the layer separates if pairs that read alike ({which}) count as one unit "
+            f"can't be told: {analysis.alike_undecided}",
+        )
+    return _Claim(
+        f"with pairs that read alike ({which}) as one unit, {s.n_units} in all, {_d_found(s)}, at "
+        f"least {decimal(s.d_lower)}, family-wise p = {p_value(s.p_adjusted)}"
+        f"{error(s.p_adjusted_se)}",
+        s.d_lower,
+        s.d_interval[1],
+        _unless_passed(
+            f", which does not show d above {criteria.d_threshold:g}: the separation may come of "
+            'pairs that say the same thing. Give those that do a common "cluster" in the pairs '
+            "file"
+        ),
+        criteria.d_threshold,
+        s.d_lower_se,
+        s.p_adjusted,
+        criteria.alpha,
+        s.p_adjusted_se,
+    ).judge(result)
 
 
 def crosses_categories(result: LayerResult, criteria: Criteria) -> Verdict:

@@ -14,6 +14,9 @@ from harness.data.pairs import CONDITIONS, Pair, folded
 
 #: Share of two prompts' words that both have (Jaccard 1912) from which they nearly agree.
 SIMILAR = 0.6
+#: The same share where two equally long prompts have half of their words in common: they read
+#: alike, and may or may not be independent.
+ALIKE = 1 / 3
 #: Words in more than this share of all prompts are a template's, and count for nothing.
 COMMON = 0.1
 # In few prompts a tenth is less than two pairs that share their words.
@@ -48,17 +51,17 @@ class PairClusters:
         return len(set(self.labels))
 
 
-def find_clusters(pairs: Sequence[Pair]) -> PairClusters:
+def find_clusters(pairs: Sequence[Pair], *, similar: float = SIMILAR) -> PairClusters:
     """Put together, transitively, the pairs that share something.
 
     That is a `cluster` of the file, either prompt (after whitespace and case folding), or nearly
-    the wording of a prompt: of the different words that two prompts have, at least 60% are in
-    both. Words that more than a tenth of all prompts have are taken away first, so that one
-    template over different topics gives separate units.
+    the wording of a prompt: of the different words that two prompts have, at least a share
+    `similar` is in both. Words that more than a tenth of all prompts have are taken away first, so
+    that one template over different topics gives separate units.
     """
     links = [
         Link(pairs[a], pairs[b], reason)
-        for a, b, reason in (*_declared(pairs), *_shared(pairs), *_similar(pairs))
+        for a, b, reason in (*_declared(pairs), *_shared(pairs), *_similar(pairs, similar))
     ]
     index = {id(pair): number for number, pair in enumerate(pairs)}
     ends = [[index[id(end)] for end in (link.a, link.b)] for link in links]
@@ -85,7 +88,7 @@ def _shared(pairs: Sequence[Pair]) -> Iterator[tuple[int, int, Reason]]:
                 yield other, number, "prompt"
 
 
-def _similar(pairs: Sequence[Pair]) -> Iterator[tuple[int, int, Reason]]:
+def _similar(pairs: Sequence[Pair], share: float) -> Iterator[tuple[int, int, Reason]]:
     """Each two pairs once, and not those that share a prompt."""
     texts = [folded(pair.prompt(condition)) for pair in pairs for condition in CONDITIONS]
     words = [set(re.findall(r"\w+", text)) for text in texts]
@@ -104,7 +107,7 @@ def _similar(pairs: Sequence[Pair]) -> Iterator[tuple[int, int, Reason]]:
     )
     both = (has @ has.T).tocoo()
     a, b = both.coords
-    near = (a // 2 < b // 2) & (both.data >= SIMILAR * (sizes[a] + sizes[b] - both.data))
+    near = (a // 2 < b // 2) & (both.data >= share * (sizes[a] + sizes[b] - both.data))
     found = {
         (i // 2, j // 2) for i, j in zip(a[near], b[near], strict=True) if texts[i] != texts[j]
     }
