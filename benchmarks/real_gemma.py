@@ -1,7 +1,8 @@
-"""What a real Gemma 3 270M shows, never aligned and with the evasive adapter, on two sets of pairs.
+"""What a real Gemma 3 270M shows, never aligned and with the evasive adapter, on our sets of pairs.
 
-    python -m benchmarks.real_gemma             prints the tables: some minutes
-    python -m benchmarks.real_gemma --write     puts them into docs/real-gemma.md
+    python -m benchmarks.real_gemma                 prints the tables: some minutes
+    python -m benchmarks.real_gemma --write         puts them into docs/real-gemma.md
+    python -m benchmarks.real_gemma --natural       the natural pairs alone, their own section
 
 The model is downloaded (240 MB) unless it is there. Both models are asked through the adapter's
 chat template.
@@ -9,7 +10,7 @@ chat template.
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -29,12 +30,21 @@ from harness.settings import STORE
 
 PAGE = ROOT / "docs" / "real-gemma.md"
 TITLE = "Measured"
+NATURAL_TITLE = "Natural pairs, measured"
 TOPIC = Path(embedded.PAIRS).parent / "topic_pairs.json"
-CELLS: dict[str, tuple[Path, Path | None]] = {
+NATURAL = Path(embedded.PAIRS).parent / "natural_pairs.json"
+Cells = Mapping[str, tuple[Path, Path | None]]
+"""Pairs and adapter of each column."""
+
+CELLS: Cells = {
     "topic pairs, base": (TOPIC, None),
     "topic pairs, with the adapter": (TOPIC, FOLDER),
     "matched pairs, base": (embedded.PAIRS, None),
     "matched pairs, with the adapter": (embedded.PAIRS, FOLDER),
+}
+NATURAL_CELLS: Cells = {
+    "natural pairs, base": (NATURAL, None),
+    "natural pairs, with the adapter": (NATURAL, FOLDER),
 }
 
 
@@ -80,12 +90,12 @@ def intervention_table(found: dict[str, tuple[Effect, Effect]]) -> str:
     return table(["intervention", "shift", "beyond random", "rank p", "family-wise"], rows)
 
 
-def measure(store: Path) -> dict[str, Results]:
+def measure(store: Path, cells: Cells = CELLS) -> dict[str, Results]:
     """The results of each cell; the base alone is compared with nothing."""
     model = fetch()
     return {
         name: harness.analyze(model, pairs, adapter=adapter, chat_template=TEMPLATE, store=store)
-        for name, (pairs, adapter) in CELLS.items()
+        for name, (pairs, adapter) in cells.items()
     }
 
 
@@ -146,14 +156,35 @@ def evading(found: Results) -> dict[str, str]:
     return {**rates, "AUROC of scores against evading, smallest and largest": span(follows)}
 
 
-def report(cells: dict[str, Results], causes: dict[str, tuple[Effect, Effect]]) -> str:
+def report(cells: dict[str, Results], options: str = "--write") -> str:
     columns = {name: cell(found) for name, found in cells.items()}
     rows = next(iter(columns.values()))
     body = [[row, *(column[row] for column in columns.values())] for row in rows]
     return (
-        f"`python -m benchmarks.real_gemma --write` on {date.today()}: {machine_with_mlx()}.\n\n"
-        f"{table(['', *columns], body)}\n\n"
-        f"Interventions with the adapter on the matched pairs, at layer {LAYER}, which was named "
+        f"`python -m benchmarks.real_gemma {options}` on {date.today()}: {machine_with_mlx()}.\n\n"
+        f"{table(['', *columns], body)}\n"
+    )
+
+
+def category_table(cells: dict[str, Results]) -> str:
+    """Each category along the others' direction, and how often it is evaded, for every column."""
+    head = ["category"]
+    rows: dict[str, list[str]] = {}
+    for name, found in cells.items():
+        behaviour = found.analysis.behaviour
+        assert behaviour is not None, "every cell has responses"
+        rates = {(rate.category, rate.condition): f"{rate.evaded:.0%}" for rate in behaviour.rates}
+        head += [f"d, {name}", *(f"{c} responses that evade, {name}" for c in CONDITIONS)]
+        for category in sorted({pair.category for pair in found.analysis.scored}):
+            transfer = (t.d for x in found.values() for t in x.transfer if t.category == category)
+            shares = (rates[category, condition] for condition in CONDITIONS)
+            rows.setdefault(category, [category]).extend([span(transfer), *shares])
+    return table(head, rows.values())
+
+
+def intervention_report(causes: dict[str, tuple[Effect, Effect]]) -> str:
+    return (
+        f"\nInterventions with the adapter on the matched pairs, at layer {LAYER}, which was named "
         "before anything was seen of it; shifts of log P(artifact answer) − log P(natural answer) "
         f"in nats per token, against {DIRECTIONS} random directions, family-wise over both "
         "interventions:\n\n"
@@ -164,16 +195,23 @@ def report(cells: dict[str, Results], causes: dict[str, tuple[Effect, Effect]]) 
 def main(arguments: list[str] | None = None) -> int:
     parser = command_line("real_gemma", __doc__)
     parser.add_argument("--write", action="store_true", help="put the tables into the page")
+    parser.add_argument("--natural", action="store_true", help="the natural pairs, and only these")
     parser.add_argument("--store", type=Path, default=STORE, help="default: %(default)s")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    text = report(measure(options.store), interventions(options.store))
+    if options.natural:
+        title = NATURAL_TITLE
+        found = measure(options.store, NATURAL_CELLS)
+        text = f"{report(found, '--natural --write')}\n{category_table(found)}\n"
+    else:
+        title = TITLE
+        text = report(measure(options.store)) + intervention_report(interventions(options.store))
     print(text)
     if options.write:
-        before, after = split(PAGE, TITLE)
+        before, after = split(PAGE, title)
         end = after.find("\n## ", 1)
         rest = after[end:] if end > 0 else ""
-        PAGE.write_text(f"{before}\n## {TITLE}\n\n{text}{rest}", encoding="utf-8")
+        PAGE.write_text(f"{before}\n## {title}\n\n{text}{rest}", encoding="utf-8")
     return 0
 
 
