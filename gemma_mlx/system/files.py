@@ -104,9 +104,14 @@ def folder_fault(folder: Path) -> str | None:
     return None
 
 
+def json_bytes(content: Any) -> bytes:
+    """JSON as UTF-8, with an indent of one blank and a line's end."""
+    return f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode()
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON as UTF-8, with an indent of one blank; whole or not at all, as `write_whole`."""
-    write_whole(path, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
+    """Write `json_bytes`, whole or not at all, as `write_whole`."""
+    write_whole(path, json_bytes(content))
 
 
 def sha256(path: Path) -> str:

@@ -1,41 +1,19 @@
-"""`prepare` and `collect`: from prompt pairs to activations."""
+"""`collect`: from prompt pairs to activations."""
 
 import argparse
 from pathlib import Path
 
 import gemma_mlx
 from gemma_mlx import RequestError
-from gemma_mlx.system.files import write_json
 from harness import options
 from harness.data import npz_layout
-from harness.data.pairs import load_pairs
 from harness.experiment import Experiment
 from harness.results.provenance import origin
 
-RUNNER_INPUT = Path("prompts_for_gemma_runner.json")
 OUTPUT = Path("collected_activations_output")
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    prepare = commands.add_parser(
-        "prepare",
-        help="prompt pairs to input for python -m gemma_mlx",
-        description=(
-            "Write every prompt of the pairs as a group of its own, "
-            '{"natural_<category>_<id>": {"prompt_list": [prompt]}, …}, as python -m gemma_mlx '
-            "--process-by-group takes them. collect doesn't need this step."
-        ),
-    )
-    options.add_arguments(prepare, [options.PAIRS])
-    prepare.add_argument(
-        "--output",
-        type=Path,
-        default=RUNNER_INPUT,
-        metavar="FILE",
-        help="where to write (default: %(default)s)",
-    )
-    prepare.set_defaults(run=_prepare)
-
     collect = commands.add_parser(
         "collect",
         help="prompt pairs to activations",
@@ -72,14 +50,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--no-compress-activations", action="store_true", help="npz files without compression"
     )
     collect.set_defaults(run=_collect)
-
-
-def _prepare(parsed: argparse.Namespace) -> int:
-    pairs = load_pairs(options.PAIRS.read(options.CommandLine(parsed)))
-    prompts = {group: {npz_layout.SUBCATEGORY: [p]} for group, p in pairs.prompts().items()}
-    write_json(parsed.output, prompts)
-    print(f"{len(prompts)} prompts: {parsed.output}")
-    return 0
 
 
 def _collect(parsed: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import pytest
 from gemma_mlx.cli import main as run_model
 from gemma_mlx.prompts_file import read_prompts
 from harness.cli import collecting, main
+from harness.cli.preparing import RUNNER_INPUT
 from harness.data.npz_run import read_npz
 from harness.data.pairs import load_pairs
 from harness.results import Results
@@ -118,7 +119,7 @@ class TestPipeline:
         folder, asked = made
         code = run_model(
             [
-                *asked[2:], "--prompts-file", str(folder / collecting.RUNNER_INPUT),
+                *asked[2:], "--prompts-file", str(folder / RUNNER_INPUT),
                 "--batch-size", size, "--save-activations", "--activations-dir", "other",
                 *(["--process-by-group"] if size == "1" else []),
             ]
@@ -146,7 +147,7 @@ class TestPipeline:
 
     def test_prepare(self, made):
         folder, _ = made
-        content = json.loads((folder / collecting.RUNNER_INPUT).read_text(encoding="utf-8"))
+        content = json.loads((folder / RUNNER_INPUT).read_text(encoding="utf-8"))
         prompts = load_pairs(folder / "pairs.json").prompts()
         assert content == {group: {"prompt_list": [text]} for group, text in prompts.items()}
 
