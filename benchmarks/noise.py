@@ -2,13 +2,17 @@
 
     python -m benchmarks.noise             some minutes; prints a Markdown table
 
-Each embedded checkpoint is compared with itself, collected in batches of other sizes and computed
-in fewer digits, by the checks of `artifact_checks/test_regression.py`.
+Each embedded checkpoint is compared with itself, collected in batches of other sizes, computed in
+fewer digits and by another linear-algebra library, by the checks of
+`artifact_checks/test_regression.py`.
 """
 
+import multiprocessing
+import os
 import sys
 import tempfile
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from benchmarks.page import command_line, table
 from benchmarks.workloads import machine_with_mlx
 from harness import Experiment, Results
 from harness.analysis import analyze
-from harness.analysis.comparison import compare_versions
+from harness.analysis.comparison import SavedRun, compare_versions
 from harness.analysis.gate import gate
 from harness.collect import collect
 from harness.data import embedded
@@ -31,8 +35,9 @@ CHANGES: dict[str, dict[str, object]] = {
 }
 
 
-def found(experiment: Experiment, **changes: object) -> Results:
-    """The experiment's results, collected otherwise; its answers may be other ones."""
+def measured(model: str, store: str, changes: dict[str, object]) -> SavedRun:
+    """A run of the model, collected otherwise; its answers may be other ones."""
+    experiment = Experiment(model, base_model="none", store=store)
     settings = replace(experiment.collection, **changes)  # type: ignore[arg-type]
     run = collect(
         experiment.checkpoint,
@@ -48,7 +53,21 @@ def found(experiment: Experiment, **changes: object) -> Results:
         sites=settings.sites,
         provenance=experiment.provenance,
     )
-    return Results(analysis, Criteria())
+    return saved_run(Path("run"), Results(analysis, Criteria()))
+
+
+def measured_by_mlx_alone(model: str, store: str) -> SavedRun:
+    """A run of the model in a process where no BLAS is put under MLX."""
+    spawn = multiprocessing.get_context("spawn")
+    before = os.environ.get("GEMMA_MLX_BLAS")
+    os.environ["GEMMA_MLX_BLAS"] = "none"
+    try:
+        with ProcessPoolExecutor(1, mp_context=spawn) as process:
+            return process.submit(measured, model, store, {}).result()
+    finally:
+        del os.environ["GEMMA_MLX_BLAS"]
+        if before is not None:
+            os.environ["GEMMA_MLX_BLAS"] = before
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,10 +77,10 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as store:
         for model in embedded.MODELS:
-            experiment = Experiment(model, base_model="none", store=store)
-            before = saved_run(Path("before"), found(experiment))
-            for name, changes in CHANGES.items():
-                after = saved_run(Path("after"), found(experiment, **changes))
+            before = measured(model, store, {})
+            others = {name: measured(model, store, changes) for name, changes in CHANGES.items()}
+            others["MLX's own BLAS"] = measured_by_mlx_alone(model, store)
+            for name, after in others.items():
                 compared = compare_versions(before, after, Criteria())
                 layers = [layer.comparison for layer in compared.layers.values()]
                 rows.append(
