@@ -296,7 +296,9 @@ def categories(n: int, runs: int, *, shared: bool) -> Iterator[Run]:
     for _, rng in generators(runs, "categories", n, shared):
         artifact, natural = rng.standard_normal((2, n, HIDDEN))
         artifact += shifts[labels]
-        (parts,) = leave_one_category_out(artifact[None], natural[None], labels.tolist())
+        (parts,) = leave_one_category_out(
+            artifact[None], natural[None], labels.tolist(), permutations=1
+        )
         hits = []
         for category, part in enumerate(parts):
             a, b = artifact[labels != category], natural[labels != category]

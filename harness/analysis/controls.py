@@ -139,7 +139,9 @@ def category_transfer(
         categories,
         scale=settings.scale,
         direction=settings.direction,
+        permutations=settings.replicates,
         level=settings.level,
+        seed=settings.seed,
         clusters=activations.clusters,
     )
     return {key: tuple(transfer) for key, transfer in zip(activations.keys, transfers, strict=True)}

@@ -223,7 +223,10 @@ def crosses_categories(result: LayerResult, criteria: Criteria) -> Verdict:
     weakest = ""
     if result.transfer:
         least = min(result.transfer, key=lambda t: -math.inf if math.isnan(t.d) else t.d)
-        weakest = f"; weakest category {least.category}, d = {decimal(least.d)}"
+        weakest = (
+            f"; weakest category {least.category}, d = {decimal(least.d)}, p = "
+            f"{p_value(least.p_adjusted)} adjusted over the categories"
+        )
     ending = _unless_passed(
         "; the direction is not shown to be one for all categories. Look next at the category × "
         "layer map in the report"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from harness.defaults import LEVEL, MIN_PAIRS, REPLICATES, Direction, Scale
 from harness.stats.arrays import Layers, MatchedLayers, pair_means
 from harness.stats.clusters import Clusters
+from harness.stats.compare import holm
 from harness.stats.estimates import (
     hedges_correction,
     pair_accuracies,
@@ -19,7 +21,7 @@ from harness.stats.estimates import (
 )
 from harness.stats.intervals import Interval, analytic_interval, check_level
 from harness.stats.kernels import Kernels, halves, metric
-from harness.stats.resample import Flipper, HeldOut, Null, p_value_se, p_values, sign_flips
+from harness.stats.resample import Flipper, HeldOut, Null, Signs, p_value_se, p_values, sign_flips
 
 MIN_CATEGORY = 3
 
@@ -35,6 +37,8 @@ class CategoryTransfer:
             direction has not seen them, so a jackknife (Efron & Stein 1981) with t quantiles is
             enough.
         n_pairs, n_units: its number of pairs, and of clusters that they form.
+        p_value, p_adjusted: one-sided, of flipping its clusters along the direction as it is; and
+            adjusted over the categories (Holm 1979). At best 2^−n_units.
     """
 
     category: Hashable
@@ -43,6 +47,8 @@ class CategoryTransfer:
     accuracy: float
     n_pairs: int
     n_units: int
+    p_value: float
+    p_adjusted: float
 
 
 def leave_one_category_out(
@@ -52,16 +58,21 @@ def leave_one_category_out(
     *,
     scale: Scale = "sd",
     direction: Direction = "mean",
+    permutations: int = REPLICATES,
     level: float = LEVEL,
+    seed: int = 0,
     clusters: Sequence[Hashable] | None = None,
 ) -> list[list[CategoryTransfer]]:
     """Score every category along the direction that the other categories give.
 
     Args:
-        artifact, natural, scale, direction: as in `separation`.
+        artifact, natural, scale, direction, seed: as in `separation`.
         categories: category of each pair.
+        permutations: sign flips of a category's clusters, the identity included; all of them where
+            there are no more.
         level: nominal coverage of the intervals.
-        clusters: as in `separation`.
+        clusters: as in `separation`. No direction has seen a cluster of the category, even where
+            it has pairs in others.
 
     Returns:
         For each layer, one `CategoryTransfer` per category, in order of first appearance.
@@ -69,47 +80,68 @@ def leave_one_category_out(
         out.
 
     Raises:
-        ValueError: shapes do not match, non-finite values, or not one category per pair.
+        ValueError: shapes do not match, non-finite values, not one category per pair, or no flips.
     """
     check_level(level)
     layers = MatchedLayers(artifact, natural)
     n = len(layers[0][0])
     if len(categories) != n:
         raise ValueError(f"categories must name one category for each of {n} pairs")
-    members = {
-        category: np.array([other == category for other in categories])
-        for category in dict.fromkeys(categories)
-    }
-    units = Clusters.from_labels(clusters, n)
-    return [
-        [
-            _transfer(*layer, category, held, scale, direction, level, inside)
-            for category, held in members.items()
-            if len(inside := units.take(np.flatnonzero(held))) >= MIN_CATEGORY
-            and (~held).sum() >= MIN_PAIRS
-        ]
-        for layer in layers
-    ]
+    if permutations < 1:
+        raise ValueError(f"permutations must be 1 or more, not {permutations}")
+    all_units, rng = Clusters.from_labels(clusters, n), np.random.default_rng(seed)
+    parts: list[_Part] = []
+    for category in dict.fromkeys(categories):
+        held = np.flatnonzero([other == category for other in categories])
+        others = np.flatnonzero(~np.isin(all_units.of, all_units.of[held]))
+        units = all_units.take(held)
+        if len(units) >= MIN_CATEGORY and len(others) >= MIN_PAIRS:
+            # With a further unit that is never flipped: a pattern and its opposite aren't the same.
+            signs = sign_flips(len(units) + 1, permutations, rng)[:, :-1]
+            parts.append(_Part(category, held, others, units, signs))
+    results = []
+    for layer in layers:
+        found = [_transfer(*layer, part, scale, direction, level) for part in parts]
+        p = holm(np.array([transfer.p_value for transfer in found]))
+        results.append(
+            [replace(t, p_adjusted=each) for t, each in zip(found, p.tolist(), strict=True)]
+        )
+    return results
+
+
+class _Part(NamedTuple):
+    """A category: its pairs, those that its direction is learnt from, its clusters, and the
+    flips of these."""
+
+    category: Hashable
+    held: NDArray[np.intp]
+    others: NDArray[np.intp]
+    units: Clusters
+    signs: Signs
 
 
 def _transfer(
     artifact: NDArray[np.floating],
     natural: NDArray[np.floating],
-    category: Hashable,
-    held: NDArray[np.bool_],
+    part: _Part,
     scale: Scale,
     direction: Direction,
     level: float,
-    units: Clusters,
 ) -> CategoryTransfer:
+    """With the category's p by itself in both places."""
+    category, held, others, units, signs = part
     delta, middle = halves(artifact, natural)
-    apart = Clusters.from_labels(None, int((~held).sum()))
-    weigh = metric(delta[~held], middle[~held], scale, direction, apart)
-    along = weigh.together(delta[~held].sum(axis=0))
+    apart = Clusters.from_labels(None, len(others))
+    weigh = metric(delta[others], middle[others], scale, direction, apart)
+    along = weigh.together(delta[others].sum(axis=0))
     difference = delta[held] @ along
-    midpoint = (middle[held] - middle[~held].mean(axis=0)) @ along
+    midpoint = (middle[held] - middle[others].mean(axis=0)) @ along
     accuracies = pair_accuracies(midpoint + difference / 2, midpoint - difference / 2)
-    n, n_units = int(held.sum()), len(units)
+    n, n_units = len(held), len(units)
+    # The direction stays, and so does the sum of squares: d_z grows with the sum alone.
+    totals = units.totals(difference)
+    sums = np.einsum("fu,u->f", signs, totals) / (np.abs(totals).sum() or 1.0)
+    p = float(p_values(sums[None])[0][0])
     d = hedges_correction(n) * float(standardized_difference(difference, midpoint))
     left_out = [
         float(standardized_difference(difference[units.of != i], midpoint[units.of != i]))
@@ -123,6 +155,8 @@ def _transfer(
         accuracy=float(accuracies.mean()),
         n_pairs=n,
         n_units=n_units,
+        p_value=p,
+        p_adjusted=p,
     )
 
 

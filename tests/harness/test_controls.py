@@ -305,8 +305,8 @@ class TestCrossesCategories:
 
     def test_says_the_numbers_and_the_weakest(self):
         transfer = (
-            CategoryTransfer("one", 1.3, (0.9, 1.7), 0.8, 13, 13),
-            CategoryTransfer("two", 0.2, (-0.4, 0.8), 0.6, 13, 12),
+            CategoryTransfer("one", 1.3, (0.9, 1.7), 0.8, 13, 13, 0.001, 0.002),
+            CategoryTransfer("two", 0.2, (-0.4, 0.8), 0.6, 13, 12, 0.23, 0.23),
         )
         across = measured_separation(d=0.31, d_interval=(-0.1, 0.7), p_folds=0.125)
         result = replace(layer_result(), across=across, transfer=transfer)
@@ -315,7 +315,7 @@ class TestCrossesCategories:
             "have not seen the category d = 0.31 [-0.10, 0.70]",
             "at least -0.10",
             "swapping whole categories 0.1250",
-            "weakest category two, d = 0.20",
+            "weakest category two, d = 0.20, p = 0.2300 adjusted over the categories",
         )
 
     def test_too_few_categories(self):

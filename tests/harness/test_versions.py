@@ -155,7 +155,9 @@ class TestCategories:
             key: replace(
                 result,
                 transfer=tuple(
-                    CategoryTransfer(category, by_layer[result.layer], (-9.0, 9.0), 0.75, 12, 12)
+                    CategoryTransfer(
+                        category, by_layer[result.layer], (-9.0, 9.0), 0.75, 12, 12, 0.5, 0.5
+                    )
                     for category, by_layer in ds.items()
                     if result.layer in by_layer
                 ),

@@ -36,6 +36,8 @@ def test_a_direction_of_its_own_does_not_transfer():
     assert d["shared"] > 2
     assert d["alike"] > 2
     assert abs(d["apart"]) < 1.2
+    p = {transfer.category: transfer.p_adjusted for transfer in transfers}
+    assert p["shared"] < 0.001 < 0.05 < p["apart"]
 
 
 def test_small_categories_are_left_out():
@@ -46,6 +48,8 @@ def test_small_categories_are_left_out():
     assert [t.category for t in transfers] == ["x"]
     with pytest.raises(ValueError, match="one category for each of 20 pairs"):
         leave_one_category_out(artifact, natural, ["x"])
+    with pytest.raises(ValueError, match="permutations must be 1 or more, not 0"):
+        leave_one_category_out(artifact, natural, ["x"] * 20, permutations=0)
 
 
 def responses(seed=0, n=24, hidden=16, effect=0.0, longest=9):
