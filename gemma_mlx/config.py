@@ -15,6 +15,8 @@ LayerType = Literal["sliding_attention", "full_attention"]
 
 _TEXT_TYPES = ("gemma2", "gemma3_text")
 _MULTIMODAL_TYPE = "gemma3"
+#: The values of `model_type` that this package computes.
+MODEL_TYPES = (*_TEXT_TYPES, _MULTIMODAL_TYPE)
 
 # GemmaConfig has the defaults of what it holds as it is in the file; these are of what it derives.
 _GEMMA3_DEFAULTS: dict[str, Any] = {
@@ -192,9 +194,8 @@ class GemmaConfig:
         if model_type == _MULTIMODAL_TYPE:
             return cls._read(_text_config(given))
         if model_type not in _TEXT_TYPES:
-            supported = ", ".join((*_TEXT_TYPES, _MULTIMODAL_TYPE))
             raise CheckpointError(
-                f"unsupported model_type {model_type!r}; supported are {supported}"
+                f"unsupported model_type {model_type!r}; supported are {', '.join(MODEL_TYPES)}"
             )
         defaults = _GEMMA2_DEFAULTS if model_type == "gemma2" else _GEMMA3_DEFAULTS
         values, given = {**defaults, **config}, {**defaults, **given}

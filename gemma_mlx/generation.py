@@ -5,20 +5,22 @@ that Python builds step t + 1 while MLX still computes step t.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from gemma_mlx.cache import BatchCache
 from gemma_mlx.capture import Activations, Recorder
 from gemma_mlx.errors import CheckpointError, RequestError
+from gemma_mlx.intervention import Hooked
 from gemma_mlx.loading import Gemma
 from gemma_mlx.models.gemma import Hook
 from gemma_mlx.request import Positions, Request, Sampling, plan_batches, prompt_name
 from gemma_mlx.sampling import Sampler
 from gemma_mlx.system.backend import mx
+from gemma_mlx.tokenizer import GemmaTokenizer
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,15 @@ class Generation:
     activations: dict[str, Activations]
 
 
+class Speaking(Protocol):
+    """A model with the tokenizer that belongs to it, if there is one."""
+
+    @property
+    def tokenizer(self) -> GemmaTokenizer | None: ...
+
+
 def encode_prompts(
-    gemma: Gemma,
+    gemma: Speaking,
     prompts: Sequence[str | Sequence[int]],
     *,
     chat: bool = True,
@@ -105,24 +114,17 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
 
     token = sample(read(tokens, record=at_first))
     mx.async_eval(recorder.pending(), [token] if max_tokens else [])
-    ended = np.zeros(len(batch), dtype=bool)
-    stops = np.array(sorted(gemma.eos_token_ids))
-    generated = [np.zeros((0, len(batch)), np.int32)]
-    for left in reversed(range(max_tokens)):
-        next_token = token
-        if left or not at_first:
-            logits_after = read(token[:, None], record=not at_first)
-            next_token = sample(logits_after) if left else token
-            mx.async_eval(next_token, recorder.pending())
-        generated.append(np.array(token)[None])
-        ended |= np.isin(generated[-1][0], stops)
-        if ended.all():
-            break
-        token = next_token
 
-    if given is None:
-        rows = [_until_end(row, stops) for row in np.concatenate(generated).T]
-    else:
+    def step(token: mx.array, last: bool) -> mx.array:
+        if last and at_first:
+            return token
+        logits_after = read(token[:, None], record=not at_first)
+        next_token = token if last else sample(logits_after)
+        mx.async_eval(next_token, recorder.pending())
+        return next_token
+
+    rows = write(token, step, max_tokens=max_tokens, ends=gemma.eos_token_ids)
+    if given is not None:
         rows = [(ids, False) for ids in given]
     steps = [1 if request.positions == "prompt_last" else len(ids) for ids, _ in rows]
     captured = recorder.rows(steps, padding)
@@ -136,6 +138,37 @@ def run_batch(gemma: Gemma, request: Request, batch: Sequence[int]) -> list[Gene
         )
         for prompt, (ids, stopped), activations in zip(prompts, rows, captured, strict=True)
     ]
+
+
+def write(
+    token: mx.array,
+    step: Callable[[mx.array, bool], mx.array],
+    *,
+    max_tokens: int,
+    ends: frozenset[int],
+) -> list[tuple[list[int], bool]]:
+    """Write tokens until every row has ended, or has as many as it may have.
+
+    Args:
+        token: the first of each row, (rows,), which may be lazy.
+        step: reads a token of each row and returns the next ones; also told whether the token is
+            the last that may be written, and no other follows.
+        ends: tokens that end a row.
+
+    Returns:
+        Per row its tokens without the end token, and whether there was one.
+    """
+    stops = np.array(sorted(ends))
+    ended = np.zeros(token.shape[0], dtype=bool)
+    generated = [np.zeros((0, len(ended)), np.int32)]
+    for left in reversed(range(max_tokens)):
+        next_token = step(token, left == 0)
+        generated.append(np.array(token)[None])
+        ended |= np.isin(generated[-1][0], stops)
+        if ended.all():
+            break
+        token = next_token
+    return [_until_end(row, stops) for row in np.concatenate(generated).T]
 
 
 def generate(
@@ -223,7 +256,7 @@ def prompt_seed(seed: int, key: int | str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "little")
 
 
-def chain(gemma: Gemma, recorder: Recorder | None = None) -> Hook:
+def chain(gemma: Hooked, recorder: Hook | None = None) -> Hook:
     """One hook of the interventions that are on and, after them, `recorder`."""
     hooks: list[Hook] = [*gemma.interventions, *([recorder] if recorder else [])]
 

@@ -12,35 +12,44 @@ al. 2024 (arXiv:2406.11717).
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import numpy as np
 
 from gemma_mlx.errors import RequestError
-from gemma_mlx.loading import Gemma
 from gemma_mlx.models.gemma import Intervention
-from gemma_mlx.request import check_layer
-from gemma_mlx.sites import find_site
 from gemma_mlx.system.backend import mx
 
 
+class Hooked(Protocol):
+    """A model that calls hooks at its sites: a `Gemma`, or what offers as much."""
+
+    @property
+    def interventions(self) -> list[Intervention]:
+        """Those that are on now."""
+
+    def width(self, site: str, layer: int) -> int:
+        """Features of a token's vector; a `RequestError` where there is no such site or layer."""
+
+
 def add(
-    gemma: Gemma, site: str, layer: int, vector: np.ndarray, *, each: bool = False
+    gemma: Hooked, site: str, layer: int, vector: np.ndarray, *, each: bool = False
 ) -> AbstractContextManager[None]:
     """Add `vector` to the activations at `site` of `layer`."""
     addend = _vector(gemma, site, layer, vector)
     return _changed(gemma, site, layer, lambda x: x + _of_rows(addend, x, each).astype(x.dtype))
 
 
-def scale(gemma: Gemma, site: str, layer: int, factor: float) -> AbstractContextManager[None]:
+def scale(gemma: Hooked, site: str, layer: int, factor: float) -> AbstractContextManager[None]:
     """Multiply the activations at `site` of `layer` by `factor`."""
-    _width(gemma, site, layer)
+    gemma.width(site, layer)
     if not math.isfinite(factor):
         raise RequestError(f"the factor for {site} of layer {layer} is {factor}")
     return _changed(gemma, site, layer, lambda x: x * factor)
 
 
 def ablate(
-    gemma: Gemma, site: str, layer: int, direction: np.ndarray, *, each: bool = False
+    gemma: Hooked, site: str, layer: int, direction: np.ndarray, *, each: bool = False
 ) -> AbstractContextManager[None]:
     """Project `direction`, of any length but 0, out of the activations at `site`."""
     v = _vector(gemma, site, layer, direction)
@@ -59,7 +68,7 @@ def ablate(
 
 @contextmanager
 def _changed(
-    gemma: Gemma, site: str, layer: int, change: Callable[[mx.array], mx.array]
+    gemma: Hooked, site: str, layer: int, change: Callable[[mx.array], mx.array]
 ) -> Iterator[None]:
     found = Intervention(site, layer, change)
     gemma.interventions.append(found)
@@ -69,14 +78,8 @@ def _changed(
         gemma.interventions.remove(found)
 
 
-def _width(gemma: Gemma, site: str, layer: int) -> int:
-    width = find_site(site).features(gemma.config)
-    check_layer(layer, gemma.config)
-    return width
-
-
-def _vector(gemma: Gemma, site: str, layer: int, vector: np.ndarray) -> mx.array:
-    width = _width(gemma, site, layer)
+def _vector(gemma: Hooked, site: str, layer: int, vector: np.ndarray) -> mx.array:
+    width = gemma.width(site, layer)
     array = np.asarray(vector, dtype=np.float32)
     if array.ndim not in (1, 2) or array.shape[-1] != width:
         raise RequestError(

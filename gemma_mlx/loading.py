@@ -16,6 +16,8 @@ from gemma_mlx.gguf import GgufCheckpoint
 from gemma_mlx.models.gemma import GemmaModel, Intervention
 from gemma_mlx.quantization import Quantization, Scheme
 from gemma_mlx.ranks import ALONE, Ranks
+from gemma_mlx.request import check_layer
+from gemma_mlx.sites import find_site
 from gemma_mlx.system.backend import mx, nn, tree_flatten
 from gemma_mlx.tokenizer import GemmaTokenizer
 
@@ -56,6 +58,15 @@ class Gemma:
     eos_token_ids: frozenset[int]
     dtype: str
     interventions: list[Intervention] = field(default_factory=list)
+
+    def width(self, site: str, layer: int) -> int:
+        """Features of a token's vector at a site of a layer.
+
+        Raises:
+            RequestError: no such site or layer, or no vectors there.
+        """
+        check_layer(layer, self.config)
+        return find_site(site).features(self.config)
 
 
 def device_name() -> str:
@@ -106,14 +117,9 @@ def load_checkpoint(
     config = checkpoint.config
     # First, because it is read faster, and its faults are said sooner.
     tokenizer = _read_tokenizer(checkpoint)
-    ends = _end_token_ids(checkpoint, tokenizer)
+    ends = end_token_ids(checkpoint, tokenizer)
     weights = _read_weights(checkpoint)
-    name = dtype or _default_dtype(weights.values())
-    if name not in COMPUTE_DTYPES:
-        raise CheckpointError(
-            f"dtype {name!r} is not supported: activations are computed in "
-            f"{' or '.join(COMPUTE_DTYPES)} (float16 overflows in Gemma's residual stream)"
-        )
+    name = compute_dtype(dtype, weights.values())
     if checkpoint.adapter is not None:
         full = partial(_dequantized, config, weights)
         weights = fuse(weights, checkpoint.adapter, _our_name, full)
@@ -133,7 +139,7 @@ def load_checkpoint(
         raise CheckpointError(f"{checkpoint.path}: {error}") from None
     model.eval()
     mx.eval(model.parameters())
-    _check_finite(model, ranks, checkpoint)
+    check_finite(model, ranks, checkpoint)
     _check_computable(model, ranks, checkpoint, COMPUTE_DTYPES[name])
     return Gemma(model, tokenizer, config, checkpoint.fingerprint, ends, name)
 
@@ -151,7 +157,9 @@ def _read_tokenizer(checkpoint: Checkpoint) -> GemmaTokenizer | None:
     )
 
 
-def _end_token_ids(checkpoint: Checkpoint, tokenizer: GemmaTokenizer | None) -> frozenset[int]:
+def end_token_ids(checkpoint: Checkpoint, tokenizer: GemmaTokenizer | None) -> frozenset[int]:
+    """What ends a generation: the checkpoint's end tokens, and the end of a turn in a chat template
+    that isn't its own."""
     ends = checkpoint.eos_token_ids
     if tokenizer is None or not checkpoint.has_foreign_template:
         return ends
@@ -159,12 +167,22 @@ def _end_token_ids(checkpoint: Checkpoint, tokenizer: GemmaTokenizer | None) -> 
     return ends if tokenizer.turn_end is None else ends | {tokenizer.turn_end}
 
 
-def _default_dtype(weights: Iterable[mx.array]) -> str:
-    """The compute dtype for these weights on MLX's default device."""
-    if device_name() == "cpu":
-        return "float32"
-    floating = {w.dtype for w in weights if _kind(w) == mx.floating}
-    return "bfloat16" if floating == {mx.bfloat16} else "float32"
+def compute_dtype(asked: str | None, weights: Iterable[mx.array]) -> str:
+    """The dtype to compute in: the one asked for or, on MLX's default device, these weights'.
+
+    Raises:
+        CheckpointError: another one than float32 or bfloat16.
+    """
+    if asked is None:
+        floating = {w.dtype for w in weights if _kind(w) == mx.floating}
+        bfloat16 = device_name() != "cpu" and floating == {mx.bfloat16}
+        return "bfloat16" if bfloat16 else "float32"
+    if asked not in COMPUTE_DTYPES:
+        raise CheckpointError(
+            f"dtype {asked!r} is not supported: activations are computed in "
+            f"{' or '.join(COMPUTE_DTYPES)} (float16 overflows in Gemma's residual stream)"
+        )
+    return asked
 
 
 def _read_weights(checkpoint: Checkpoint) -> dict[str, mx.array]:
@@ -261,7 +279,7 @@ def _cast(value: mx.array, dtype: mx.Dtype) -> mx.array:
     return value.astype(dtype) if _kind(value) == mx.floating else value
 
 
-def _check_finite(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> None:
+def check_finite(model: GemmaModel, ranks: Ranks, checkpoint: Checkpoint) -> None:
     bad = [
         key
         for key, value in tree_flatten(model.parameters())

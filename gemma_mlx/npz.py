@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gemma_mlx.sites import SITES
+from gemma_mlx.sites import OTHER_SITES, SITES
 from gemma_mlx.system.files import write_json, write_whole
 
 METADATA = "prompt_metadata.json"
@@ -61,7 +61,9 @@ def _packed(
         for row, layer in enumerate(layers):
             steps = [sites[site][row] for sites in batch.values()]
             found = [a[step] if step < len(a) else np.full(a.shape[1], np.nan) for a in steps]
-            arrays[SITES[site].npz_key(layer)] = np.stack(found, dtype=np.float32)[:, None]
+            arrays[{**SITES, **OTHER_SITES}[site].npz_key(layer)] = np.stack(
+                found, dtype=np.float32
+            )[:, None]
     content = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(content, allow_pickle=False, **arrays)
     return content.getvalue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from gemma_mlx.errors import RequestError
 from gemma_mlx.sites import find_site
@@ -61,6 +61,17 @@ class Sampling:
                 raise RequestError(f"{name} must be {wanted}, not {getattr(self, name)}")
 
 
+class Shape(Protocol):
+    """What a request depends on of a model, under the names of config.json."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def max_position_embeddings(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Request:
     """Prompts as token ids and everything that says what to do with them.
@@ -87,7 +98,7 @@ class Request:
     continuation: Sequence[Sequence[int]] | None = None
     names: Sequence[str] = ()
 
-    def check(self, config: GemmaConfig) -> None:
+    def check(self, config: Shape) -> None:
         """Refuse what a model of this config can't do.
 
         Raises:
@@ -143,7 +154,7 @@ class Request:
         return self.max_tokens if self.continuation is None else len(self.continuation[number])
 
 
-def check_layer(layer: int, config: GemmaConfig) -> None:
+def check_layer(layer: int, config: Shape) -> None:
     """Raise a `RequestError` where the model has no such layer."""
     if not 0 <= layer < config.num_hidden_layers:
         raise RequestError(

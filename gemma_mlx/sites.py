@@ -67,6 +67,22 @@ SITES: dict[str, Site] = {
 #: intervened on and written to npz files.
 VECTOR_SITES: tuple[str, ...] = tuple(name for name, site in SITES.items() if site.is_vector)
 
+#: What other architectures have beside them, and Gemma 2 and 3 don't.
+OTHER_SITES: dict[str, Site] = {
+    site.name: site
+    for site in (
+        Site(
+            "experts_out", "routed experts' output beside the dense MLP", "hidden", "experts.output"
+        ),
+        Site(
+            "per_layer_out",
+            "what the per-layer inputs add to the residual stream",
+            "hidden",
+            "per_layer_input.output",
+        ),
+    )
+}
+
 
 def find_site(name: str) -> Site:
     """The site called `name`.

@@ -1,16 +1,23 @@
 """Prompts to token ids, and generated ids to text.
 
-A prompt's ids have exactly one BOS; control tokens spelled out in its text are encoded as text.
+Control tokens spelled out in a prompt's text are encoded as text. A prompt of Gemma's has exactly
+one BOS; what another model's begins with, its tokenizer and its chat template know.
 """
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from gemma_mlx.checkpoint import Template
 from gemma_mlx.errors import CheckpointError, RequestError
+
+# What a template that puts the day into the prompt is told: prompts don't depend on when they are
+# encoded. It is the day that Llama 3's template names by itself.
+_TODAY = datetime(2024, 7, 26)
 
 # Stand for prompt and answer while the chat template is rendered; characters of private use.
 _PLACE = "\ue000prompt\ue001"
@@ -22,7 +29,8 @@ class GemmaTokenizer:
 
     Args:
         path: the checkpoint's folder or file, for messages.
-        bos_token_id: the id that every prompt begins with.
+        bos_token_id: the id that every prompt has to begin with; None for what the tokenizer
+            itself puts before a text, which may be nothing, and for any chat template.
         vocab_size: rows of the model's embedding.
         read: what gives the tokenizer of `transformers`, as `Checkpoint.read_tokenizer`.
         template: the chat template, if there is one.
@@ -35,7 +43,7 @@ class GemmaTokenizer:
         self,
         path: Path,
         *,
-        bos_token_id: int,
+        bos_token_id: int | None,
         vocab_size: int,
         read: Callable[[], Any],
         template: Template | None,
@@ -86,7 +94,7 @@ class GemmaTokenizer:
                 f"the prompt isn't Unicode text: a lone surrogate at character {error.start}"
             ) from None
         if not chat:
-            return [self._bos, *self._ids(prompt, control=False)]
+            return [*self.opening, *self._ids(prompt, control=False)]
         before, after, trims = self._frame
         text = prompt.strip() if trims else prompt
         if not any(token in text for token in self._control):
@@ -97,6 +105,21 @@ class GemmaTokenizer:
             *self._ids(text, control=False),
             *self._ids(after, control=True),
         ]
+
+    @cached_property
+    def opening(self) -> list[int]:
+        """What every text begins with."""
+        if self._bos is not None:
+            return [self._bos]
+        encoding = self._tokenizer.backend_tokenizer.encode("a")
+        special = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return [token for token, _ in takewhile(lambda pair: pair[1], special)]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The token with which texts end, where the tokenizer knows of one."""
+        end = self._tokenizer.eos_token_id
+        return frozenset() if end is None else frozenset({end})
 
     @cached_property
     def turn_end(self) -> int | None:
@@ -146,10 +169,11 @@ class GemmaTokenizer:
             )
         before, after = parts
         ids = self._ids(before, control=True) + self._ids(after, control=True)
-        if ids[:1] != [self._bos] or ids.count(self._bos) != 1:
+        bos = self._bos
+        if bos is not None and (ids[:1] != [bos] or ids.count(bos) != 1):
             raise CheckpointError(
-                f"{source}: the chat template must begin with one BOS (id {self._bos}) "
-                f"and has {ids.count(self._bos)}"
+                f"{source}: the chat template must begin with one BOS (id {bos}) "
+                f"and has {ids.count(bos)}"
             )
         return before, after, self._render(f" {_PLACE} ", source) == rendered
 
@@ -160,7 +184,10 @@ class GemmaTokenizer:
             turns.append({"role": "assistant", "content": answer})
         try:
             return self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=not answer
+                turns,
+                tokenize=False,
+                add_generation_prompt=not answer,
+                strftime_now=_TODAY.strftime,
             )
         except Exception as error:
             # A template is a program, which can fail in any way.

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Ranks, RanksError
-from harness.backends.gemma import GemmaBackend
+from harness.backends.choice import backend_identity
+from harness.backends.prompted import Prompted
 from harness.data.pairs import CONDITIONS, PromptPairs
 from harness.data.store import RunStore, StoreError
 from harness.settings import CollectSettings
@@ -75,7 +76,7 @@ def collect(
     prompts = pairs.prompts()
     run = RunStore(root, _identity(checkpoint, prompts, settings, continuation))
     _check_agreement({**run.settings, "recollect": again}, ranks)
-    backend = GemmaBackend(checkpoint, prompts, settings, continuation, ranks)
+    backend = Prompted(checkpoint, prompts, settings, continuation, ranks)
     with _locked(run, ranks):
         run.sweep()
         if again:
@@ -101,6 +102,7 @@ def _identity(
         "code": CODE_VERSION,
         "mlx": version("mlx"),
         "blas": gemma_mlx.BLAS,
+        **backend_identity(checkpoint),
         **asdict(settings),
     }
 
@@ -128,7 +130,7 @@ def _locked(run: RunStore, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _agreed_plan(run: RunStore, backend: GemmaBackend, ranks: Ranks) -> list[list[str]]:
+def _agreed_plan(run: RunStore, backend: Prompted, ranks: Ranks) -> list[list[str]]:
     """The run's batches, the same in every rank's store."""
     mine = run.plan()
     plans = ranks.share(mine)
@@ -143,7 +145,7 @@ def _agreed_plan(run: RunStore, backend: GemmaBackend, ranks: Ranks) -> list[lis
 def _fill(
     run: RunStore,
     plan: Sequence[Sequence[str]],
-    backend: GemmaBackend,
+    backend: Prompted,
     ranks: Ranks,
     *,
     progress: bool,

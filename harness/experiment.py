@@ -11,8 +11,10 @@ from tokenizers import Tokenizer
 
 import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Positions, Ranks, RequestError
+from gemma_mlx.sites import OTHER_SITES, VECTOR_SITES
 from harness import analysis, options
 from harness.analysis import Analysis
+from harness.backends.choice import find_checkpoint
 from harness.collect import collect
 from harness.data import embedded
 from harness.data.activations import LayerSite
@@ -22,7 +24,7 @@ from harness.data.store import RunStore
 from harness.openings import opening_log_odds
 from harness.results import Results
 from harness.results.provenance import origin, provenance
-from harness.settings import STORE, AnalysisSettings, CollectSettings, Criteria
+from harness.settings import STORE, AnalysisSettings, Backend, CollectSettings, Criteria
 
 #: As `base_model`: nothing to compare with, also where the model has an adapter.
 NO_BASE = "none"
@@ -37,6 +39,8 @@ class Experiment:
             model's name.
         adapter: folder or hub repository of an adapter that was trained on the model, or an
             embedded adapter's name.
+        backend: what computes the model and the one it is compared with: "gemma" or "mlx_lm"; by
+            default the one for its architecture.
         chat_template: a Jinja file to use in place of the adapter's or the model's own.
         pairs: a prompt pairs file, or pairs that were loaded already.
         layers: all by default.
@@ -67,6 +71,7 @@ class Experiment:
     pairs: str | os.PathLike[str] | PromptPairs = embedded.PAIRS
     revision: str | None = field(default=None, kw_only=True)
     adapter: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    backend: Backend | None = field(default=None, kw_only=True)
     chat_template: str | os.PathLike[str] | None = field(default=None, kw_only=True)
     layers: Sequence[int] | None = field(default=None, kw_only=True)
     sites: Sequence[str] = field(default=CollectSettings.sites, kw_only=True)
@@ -87,7 +92,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for name, chosen, known in (
-            ("sites", self.sites, gemma_mlx.VECTOR_SITES),
+            ("sites", self.sites, (*VECTOR_SITES, *OTHER_SITES)),
             ("positions", [self.positions], get_args(Positions)),
             ("companions", self.companions, get_args(Positions)),
         ):
@@ -112,6 +117,7 @@ class Experiment:
             options.PAIRS.read(given),
             revision=options.REVISION.read(given),
             adapter=options.ADAPTER.read(given),
+            backend=options.BACKEND.read(given),
             chat_template=options.CHAT_TEMPLATE.read(given),
             layers=options.LAYERS.read(given),
             sites=options.SITE.read(given),
@@ -186,12 +192,13 @@ class Experiment:
         *,
         config_only: bool = False,
     ) -> Checkpoint:
-        return gemma_mlx.find_checkpoint(
+        return find_checkpoint(
             embedded.locate(model),
             revision=self.revision if model == self.model else None,
             adapter=None if adapter is None else embedded.locate(adapter),
             chat_template=self.chat_template,
             config_only=config_only,
+            backend=self.backend,
         )
 
     @cached_property

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 import gemma_mlx
-from gemma_mlx import Checkpoint
+from gemma_mlx import Checkpoint, RequestError
 from gemma_mlx.system.files import read_json, write_whole
+from harness.backends.mlx_lm_checkpoint import MlxLmCheckpoint
 from harness.collect import CODE_VERSION
 from harness.data.behaviours import OPENINGS, Behaviours
 from harness.data.store import StoreError
@@ -50,6 +51,8 @@ def opening_log_odds(
     file = root / "openings" / f"{key}.json"
     if not again and (known := _known(file, prompts)) is not None:
         return known
+    if isinstance(checkpoint, MlxLmCheckpoint):
+        raise RequestError("openings are measured with Gemma 2 and 3 only")
     gemma = gemma_mlx.load_checkpoint(checkpoint)
     groups = sorted(prompts)
     encoded = gemma_mlx.encode_prompts(gemma, [prompts[g] for g in groups], chat=chat, names=groups)

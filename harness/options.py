@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from gemma_mlx.errors import UserError
 from gemma_mlx.request import Positions
-from gemma_mlx.sites import VECTOR_SITES
+from gemma_mlx.sites import OTHER_SITES, VECTOR_SITES
 from gemma_mlx.system.files import folder_fault
 from harness.data import embedded
 from harness.defaults import MOST_LAYERS, Direction
@@ -21,6 +21,7 @@ from harness.settings import (
     REPORT,
     STORE,
     AnalysisSettings,
+    Backend,
     CausalSettings,
     CollectSettings,
     Criteria,
@@ -243,6 +244,11 @@ ADAPTER: Option[str | None] = Option(
     f"an embedded one: {', '.join(embedded.ADAPTERS)}",
     "PATH_OR_REPO",
 )  # fmt: skip
+BACKEND: Option[Backend | None] = Option(
+    "backend", _one_of(get_args(Backend)), None,
+    "what computes the model: gemma (this package's Gemma 2 and 3) or mlx_lm (default: gemma for "
+    "these, mlx_lm for every other architecture)", "WHICH",
+)  # fmt: skip
 CHAT_TEMPLATE: Option[Path | None] = Option(
     "chat-template", Path, None,
     "Jinja file to use in place of the adapter's or the model's chat template", "FILE",
@@ -251,9 +257,9 @@ PAIRS = Option(
     "pairs", Path, embedded.PAIRS, "prompt pairs file (default: the embedded one)", "FILE"
 )
 SITE = Option[tuple[str, ...]](
-    "site", _some_of(VECTOR_SITES), CollectSettings.sites,
-    f"where to capture: {', '.join(VECTOR_SITES)} (default: {', '.join(CollectSettings.sites)}); "
-    f"{_MORE}",
+    "site", _some_of((*VECTOR_SITES, *OTHER_SITES)), CollectSettings.sites,
+    f"where to capture: {', '.join(VECTOR_SITES)}; in architectures that have them also "
+    f"{', '.join(OTHER_SITES)} (default: {', '.join(CollectSettings.sites)}); {_MORE}",
     "SITE", many=True,
 )  # fmt: skip
 LAYERS: Option[tuple[int, ...] | None] = Option(
@@ -371,15 +377,15 @@ REPORT_FOLDER = Option(
 )  # fmt: skip
 
 OPTIONS: tuple[Option[Any], ...] = (
-    MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS, NO_CHAT,
-    TENSOR_PARALLEL, BASE_MODEL, BEHAVIOURS, OPENINGS, DIRECTION, ALPHA, D_THRESHOLD, REPLICATES,
-    STATS_SEED, DIRECTIONS, STORE_FOLDER, SAVE, COMPARE, MARGIN, COSINE, PARTIAL, NOISE,
+    MODEL, REVISION, ADAPTER, BACKEND, CHAT_TEMPLATE, PAIRS, SITE, LAYERS, POSITIONS, MAX_TOKENS,
+    NO_CHAT, TENSOR_PARALLEL, BASE_MODEL, BEHAVIOURS, OPENINGS, DIRECTION, ALPHA, D_THRESHOLD,
+    REPLICATES, STATS_SEED, DIRECTIONS, STORE_FOLDER, SAVE, COMPARE, MARGIN, COSINE, PARTIAL, NOISE,
     INCONCLUSIVE, SHOWN_COLUMNS, SORT, RECOLLECT, REPORT_FOLDER,
 )  # fmt: skip
 
 #: What to put to which model, and how; not with activations that are read from files.
 TO_COLLECT: tuple[Option[Any], ...] = (
-    MODEL, REVISION, ADAPTER, CHAT_TEMPLATE, PAIRS, SITE, POSITIONS, MAX_TOKENS, NO_CHAT,
+    MODEL, REVISION, ADAPTER, BACKEND, CHAT_TEMPLATE, PAIRS, SITE, POSITIONS, MAX_TOKENS, NO_CHAT,
     TENSOR_PARALLEL, BEHAVIOURS,
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pytest
 
 from gemma_mlx.errors import UserError
-from gemma_mlx.sites import SITES
+from gemma_mlx.sites import OTHER_SITES, SITES
 from gemma_mlx.system.interrupts import interruptible
 from gemma_mlx.system.terminal import printable
 from harness.options import BASE_MODEL, COMPARE, OPTIONS, POSITIONS
@@ -180,7 +180,7 @@ def _exact_layers(keyword: str) -> str:
         if site is None:
             return f"{layer}-"
         name = f"{layer}-{site}"
-        return f"({name}] or {name}-)" if site in SITES else name
+        return f"({name}] or {name}-)" if site in {*SITES, *OTHER_SITES} else name
 
     return re.sub(r"(?i)(?<![\w\[.:-])(layer_\d+)(?:-(\w+))?(?![\w\].:-])", exact, keyword)
 

@@ -5,6 +5,7 @@ The pytest plugin reads it in everybody's runs, so nothing heavy is imported.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from gemma_mlx.request import Positions, Request, Sampling
 from harness.defaults import (
@@ -17,6 +18,9 @@ from harness.defaults import (
     Direction,
     Scale,
 )
+
+#: What computes a model: `gemma_mlx`, which has Gemma 2 and 3, or mlx-lm.
+Backend = Literal["gemma", "mlx_lm"]
 
 
 @dataclass(frozen=True)

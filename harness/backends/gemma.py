@@ -1,123 +1,41 @@
-"""Gemma on MLX, in one process or held by several together."""
+"""Gemma 2 and 3 as the harness asks for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import gemma_mlx
-from gemma_mlx import ALONE, Checkpoint, Gemma, Ranks, Request
-from gemma_mlx.errors import CheckpointError, RanksError, RequestError
-from harness.data.store import Record, Response
-from harness.settings import CollectSettings
+from gemma_mlx import Gemma, Generation, Request
+from gemma_mlx.config import GemmaConfig
+from gemma_mlx.models.gemma import Intervention
+from gemma_mlx.tokenizer import GemmaTokenizer
 
 
 @dataclass(frozen=True)
 class GemmaBackend:
-    """A Gemma checkpoint and the prompts of one run, which go by the names of their groups.
+    """A `harness.backends.model.Model` that `gemma_mlx` computes."""
 
-    Making one is cheap: the model is loaded by the first method that needs it. With
-    `settings.tensor_parallel` above 1 the `ranks` hold the model together, and each of them has to
-    make the same calls.
-
-    Attributes:
-        continuation: token ids of each group's answer, where positions are "forced".
-    """
-
-    checkpoint: Checkpoint
-    prompts: Mapping[str, str]
-    settings: CollectSettings
-    continuation: Mapping[str, Sequence[int]] | None = None
-    ranks: Ranks = ALONE
-
-    def prepare(self) -> None:
-        """Load the model and check the request, if that wasn't done yet.
-
-        Raises:
-            gemma_mlx.CheckpointError: the checkpoint is damaged, has no tokenizer, or can't be
-                split over that many processes.
-            gemma_mlx.RequestError: a prompt, site or layer that the model can't serve, or not as
-                many processes as are to hold it.
-        """
-        _ = self._request
-
-    def plan(self) -> list[list[str]]:
-        """Groups of each batch, prompts of similar length together, every group in one of them.
-
-        Depends on the request and the model's shape alone, not on the machine; raises what
-        `prepare` does.
-        """
-        size = self.settings.batch_size
-        batches = gemma_mlx.plan_batches(self._request, self._gemma.config, size)
-        return [[self._groups[i] for i in batch] for batch in batches]
-
-    def run(self, batch: Sequence[str]) -> dict[str, Record]:
-        """What the model gives for the prompts of these groups, a batch of `plan`.
-
-        Raises:
-            gemma_mlx.RanksError: ranks that hold the model together chose different tokens, or one
-                is gone.
-        """
-        number_of = {group: number for number, group in enumerate(self._groups)}
-        numbers = [number_of[group] for group in batch]
-        generations = gemma_mlx.run_batch(self._gemma, self._request, numbers)
-        if self.together:
-            # Also shows that no rank was lost meanwhile, and its part made up by MLX.
-            tokens = self.ranks.share([g.token_ids for g in generations])
-            if any(other != tokens[0] for other in tokens):
-                raise RanksError("the ranks of one model chose different tokens")
-        return {
-            group: Record(Response(tuple(g.token_ids), g.text, g.finish_reason), g.activations)
-            for group, g in zip(batch, generations, strict=True)
-        }
+    gemma: Gemma
 
     @property
-    def together(self) -> bool:
-        """Whether the ranks hold the model together."""
-        return self.settings.tensor_parallel > 1
+    def config(self) -> GemmaConfig:
+        return self.gemma.config
 
-    @cached_property
-    def _gemma(self) -> Gemma:
-        if self.together:
-            self._check_processes()
-        if not self.checkpoint.has_tokenizer:
-            raise CheckpointError(
-                f"{self.checkpoint.path}: no tokenizer.json or tokenizer.model in the folder, or "
-                "no tokenizer in the GGUF file"
-            )
-        ranks = self.ranks if self.together else ALONE
-        return gemma_mlx.load_checkpoint(self.checkpoint, dtype=self.settings.dtype, ranks=ranks)
+    @property
+    def tokenizer(self) -> GemmaTokenizer | None:
+        return self.gemma.tokenizer
 
-    def _check_processes(self) -> None:
-        """Raise unless the model can be split over the processes wanted, and these are there."""
-        wanted, there = self.settings.tensor_parallel, self.ranks.size
-        self.checkpoint.config.check_split(wanted)
-        if wanted != there:
-            raise RequestError(
-                f"{wanted} processes are to hold this model together (--tensor-parallel), and "
-                f"{'there is 1' if there == 1 else f'there are {there}'}. What the store lacks is "
-                f"collected with `mlx.launch -n {wanted} -- python -m harness collect "
-                f"--tensor-parallel {wanted} --model {self.checkpoint.path} --positions generated "
-                "--positions forced --positions prompt_last` and the same other options"
-            )
+    @property
+    def interventions(self) -> list[Intervention]:
+        return self.gemma.interventions
 
-    @cached_property
-    def _groups(self) -> list[str]:
-        return sorted(self.prompts)
+    def width(self, site: str, layer: int) -> int:
+        return self.gemma.width(site, layer)
 
-    @cached_property
-    def _request(self) -> Request:
-        settings, gemma, groups = self.settings, self._gemma, self._groups
-        texts = [self.prompts[g] for g in groups]
-        request = Request(
-            prompts=gemma_mlx.encode_prompts(gemma, texts, chat=settings.chat, names=groups),
-            max_tokens=settings.max_tokens,
-            sites=settings.sites,
-            layers=settings.layers or tuple(range(gemma.config.num_hidden_layers)),
-            positions=settings.positions,
-            sampling=settings.sampling,
-            seeds=[gemma_mlx.prompt_seed(settings.seed, g) for g in groups],
-            continuation=[self.continuation[g] for g in groups] if self.continuation else None,
-            names=groups,
-        )
-        request.check(gemma.config)
-        return request
+    def check(self, request: Request) -> None:
+        request.check(self.config)
+
+    def plan(self, request: Request, batch_size: int | None) -> list[tuple[int, ...]]:
+        return gemma_mlx.plan_batches(request, self.config, batch_size)
+
+    def run(self, request: Request, batch: Sequence[int]) -> list[Generation]:
+        return gemma_mlx.run_batch(self.gemma, request, batch)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx.npz import METADATA, step_file
-from gemma_mlx.sites import SITES
+from gemma_mlx.sites import OTHER_SITES, SITES
 from gemma_mlx.system.files import name_fault, read_json
 from harness.data.activations import AnalysisError
 from harness.data.npz_file import array_names, read_rows
@@ -231,7 +231,7 @@ def _layers(file: Path, key_template: str) -> tuple[int, ...]:
 
 def _site(key_template: str) -> str:
     """The site's name, or what the template calls it."""
-    for site in SITES.values():
+    for site in (*SITES.values(), *OTHER_SITES.values()):
         if key_template == f"model.layers.{{layer}}.{site.npz_suffix}":
             return site.name
     return re.sub(r"\W+", "_", key_template.split("{layer}", 1)[1]).strip("_") or "activations"

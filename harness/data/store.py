@@ -50,7 +50,8 @@ class Response:
 
 @dataclass(frozen=True)
 class Record:
-    """All that one prompt gave. `activations`: per site float32 (layers, steps, width)."""
+    """All that one prompt gave. `activations`: per site float32 (layers, steps, width); where
+    layers have different widths, a list over layers of (steps, width)."""
 
     response: Response
     activations: Mapping[str, Any]
@@ -193,7 +194,11 @@ class RunStore:
         for group, record in records.items():
             facts[group] = asdict(record.response)
             for site, array in record.activations.items():
-                tensors[f"{group}/{site}"] = np.ascontiguousarray(array, dtype=np.float32)
+                parts = {"": array}
+                if isinstance(array, list):
+                    parts = {f"/{row}": layer for row, layer in enumerate(array)}
+                for part, values in parts.items():
+                    tensors[f"{group}/{site}{part}"] = np.ascontiguousarray(values, np.float32)
         # One metadata entry: safetensors keeps several in no fixed order.
         content = save(tensors, {"prompts": json.dumps(facts, sort_keys=True)})
         digest = hashlib.sha256(content).hexdigest()
@@ -229,15 +234,22 @@ class RunStore:
             StoreError: the run isn't complete, or the layer wasn't captured.
         """
         found: dict[str, np.ndarray] = {}
-        suffix = f"/{site}"
         for shard in self._opened():
-            for name in shard.keys():  # noqa: SIM118 - not a mapping
-                if name.endswith(suffix):
-                    array = shard.get_slice(name)
-                    # No layers in the settings stand for all of the model's.
-                    captured = self.settings["layers"] or range(array.get_shape()[0])
-                    row = layer_row(layer, captured, self.path)
-                    found[name.removesuffix(suffix)] = array[row]
+            names = set(shard.keys())
+            for group in json.loads(shard.metadata()["prompts"]):
+                name = f"{group}/{site}"
+                alike = name in names
+                # No layers in the settings stand for all of the model's.
+                captured = self.settings["layers"] or range(
+                    shard.get_slice(name).get_shape()[0]
+                    if alike
+                    else sum(other.startswith(f"{name}/") for other in names)
+                )
+                row = layer_row(layer, captured, self.path)
+                # Layers of different widths have a tensor each.
+                found[group] = (
+                    shard.get_slice(name)[row] if alike else shard.get_tensor(f"{name}/{row}")
+                )
         return found
 
     def _opened(self) -> Iterator[Any]:

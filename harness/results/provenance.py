@@ -11,6 +11,7 @@ from typing import Any
 
 import gemma_mlx
 from gemma_mlx import Checkpoint
+from harness.backends.choice import backend_identity
 from harness.data.npz_run import NpzRun
 from harness.data.pairs import PromptPairs
 from harness.data.store import RunStore
@@ -41,6 +42,7 @@ def provenance(
         "model_fingerprint": checkpoint.fingerprint,
         "model_layers": checkpoint.config.num_hidden_layers,
         "unknown_config_keys": list(checkpoint.config.unknown_keys),
+        "backend": backend_identity(checkpoint) or "gemma_mlx",
         "template_fingerprint": checkpoint.chat_template_fingerprint,
         **_pairs(pairs),
         "collection": asdict(collected),

@@ -376,6 +376,7 @@ OPTION_VALUES = {
     "model": ("a", ["b"], "a", "b"),
     "revision": ("a", ["b"], "a", "b"),
     "adapter": ("a", ["b"], "a", "b"),
+    "backend": ("gemma", ["mlx_lm"], "gemma", "mlx_lm"),
     "chat-template": ("a.jinja", ["b.jinja"], Path("a.jinja"), Path("b.jinja")),
     "pairs": ("a.json", ["b.json"], Path("a.json"), Path("b.json")),
     "site": (

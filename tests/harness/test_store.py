@@ -408,3 +408,16 @@ class TestProcesses:
             raise ZeroDivisionError
         with warnings.catch_warnings(action="error"), run.locked("waiting"):
             pass
+
+
+def test_layers_of_different_widths(tmp_path):
+    store = RunStore(tmp_path, {"layers": [1, 4]})
+    rows = [np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 5), np.float32)]
+    store.begin([["a", "b"]])
+    response = Response((7, 8), "", "length")
+    store.write(0, {group: Record(response, {"mlp_post": rows}) for group in ("a", "b")})
+    assert store.missing() == []
+    for layer, row in zip((1, 4), rows, strict=True):
+        found = store.tokens("mlp_post", layer)
+        assert found.keys() == {"a", "b"}
+        np.testing.assert_array_equal(found["b"], row)

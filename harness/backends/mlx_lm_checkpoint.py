@@ -1,0 +1,174 @@
+"""A checkpoint that mlx-lm loads: what its config says of it, and what mlx-lm is told instead."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gemma_mlx import Checkpoint, CheckpointError
+from gemma_mlx.config import token_ids
+from gemma_mlx.system.files import read_json
+
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+# The same numbers under the names that other architectures give them.
+_NAMES = {
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "max_position_embeddings": ("n_positions", "n_ctx", "max_seq_len", "max_sequence_length"),
+    "vocab_size": (),
+}
+_ENDLESS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the harness needs of a config.json of any architecture.
+
+    Attributes:
+        max_position_embeddings: tokens of the longest text; a large number where nothing is said.
+        unknown_keys: always empty: what mlx-lm's model reads, it alone knows.
+    """
+
+    model_type: str
+    num_hidden_layers: int
+    vocab_size: int
+    max_position_embeddings: int
+    eos_token_ids: tuple[int, ...]
+    unknown_keys: tuple[str, ...] = ()
+
+    def check_split(self, processes: int) -> None:
+        """Refuse to split the model.
+
+        Raises:
+            CheckpointError: always.
+        """
+        raise CheckpointError(
+            f"several processes can hold Gemma 2 and 3 together, not {self.model_type}; without "
+            "--tensor-parallel each of them takes prompts of its own"
+        )
+
+
+@dataclass(frozen=True)
+class MlxLmCheckpoint(Checkpoint):
+    """A checkpoint folder whose model is one of mlx-lm's."""
+
+    @cached_property
+    def config(self) -> ModelConfig:  # type: ignore[override]
+        """What its config.json says; a `CheckpointError` where it says too little."""
+        facts = _text(self._raw)
+        if not all(_fact(facts, key) for key in ("num_hidden_layers", "vocab_size")):
+            # Published configs leave out what transformers has a default for.
+            facts = _text(self.normalised_config())
+        found = {key: _fact(facts, key) for key in _NAMES}
+        for key in ("num_hidden_layers", "vocab_size"):
+            if found[key] is None:
+                raise CheckpointError(f"{self.path / 'config.json'}: no {key}")
+        return ModelConfig(
+            model_type=str(self._raw.get("model_type")),
+            num_hidden_layers=found["num_hidden_layers"] or 0,
+            vocab_size=found["vocab_size"] or 0,
+            max_position_embeddings=found["max_position_embeddings"] or _ENDLESS,
+            eos_token_ids=token_ids(
+                self._raw.get("eos_token_id", facts.get("eos_token_id")),
+                f"{self.path / 'config.json'}: eos_token_id",
+            ),
+        )
+
+    def normalised_config(self) -> dict[str, Any]:
+        """The config as mlx-lm's models read it, with nothing left to their own defaults that
+        transformers knows; see `normalised`."""
+        return normalised(self._raw)
+
+    @cached_property
+    def _raw(self) -> dict[str, Any]:
+        return _read(self.path)
+
+
+def model_type(folder: Path) -> str | None:
+    """The architecture that config.json names; None where there is no such file or name."""
+    if not (folder / "config.json").exists():
+        return None
+    found = _read(folder).get("model_type")
+    return found if isinstance(found, str) else None
+
+
+def normalised(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json in the form that mlx-lm's models were written for.
+
+    They have defaults of their own, and transformers 5 writes some numbers where they don't look,
+    the base of RoPE before all: without a word a model would be another one. So what the file
+    leaves out is filled in as transformers would, and what stands in a new place is put into the
+    old one, too.
+    """
+    filled = _filled(config)
+    text = filled.get("text_config")
+    if isinstance(text, Mapping):
+        inner = _old_places(text)
+        # mlx-lm's Gemma 4 takes the vocabulary from outside, and its default if nothing is there.
+        outer = {"vocab_size": inner["vocab_size"]} if "vocab_size" in inner else {}
+        return {**outer, **filled, "text_config": inner}
+    return _old_places(filled)
+
+
+def _filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with transformers' defaults, where it knows the architecture."""
+    from transformers import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        return dict(config)
+    try:
+        found = CONFIG_MAPPING[kind].from_dict(dict(config)).to_dict()
+    except Exception as error:
+        # transformers raises whatever its configs raise.
+        raise CheckpointError(f"transformers can't read the config ({error})") from error
+    text, given = found.get("text_config"), config.get("text_config")
+    if isinstance(text, Mapping) and isinstance(given, Mapping):
+        return {**found, **config, "text_config": {**text, **given}}
+    return {**found, **config}
+
+
+def _old_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with RoPE's numbers where transformers 4 had them."""
+    found = dict(config)
+    parameters = config.get("rope_parameters")
+    if not isinstance(parameters, Mapping):
+        return found
+    if parameters.keys() <= _LAYER_TYPES:
+        full, sliding = (parameters.get(f"{kind}_attention") or {} for kind in ("full", "sliding"))
+        found.update(_rope(full))
+        if "rope_theta" in sliding:
+            found["rope_local_base_freq"] = sliding["rope_theta"]
+    else:
+        found.update(_rope(parameters))
+    return found
+
+
+def _rope(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    outer = {"rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
+    found = {key: parameters[key] for key in outer if parameters.get(key) is not None}
+    scaling = {k: v for k, v in parameters.items() if k != "rope_theta" and v is not None}
+    found["rope_scaling"] = None if kind == "default" else {**scaling, "type": kind}
+    return found
+
+
+def _text(config: Mapping[str, Any]) -> dict[str, Any]:
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, Mapping) else dict(config)
+
+
+def _fact(config: Mapping[str, Any], key: str) -> int | None:
+    for name in (key, *_NAMES[key]):
+        value = config.get(name)
+        if type(value) is int and value > 0:
+            return value
+    return None
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    content = read_json(path, error=CheckpointError)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

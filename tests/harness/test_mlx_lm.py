@@ -1,0 +1,130 @@
+"""Models of mlx-lm: the same numbers as Gemma's own backend, exact batches, sites, the store."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import gemma_mlx
+from gemma_mlx import CheckpointError, Request, RequestError, Sampling
+from harness.backends.choice import find_checkpoint, load_model
+from harness.backends.mlx_lm_checkpoint import MlxLmCheckpoint, normalised
+from tests.support.checkpoints import random_checkpoint, relative_error
+from tests.support.llama import CONFIG, llama_checkpoint
+from tests.support.tokenizers import save_tokenizer
+
+pytest.importorskip("mlx_lm", reason="needs the extra 'models'")
+
+SITES = ("resid_pre", "attn_out", "mlp_post", "mlp_out", "resid_post")
+RNG = np.random.default_rng(0)
+PROMPTS = [RNG.integers(6, 100, n).tolist() for n in (5, 12, 5, 1, 12, 5)]
+REQUEST = Request(PROMPTS, layers=(0, 1, 2), max_tokens=4, sites=SITES)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return load_model(find_checkpoint(llama_checkpoint(tmp_path_factory.mktemp("llama"))))
+
+
+def run(model, request, batch_size=None):
+    found = {}
+    model.check(request)
+    for batch in model.plan(request, batch_size):
+        found.update(zip(batch, model.run(request, batch), strict=True))
+    return [found[number] for number in range(len(request.prompts))]
+
+
+def check_same(some, others):
+    for one, other in zip(some, others, strict=True):
+        assert one.token_ids == other.token_ids
+        assert one.finish_reason == other.finish_reason
+        for site in one.activations:
+            error = relative_error(one.activations[site], other.activations[site])
+            assert error <= 2e-5, site
+
+
+def test_architectures_choose_the_backend(tmp_path):
+    assert type(find_checkpoint(llama_checkpoint(tmp_path / "llama"))) is MlxLmCheckpoint
+    gemma = random_checkpoint(tmp_path / "gemma", num_hidden_layers=2)
+    assert type(find_checkpoint(gemma)) is gemma_mlx.Checkpoint
+    assert type(find_checkpoint(gemma, backend="mlx_lm")) is MlxLmCheckpoint
+    with pytest.raises(CheckpointError, match="unsupported model_type 'llama'"):
+        _ = find_checkpoint(tmp_path / "llama", backend="gemma").config
+
+
+def test_rope_is_put_where_mlx_lm_looks_for_it():
+    assert normalised(CONFIG)["rope_theta"] == 700.0
+    scaled = {"rope_type": "linear", "rope_theta": 5.0, "factor": 2.0}
+    found = normalised({**CONFIG, "rope_parameters": scaled})
+    assert found["rope_theta"] == 5.0
+    assert found["rope_scaling"]["type"] == "linear"
+    assert found["rope_scaling"]["factor"] == 2.0
+
+
+@pytest.mark.parametrize("positions", ["generated", "prompt_last", "forced"])
+def test_batches_change_nothing(llama, positions):
+    given = [RNG.integers(6, 100, n).tolist() for n in (3, 1, 7, 2, 4, 5)]
+    request = replace(
+        REQUEST, positions=positions, continuation=given if positions == "forced" else None
+    )
+    batches = llama.plan(request, None)
+    assert all(len({len(PROMPTS[i]) for i in batch}) == 1 for batch in batches)
+    assert max(map(len, batches)) == 3
+    check_same(run(llama, request), run(llama, request, batch_size=1))
+
+
+def test_a_row_that_ended_is_left_out_of_what_follows(llama):
+    written = run(llama, REQUEST)
+    end = written[0].token_ids[1]
+    ending = replace(llama, eos_token_ids=frozenset({end}))
+    for whole, cut in zip(written, run(ending, REQUEST), strict=True):
+        ids = whole.token_ids
+        steps = ids.index(end) if end in ids else len(ids)
+        assert cut.token_ids == ids[:steps]
+        assert cut.finish_reason == ("stop" if end in ids else "length")
+        assert cut.activations["mlp_out"].shape == (3, steps, 64)
+
+
+def test_sampling_depends_on_the_prompts_seed_alone(llama):
+    seeds = list(range(len(PROMPTS)))
+    request = replace(REQUEST, sampling=Sampling(temperature=1.0), seeds=seeds)
+    check_same(run(llama, request), run(llama, request, batch_size=2))
+    other = replace(request, seeds=[seed + 1 for seed in seeds])
+    assert [g.token_ids for g in run(llama, request)] != [g.token_ids for g in run(llama, other)]
+
+
+def test_a_site_that_an_architecture_lacks_is_an_error_that_names_those_it_has(llama):
+    there = "attn_out, mlp_out, mlp_post, resid_post, resid_pre"
+    with pytest.raises(RequestError, match=f"'per_layer_out' wasn't found.*there are {there}"):
+        llama.check(replace(REQUEST, sites=("per_layer_out",)))
+    with pytest.raises(RequestError, match="layer 3 is outside"):
+        llama.check(replace(REQUEST, layers=(3,)))
+
+
+def test_gemma_is_the_same_model_by_both_backends(tmp_path):
+    """Windows of 7 tokens, so that mlx-lm's caches turn over."""
+    folder = save_tokenizer(random_checkpoint(tmp_path, num_hidden_layers=3))
+    request = replace(REQUEST, max_tokens=9, sites=(*SITES, "mlp_out_normed"))
+    ours, theirs = (
+        run(load_model(find_checkpoint(folder, backend=backend)), request)
+        for backend in ("gemma", "mlx_lm")
+    )
+    check_same(ours, theirs)
+
+
+def test_what_the_model_leaves_out_of_a_file_is_named(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = llama_checkpoint(tmp_path)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    save_file({**tensors, "lm_head.weight": tensors["model.norm.weight"]}, file)
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs"):
+        load_model(find_checkpoint(folder))
+    save_file({**tensors, "model.layers.0.more.weight": tensors["model.norm.weight"]}, file)
+    with pytest.raises(CheckpointError, match=r"more\.weight"):
+        load_model(find_checkpoint(folder))
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight"):
+        load_model(find_checkpoint(folder))
