@@ -20,6 +20,7 @@ from harness.analysis.comparison import compare_versions
 from harness.analysis.gate import gate
 from harness.collect import collect
 from harness.data import embedded
+from harness.progress import SILENT
 from harness.results.baseline import saved_run
 from harness.settings import Criteria
 
@@ -39,7 +40,7 @@ def found(experiment: Experiment, **changes: object) -> Results:
         experiment.prompt_pairs,
         settings,
         Path(experiment.store),
-        progress=False,
+        bars=SILENT,
     )
     analysis = analyze(
         run,

@@ -419,8 +419,8 @@ def intervention_table(runs: int) -> Table:
         "pairs' differences as they are. *At right angles, alone*: as this project did it first, "
         "50 random directions without what they have of the tested one, each layer and "
         "intervention by itself. *Read*: the conditions lie apart along what the network reads, in "
-        "every layer; the difference within a pair has a length of 20. *Sources*: clusters of unequal "
-        "size, with half of the variance in common. 500 runs, of *read* 100.",
+        "every layer; the difference within a pair has a length of 20. *Sources*: clusters of "
+        "unequal size, with half of the variance in common. 500 runs, of *read* 100.",
         rows,
     )
 
