@@ -24,6 +24,7 @@ from harness.analysis.comparison import SavedRun, compare_versions
 from harness.analysis.gate import gate
 from harness.collect import collect
 from harness.data import embedded
+from harness.progress import SILENT
 from harness.results.baseline import saved_run
 from harness.settings import Criteria
 
@@ -44,7 +45,7 @@ def measured(model: str, store: str, changes: dict[str, object]) -> SavedRun:
         experiment.prompt_pairs,
         settings,
         Path(experiment.store),
-        progress=False,
+        bars=SILENT,
     )
     analysis = analyze(
         run,

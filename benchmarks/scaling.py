@@ -30,6 +30,7 @@ from benchmarks.page import command_line, spread, table
 from benchmarks.workloads import LARGE, endless_checkpoint, machine_with_mlx, repeated_pairs
 from gemma_mlx import Checkpoint, Gemma, GemmaConfig
 from harness.collect import collect
+from harness.progress import SILENT
 from harness.settings import CollectSettings
 
 # As published.
@@ -86,7 +87,7 @@ def collected(checkpoint: Checkpoint, pairs: int, settings: CollectSettings) -> 
     prompts = repeated_pairs(pairs)
     with tempfile.TemporaryDirectory() as store:
         start = time.perf_counter()
-        run = collect(checkpoint, prompts, settings, Path(store), progress=False)
+        run = collect(checkpoint, prompts, settings, Path(store), bars=SILENT)
         seconds = time.perf_counter() - start
         assert {len(r.token_ids) for r in run.responses().values()} == {settings.max_tokens}
         return seconds, sum(file.stat().st_size for file in run.path.iterdir())

@@ -10,12 +10,11 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import cycle, zip_longest
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Ranks, RanksError
@@ -23,6 +22,7 @@ from harness.backends.choice import backend_identity
 from harness.backends.prompted import Prompted
 from harness.data.pairs import CONDITIONS, PromptPairs
 from harness.data.store import RunStore, StoreError
+from harness.progress import ON_TERMINAL, SILENT, Bars
 from harness.settings import CollectSettings
 
 #: Raised when our own code gives something else for the same request (the plan of its batches, the
@@ -37,7 +37,8 @@ def collect(
     root: Path,
     *,
     again: bool = False,
-    progress: bool = True,
+    bars: Bars = ON_TERMINAL,
+    whose: str = "",
     ranks: Ranks = ALONE,
 ) -> RunStore:
     """The run of these pairs through this model: from the store, or collected into it now.
@@ -51,7 +52,8 @@ def collect(
     Args:
         root: the store's directory; each run has its own directory in it.
         again: delete what the store has of this run, and collect it anew.
-        progress: show a progress bar over prompts on a terminal.
+        bars: shows the progress over prompts.
+        whose: what the bar calls the model, beside the positions.
         ranks: the processes that collect together; all of them call this, and the first one has
             the whole run afterwards.
 
@@ -64,7 +66,9 @@ def collect(
     if settings.positions == "forced":
         # With the same sites it is the run that the checks are about, and collected only once.
         free = replace(settings, positions="generated")
-        run = collect(checkpoint, pairs, free, root, again=again, progress=progress, ranks=ranks)
+        run = collect(
+            checkpoint, pairs, free, root, again=again, bars=bars, whose=whose, ranks=ranks
+        )
         if ranks.first:
             answers = run.responses()
             continuation = {
@@ -77,6 +81,11 @@ def collect(
     run = RunStore(root, _identity(checkpoint, prompts, settings, continuation))
     _check_agreement({**run.settings, "recollect": again}, ranks)
     backend = Prompted(checkpoint, prompts, settings, continuation, ranks)
+    shown = partial(
+        _of_launch(bars, ranks),
+        desc=f"collecting {settings.positions}{whose and f', {whose}'}",
+        unit="prompt",
+    )
     with _locked(run, ranks):
         run.sweep()
         if again:
@@ -84,7 +93,7 @@ def collect(
             backend.prepare()
             run.clear()
         plan = _agreed_plan(run, backend, ranks)
-        return replace(run, reused=_fill(run, plan, backend, ranks, progress=progress))
+        return replace(run, reused=_fill(run, plan, backend, ranks, shown))
 
 
 def _identity(
@@ -147,8 +156,7 @@ def _fill(
     plan: Sequence[Sequence[str]],
     backend: Prompted,
     ranks: Ranks,
-    *,
-    progress: bool,
+    bars: Bars,
 ) -> float:
     """Collect what the first rank lacks; returns the share of the prompts that it had."""
     # Ranks that hold the model together run every batch together.
@@ -158,13 +166,7 @@ def _fill(
     dealt = [lacking[0]] * ranks.size if together else _deal(lacking)
     prompts = sum(map(len, plan))
     there = prompts - sum(len(plan[batch]) for batch in lacking[0])
-    with tqdm(
-        total=prompts,
-        initial=there,
-        desc="collecting activations",
-        unit="prompt",
-        disable=_without_bar(progress, ranks),
-    ) as bar:
+    with (bars if there < prompts else SILENT)(total=prompts, initial=there) as bar:
         for turn in zip_longest(*dealt):
             batch = turn[ranks.rank]
             if together or batch in mine:
@@ -177,12 +179,12 @@ def _fill(
     return there / prompts
 
 
-def _without_bar(progress: bool, ranks: Ranks) -> bool | None:
-    """Whether tqdm is to show nothing; None leaves it to tqdm."""
-    if not (progress and ranks.first):
-        return True
+def _of_launch(bars: Bars, ranks: Ranks) -> Bars:
+    """The first rank's bars alone."""
+    if ranks.size == 1:
+        return bars
     # mlx.launch reads from pipes, and hands on the width of its terminal if it has one.
-    return None if ranks.size == 1 else "COLUMNS" not in os.environ
+    return partial(bars, disable=False) if ranks.first and "COLUMNS" in os.environ else SILENT
 
 
 def _deal(lacking: Sequence[Sequence[int]]) -> list[list[int]]:

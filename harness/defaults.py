@@ -34,3 +34,6 @@ MARGIN = 0.5
 
 #: Random directions that an intervention's own is held against.
 DIRECTIONS = 200
+
+#: Metadata of a dataclass' field that no file holds.
+UNSAVED = {"saved": False}

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +22,7 @@ from harness.data.behaviours import Behaviours, load_behaviours
 from harness.data.pairs import PairsError, PromptPairs, load_pairs
 from harness.data.store import RunStore
 from harness.openings import opening_log_odds
+from harness.progress import ON_TERMINAL, Bars
 from harness.results import Results
 from harness.results.provenance import origin, provenance
 from harness.settings import STORE, AnalysisSettings, Backend, CollectSettings, Criteria
@@ -58,6 +59,7 @@ class Experiment:
         settings: replicates, level, seed of the statistics.
         store: where activations are kept.
         recollect: collect anew what the store already has.
+        bars: shows the progress of every part that takes long.
         given: the options that it was made from, if it was; messages name them as they were typed.
 
     Raises:
@@ -88,6 +90,7 @@ class Experiment:
     settings: AnalysisSettings = field(default_factory=AnalysisSettings, kw_only=True)
     store: str | os.PathLike[str] = field(default=STORE, kw_only=True)
     recollect: bool = field(default=False, kw_only=True)
+    bars: Bars = field(default=ON_TERMINAL, kw_only=True, repr=False, compare=False)
     given: options.Given | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -239,7 +242,7 @@ class Experiment:
         *,
         batch_size: int | None = None,
         checkpoint: Checkpoint | None = None,
-        progress: bool = True,
+        whose: str = "",
         ranks: Ranks = ALONE,
     ) -> RunStore:
         """The run at these positions and in batches of this size, by default the experiment's own,
@@ -268,7 +271,8 @@ class Experiment:
             settings,
             Path(self.store),
             again=self.recollect,
-            progress=progress,
+            bars=self.bars,
+            whose=whose,
             ranks=ranks,
         )
 
@@ -296,7 +300,9 @@ class Experiment:
             raise RequestError(
                 f"layer {absent[0]} doesn't exist; {self.base} has layers 0 to {layers - 1}"
             )
-        return self.collect(checkpoint=self.base_checkpoint)
+        return self.collect(
+            checkpoint=self.base_checkpoint, whose=f"base model {Path(self.base or '').name}"
+        )
 
     @cached_property
     def noise_activations(self) -> RunStore | None:
@@ -307,7 +313,7 @@ class Experiment:
         if not self.noise:
             return None
         largest = max(map(len, self.activations.plan() or [[]]))
-        return self.collect(batch_size=largest // 2 + 1)
+        return self.collect(batch_size=largest // 2 + 1, whose="again, for the noise")
 
     @cached_property
     def opening_log_odds(self) -> dict[str, float] | None:
@@ -321,6 +327,7 @@ class Experiment:
             Path(self.store),
             chat=self.chat,
             again=self.recollect,
+            progress=partial(self.bars, desc="reading openings", unit="prompt"),
         )
 
     @cached_property
@@ -356,11 +363,13 @@ class Experiment:
             "behaviours_fingerprint": self.behaviour_patterns.fingerprint,
         }
 
-    def analyze(self, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Analysis:
+    def analyze(
+        self, *, progress: Callable[[Iterable[int]], Iterable[int]] | None = None
+    ) -> Analysis:
         """Collect what the store lacks, and estimate the separation in the whole family.
 
         Args:
-            progress: wraps the iteration over layers and sites, for example `tqdm`.
+            progress: wraps the iteration over layers and sites, by default with one of `bars`.
         """
         run = self.activations
         return analysis.analyze(
@@ -376,14 +385,14 @@ class Experiment:
             openings=self.opening_log_odds,
             decode=self._decode,
             provenance={**self.provenance, **origin(run)},
-            progress=progress,
+            progress=progress or partial(self.bars, desc="resampling", unit="layer"),
         )
 
     def run(
         self,
         criteria: Criteria | None = None,
         *,
-        progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+        progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
     ) -> Results:
         """`analyze`, held against the criteria."""
         return Results(self.analyze(progress=progress), criteria or Criteria())
@@ -394,7 +403,7 @@ def analyze(
     pairs: str | os.PathLike[str] | PromptPairs = embedded.PAIRS,
     *,
     criteria: Criteria | None = None,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
     **more: Any,
 ) -> Results:
     """Collect a model's activations, or take them from the store, and estimate the separation.

@@ -23,7 +23,7 @@ from gemma_mlx.system.interrupts import interruptible
 from gemma_mlx.system.terminal import printable
 from harness.options import BASE_MODEL, COMPARE, OPTIONS, POSITIONS
 from harness.settings import INTERRUPTED
-from harness.testing import html
+from harness.testing import failures, html
 from harness.testing.session import PROPERTIES, Session, or_exit, session_of
 
 _FIXTURES = "harness.testing.fixtures"
@@ -233,6 +233,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if call.excinfo.errisinstance(CheckFailedError):
             # The explanation says it all; the check's source says nothing more.
             outcome.longrepr = call.excinfo.getrepr(style="value")
+            failures.mark(outcome, call.excinfo.value)
             if item.config.pluginmanager.hasplugin("html"):
                 outcome.extras = [*getattr(outcome, "extras", []), *_figures(item)]
     return outcome
@@ -340,10 +341,33 @@ def _write_results(ours: Session, config: pytest.Config) -> None:
         ours.saved = results.save(plan.save_as)
 
 
+@pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
+def pytest_terminal_summary_around(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None, Any, Any]:
+    """Around all that pytest says of single failures: like ones are said once, and what may be
+    said stands at the end."""
+    ours = session_of(config)
+    ours.failed = failures.hide_like(terminalreporter)
+    result = yield
+    if ours.results is not None and config.get_verbosity() >= 0:
+        from harness.report import tables
+
+        for line, outcome in tables.ladder_table(ours.results):
+            terminalreporter.line(line, **_colour(outcome))
+    return result
+
+
+def _colour(outcome: str | None) -> dict[str, bool]:
+    colours = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+    return {colours[outcome]: True} if outcome in colours else {}
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     ours = session_of(config)
+    failures.show_like(terminalreporter, ours.failed)
     if ours.stopped is not None:
         terminalreporter.line(ours.stopped)
     plan, results = ours.good_plan(), ours.results
@@ -351,13 +375,13 @@ def pytest_terminal_summary(
         return
     from harness.report import sentences, tables
 
-    terminalreporter.section("alignment artifacts")
-    colours = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+    model = printable(sentences.model_name(results))
+    terminalreporter.section(f"alignment artifacts{model and f': {model}'}")
     if config.get_verbosity() >= 0:
         header, *rows = tables.terminal_table(results, plan.table)
         terminalreporter.line(header[0], bold=True)
         for line, outcome in rows:
-            terminalreporter.line(line, **{colours[outcome]: True})
+            terminalreporter.line(line, **_colour(outcome))
         terminalreporter.line("")
     for said in (
         sentences.headline(results),

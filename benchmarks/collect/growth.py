@@ -14,6 +14,7 @@ from benchmarks.page import table
 from benchmarks.workloads import EMBEDDED, embedded_workload, repeated_pairs
 from gemma_mlx.system.backend import mx
 from harness.collect import collect
+from harness.progress import SILENT
 from harness.settings import CollectSettings
 
 
@@ -45,6 +46,6 @@ def stream(pairs: int) -> dict[str, float]:
     mx.reset_peak_memory()
     with tempfile.TemporaryDirectory() as store:
         start = time.perf_counter()
-        collect(checkpoint, prompts, CollectSettings(), Path(store), progress=False)
+        collect(checkpoint, prompts, CollectSettings(), Path(store), bars=SILENT)
         seconds = time.perf_counter() - start
     return {"seconds": seconds, "mlx": mx.get_peak_memory() / 2**20, "process": peak()}

@@ -32,12 +32,16 @@ def unchanged(compared: LayerComparison) -> Verdict:
             "failed",
             f"{found}: the separation is {how} than in the baseline, p over all layers "
             f"{p_value(change.p_adjusted)}{pairs}",
+            figure=("change of d", change.difference),
+            missed=f"changed, not within ±{change.margin:g}",
         )
     return Verdict(
         "inconclusive",
         f"{found}: neither within ±{change.margin:g} nor shown to have changed, p over all layers "
         f"{p_value(change.p_adjusted)}; more pairs, or a wider --artifact-margin if that is what "
         f"matters, would decide it{pairs}",
+        figure=("change of d", change.difference),
+        missed=f"not shown to be within ±{change.margin:g}",
     )
 
 
@@ -61,8 +65,15 @@ def same_direction(compared: LayerComparison) -> Verdict:
             "failed",
             f"{found}: below {drift.least:g}, p over all layers {p_value(drift.p_turned)}: another "
             "direction separates than in the baseline, whatever its d",
+            figure=("cosine", drift.cosine),
+            missed=f"below {drift.least:g}",
         )
-    return Verdict("inconclusive", f"{found}: not shown to lie on either side of {drift.least:g}")
+    return Verdict(
+        "inconclusive",
+        f"{found}: not shown to lie on either side of {drift.least:g}",
+        figure=("cosine", drift.cosine),
+        missed=f"not shown to be above {drift.least:g}",
+    )
 
 
 def covers_baseline(compared: VersionComparison, criteria: Criteria) -> Verdict:

@@ -6,7 +6,7 @@ best of many. The intervals that stand beside them in figures and tables are eac
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from harness.analysis.behaviour import Behaviour
@@ -14,6 +14,7 @@ from harness.analysis.causality import Effect
 from harness.analysis.controls import FEWEST_CATEGORIES
 from harness.analysis.layers import Analysis, LayerResult
 from harness.analysis.words import decimal, error, interval, p_value
+from harness.defaults import UNSAVED
 from harness.settings import Criteria
 from harness.stats import Comparison, Separation, pairs_to_decide
 
@@ -28,7 +29,15 @@ _SEED_MATTERS = (
 
 
 class CheckFailedError(AssertionError):
-    """A layer missed a criterion; the message is for the person who reads the report."""
+    """A layer missed a criterion; the message is for the person who reads the report.
+
+    Attributes:
+        verdict: the verdict, which wasn't "passed".
+    """
+
+    def __init__(self, verdict: "Verdict"):
+        super().__init__(verdict.explanation)
+        self.verdict = verdict
 
 
 @dataclass(frozen=True)
@@ -41,11 +50,15 @@ class Verdict:
         explanation: layer, estimate, interval, criterion and number of pairs, in words.
         distance: from the nearest threshold, in Monte Carlo errors; infinite where nothing was
             drawn at random, or its error isn't known.
+        figure: what decides, by name; not in the results file, which has every figure.
+        missed: what it would have had to be, in a few words; empty where passed.
     """
 
     outcome: Outcome
     explanation: str
     distance: float = math.inf
+    figure: tuple[str, float] | None = field(default=None, metadata=UNSAVED)
+    missed: str = field(default="", metadata=UNSAVED)
 
     @property
     def decidable(self) -> bool:
@@ -57,9 +70,9 @@ class Verdict:
         return self.distance <= CLOSE
 
     def require(self) -> None:
-        """Raise `CheckFailedError` with the explanation, unless passed."""
+        """Raise `CheckFailedError`, unless passed."""
         if self.outcome != "passed":
-            raise CheckFailedError(self.explanation)
+            raise CheckFailedError(self)
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,7 @@ class _Claim:
 
     Attributes:
         found: what was measured, in words.
+        figure: the name and the value of what decides.
         lower, upper: of the figure that the threshold is about; it is shown to lie below where even
             the upper end does.
         ending: how the sentence goes on, by outcome.
@@ -75,6 +89,7 @@ class _Claim:
     """
 
     found: str
+    figure: tuple[str, float]
     lower: float
     upper: float
     ending: Mapping[Outcome, str]
@@ -98,7 +113,17 @@ class _Claim:
             # To pass, all that miss would have to turn.
             missed = zip(distances, (above, significant), strict=True)
             distance = max(far for far, met in missed if not met)
-        return _verdict(result, outcome, self.found + self.ending.get(outcome, ""), distance)
+        verdict = _verdict(result, outcome, self.found + self.ending.get(outcome, ""), distance)
+        return replace(verdict, figure=self.figure, missed=", ".join(self._missed(outcome)))
+
+    def _missed(self, outcome: Outcome) -> list[str]:
+        said = []
+        if not self.lower > self.threshold:
+            how = "not above" if outcome == "failed" else "not shown to be above"
+            said.append(f"{how} {self.threshold:g}")
+        if not self.p < self.alpha:
+            said.append(f"p {p_value(self.p)}, not below {self.alpha:g}")
+        return said
 
 
 def _unless_passed(ending: str) -> dict[Outcome, str]:
@@ -115,6 +140,7 @@ def effect_size(result: LayerResult, criteria: Criteria) -> Verdict:
     return _Claim(
         f"{_d_found(s)}, at least {decimal(s.d_lower)}{error(s.d_lower_se)} with all layers taken "
         "together",
+        ("d", s.d),
         s.d_lower,
         s.d_interval[1],
         {
@@ -142,6 +168,7 @@ def above_chance(result: LayerResult, criteria: Criteria) -> Verdict:
     return _Claim(
         f"accuracy = {s.accuracy:.2f} {interval(s.accuracy_interval)}, at least "
         f"{decimal(s.accuracy_lower)}{error(s.accuracy_lower_se)} with all layers taken together",
+        ("accuracy", s.accuracy),
         s.accuracy_lower,
         s.accuracy_interval[1],
         {
@@ -165,13 +192,14 @@ def significant(result: LayerResult, criteria: Criteria) -> Verdict:
     distance = _errors(s.p_adjusted - criteria.alpha, s.p_adjusted_se)
     if s.p_adjusted < criteria.alpha:
         return _verdict(result, "passed", f"{found} is below {criteria.alpha:g}", distance)
-    return _verdict(
+    verdict = _verdict(
         result,
         "failed",
         f"{found} is not below {criteria.alpha:g}: with the labels of whole units flipped at "
         f"random, the most separated layer is this far apart just as easily. {_next(result)}",
         distance,
     )
+    return replace(verdict, figure=("p", s.p_adjusted), missed=f"not below {criteria.alpha:g}")
 
 
 def alike_pairs(result: LayerResult, analysis: Analysis, criteria: Criteria) -> Verdict:
@@ -194,6 +222,7 @@ def alike_pairs(result: LayerResult, analysis: Analysis, criteria: Criteria) -> 
         f"with pairs that read alike ({which}) as one unit, {s.n_units} in all, {_d_found(s)}, at "
         f"least {decimal(s.d_lower)}, family-wise p = {p_value(s.p_adjusted)}"
         f"{error(s.p_adjusted_se)}",
+        ("d", s.d),
         s.d_lower,
         s.d_interval[1],
         _unless_passed(
@@ -235,6 +264,7 @@ def crosses_categories(result: LayerResult, criteria: Criteria) -> Verdict:
         f"along directions that have not seen the category {_d_found(s)}, at least "
         f"{decimal(s.d_lower)}, family-wise p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)}, "
         f"by swapping whole categories {p_value(s.p_folds)}{weakest}",
+        ("d", s.d),
         s.d_lower,
         s.d_interval[1],
         ending,
@@ -246,7 +276,9 @@ def crosses_categories(result: LayerResult, criteria: Criteria) -> Verdict:
     verdict = claim.judge(result)
     # Effects that differ from category to category look like one direction in 1 of 16 runs.
     if verdict.outcome == "passed" and s.p_folds > 2.0 ** (1 - FEWEST_CATEGORIES):
-        return _verdict(result, "inconclusive", claim.found + ending["inconclusive"])
+        swapped = _verdict(result, "inconclusive", claim.found + ending["inconclusive"])
+        missed = f"p {p_value(s.p_folds)} by swapping categories"
+        return replace(swapped, figure=claim.figure, missed=missed)
     return verdict
 
 
@@ -257,6 +289,7 @@ def companion_separates(result: LayerResult, position: str, criteria: Criteria) 
     return _Claim(
         f"at positions {position!r} {_d_found(s)}, at least {decimal(s.d_lower)} with all layers "
         f"taken together, family-wise p = {p_value(s.p_adjusted)}{error(s.p_adjusted_se)}",
+        ("d", s.d),
         s.d_lower,
         s.d_interval[1],
         _unless_passed(
@@ -311,6 +344,7 @@ def _beyond(result: LayerResult, change: Comparison | None, other: str, missed: 
         f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
         f"beyond that of {other}, {decimal(change.d_a)}, at least {decimal(change.lower)} with all "
         "layers taken together",
+        ("d beyond it", change.difference),
         change.lower,
         change.interval[1],
         _unless_passed(missed),
@@ -339,6 +373,7 @@ def follows_behaviour(
         f"{decimal(found.lower)}{error(found.lower_se)} with all layers taken together, "
         f"family-wise p = {p_value(found.p_adjusted)}{error(found.p_se)} ({found.n_evaded} evaded, "
         f"{found.n_answered} answered in {found.n_categories} categories)",
+        ("AUROC", found.auroc),
         found.lower,
         found.auroc,
         _unless_passed(": the direction is not shown to go with evading, apart from what is asked"),
@@ -362,6 +397,7 @@ def uses_direction(result: LayerResult, effect: Effect, criteria: Criteria) -> V
         f"{effect.own_shift:+.3f} nats per token, {effect.shift:+.3f} [{low:+.3f}, {high:+.3f}] "
         f"beyond {effect.n_random} random directions, on {effect.n_pairs} pairs (family-wise rank "
         f"p = {p_value(effect.p_adjusted)}{error(p_se)}, by itself {p_value(effect.p_value)})",
+        ("shift", effect.shift),
         # The direction says more of the artifact answer where it is added, less where ablated.
         *((low, high) if effect.kind == "add" else (-high, -low)),
         _unless_passed(": the model is not shown to use this direction here"),

@@ -5,14 +5,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from harness import analysis, options
 from harness.data.activations import AnalysisError
 from harness.data.npz_layout import KEY_TEMPLATE, SUBCATEGORY
 from harness.data.npz_run import NpzRun, read_npz
 from harness.data.pairs import load_pairs
 from harness.experiment import Experiment
+from harness.progress import ON_TERMINAL
 from harness.report import sentences, tables
 from harness.results import Results
 from harness.results.file import FILE_NAME, ResultsError
@@ -107,19 +106,18 @@ def _analyze(parsed: argparse.Namespace) -> int:
     given = options.CommandLine(parsed)
     table, criteria = options.table_settings(given), options.criteria(given)
     folder = options.report_folder(given)
-    bar = partial(tqdm, desc="resampling", unit="layer", disable=None, leave=False)
     if parsed.activations is not None:
         unused = given.flags(_OF_MODELS)
         if unused:
             raise AnalysisError(f"{', '.join(unused)}: not with --activations, which has no model")
-        results = Results(_analyze_files(parsed, given, bar), criteria)
+        results = Results(_analyze_files(parsed, given), criteria)
     else:
         if (parsed.key_template, parsed.subcategory, parsed.steps) != (
             KEY_TEMPLATE, SUBCATEGORY, None,
         ):  # fmt: skip
             raise AnalysisError("--key-template, --subcategory and --steps are for --activations")
         experiment = Experiment.from_options(given, least_pairs=MIN_PAIRS)
-        results = experiment.run(criteria, progress=bar)
+        results = experiment.run(criteria)
     for line, _ in tables.terminal_table(results, table):
         print(line)
     print(f"\n{sentences.headline(results)}")
@@ -134,9 +132,7 @@ def _analyze(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _analyze_files(
-    parsed: argparse.Namespace, given: options.CommandLine, bar: "partial[tqdm]"
-) -> analysis.Analysis:
+def _analyze_files(parsed: argparse.Namespace, given: options.CommandLine) -> analysis.Analysis:
     pairs = load_pairs(options.PAIRS.read(given))
     if parsed.steps is not None and parsed.steps < 1:
         raise AnalysisError(f"--steps must be 1 or more, not {parsed.steps}")
@@ -158,7 +154,7 @@ def _analyze_files(
         settings=settings,
         embeddings=read.embeddings,
         provenance=provenance_of_files(read, pairs, settings),
-        progress=bar,
+        progress=partial(ON_TERMINAL, desc="resampling", unit="layer"),
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from scipy.special import ndtri
@@ -16,6 +17,17 @@ from harness.analysis.words import decimal, interval
 # Layers that a sentence names before it says "…".
 _MOST_NAMED = 8
 _POWER = 0.8
+
+
+def model_name(found: Findings) -> str:
+    """The model as it was asked for, with its adapter, and how its fingerprint begins; empty where
+    nothing is known of it."""
+    known = found.analysis.provenance
+    if not known.get("model"):
+        return ""
+    adapter = f" with {Path(known['adapter']).name}" if known.get("adapter") else ""
+    fingerprint = str(known.get("model_fingerprint") or "")[:8]
+    return f"{Path(known['model']).name}{adapter}{fingerprint and f' ({fingerprint})'}"
 
 
 def headline(found: Findings) -> str:

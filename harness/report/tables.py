@@ -8,7 +8,7 @@ from harness.analysis.claims import CLAIMS, MARKS
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import LayerResult, layer_id
-from harness.analysis.verdict import Outcome
+from harness.analysis.verdict import Outcome, worst
 from harness.analysis.words import decimal, error, interval, p_value
 from harness.data.activations import LayerSite
 from harness.settings import TableSettings
@@ -163,6 +163,28 @@ def layer_rows(found: Findings, shown: TableSettings | None = None) -> list[list
             for key in _ordered(found, shown.sort)
         ),
     ]
+
+
+def ladder_table(found: Findings) -> list[tuple[str, Outcome | None]]:
+    """One line per claim with the number of layers and sites that it holds in, and its worst
+    outcome; None where it wasn't asked."""
+    ladders = [found.ladder(key) for key in found]
+    rows, judged = [], []
+    for claim, (_, words, rules_out) in CLAIMS.items():
+        outcomes = [verdict.outcome for each in ladders if (verdict := each.verdicts[claim])]
+        decided = [outcome for outcome in outcomes if outcome != "undecidable"]
+        if not outcomes:
+            said = "not asked"
+        elif not decided:
+            said = "can't be decided"
+        else:
+            said = f"{decided.count('passed')} of {len(ladders)}"
+            undecided = decided.count("inconclusive")
+            said += f", {undecided} inconclusive" if undecided else ""
+        outcome = worst(outcomes) if outcomes else None
+        judged.append(outcome)
+        rows.append((MARKS[outcome], words, said, f"rules out {rules_out}"))
+    return list(zip(_aligned(rows, left={0, 1, 2, 3}), judged, strict=True))
 
 
 def _ordered(found: Findings, by: str) -> list[LayerSite]:

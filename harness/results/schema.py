@@ -7,7 +7,7 @@ its name.
 import math
 import types
 from collections.abc import Hashable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.analysis.layers import layer_id
@@ -34,7 +34,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Pair):
         return str(value)
     if is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in _saved(value)}
     if isinstance(value, Mapping):
         return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -42,6 +42,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
+
+
+def _saved(record: Any) -> list[Field[Any]]:
+    """The fields of a dataclass that a file has."""
+    return [f for f in fields(record) if f.metadata.get("saved", True)]
 
 
 def _key(key: Any) -> str:
@@ -54,7 +59,7 @@ def schema_of(kind: Any) -> dict[str, Any]:
         return _PLAIN[kind]
     if is_dataclass(kind):
         hints = get_type_hints(kind)
-        return record({f.name: schema_of(hints[f.name]) for f in fields(kind)})
+        return record({f.name: schema_of(hints[f.name]) for f in _saved(kind)})
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return {"enum": list(arguments)}
@@ -101,7 +106,7 @@ def from_plain(kind: Any, value: Any, pairs: Mapping[str, Pair] | None = None) -
         return (pairs or {})[value]
     if is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)
-        read = {f.name: from_plain(hints[f.name], value[f.name], pairs) for f in fields(kind)}
+        read = {f.name: from_plain(hints[f.name], value[f.name], pairs) for f in _saved(kind)}
         return kind(**read)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):

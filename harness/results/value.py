@@ -26,7 +26,7 @@ EARLIER = "earlier"
 
 
 def _move_earlier(folder: Path) -> Path | None:
-    """Move an earlier run's files, if any, into a folder of their own; returns it."""
+    """Move an earlier run's files, if there are any, into a folder of their own; returns it."""
     there = [path for name in FILES if (path := folder / name).is_file()]
     if not there:
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,7 +15,7 @@ from gemma_mlx.system.terminal import printable
 from harness.testing.session import PROPERTIES, once, or_exit, session_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
     from gemma_mlx import Checkpoint, Gemma
     from harness.analysis import Analysis, LayerResult
@@ -95,11 +95,7 @@ def results(artifact_plan: Plan, baseline: SavedRun | None, pytestconfig: pytest
     `baseline` is here to be refused, if it can't be compared, before anything is collected.
     """
     session = session_of(pytestconfig)
-    session.results = or_exit(
-        lambda: artifact_plan.experiment.run(
-            artifact_plan.criteria, progress=_bar("resampling", "layer")
-        )
-    )
+    session.results = or_exit(lambda: artifact_plan.experiment.run(artifact_plan.criteria))
     return session.results
 
 
@@ -159,7 +155,7 @@ def interventions(
                 directions=causal.directions,
                 level=experiment.settings.level,
                 seed=experiment.settings.seed,
-                progress=_bar("intervening", "layer"),
+                progress=partial(experiment.bars, desc="intervening", unit="layer"),
             )
         )
 
@@ -185,10 +181,3 @@ def layer_result(request: pytest.FixtureRequest, analysis: Analysis) -> LayerRes
     figures = single_values(result.separation)
     request.node.user_properties += [(name, figures[name]) for name in sorted(PROPERTIES)]
     return result
-
-
-def _bar(what: str, unit: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    """A progress bar where there is a terminal."""
-    from tqdm import tqdm
-
-    return partial(tqdm, desc=what, unit=unit, disable=None, leave=False)

@@ -7,6 +7,7 @@ from typing import Any
 from harness import options
 from harness.analysis.comparison import SavedRun
 from harness.experiment import Experiment
+from harness.progress import Bars
 from harness.results.baseline import check_name, find_baseline, load_baseline
 from harness.settings import CausalSettings, Criteria, TableSettings
 from harness.stats import MIN_PAIRS
@@ -30,16 +31,17 @@ class Plan:
         return getattr(self if hasattr(self, name) else self.experiment, name)
 
 
-def make_plan(given: options.Given, *, causal: bool = False) -> Plan:
+def make_plan(given: options.Given, *, bars: Bars, causal: bool = False) -> Plan:
     """Read the options, check them as far as the model's config.json allows.
 
     Args:
+        bars: shows the experiment's progress.
         causal: whether interventions were asked for.
 
     Raises:
         gemma_mlx.errors.UserError: naming the option or file.
     """
-    experiment = Experiment.from_options(given, least_pairs=MIN_PAIRS)
+    experiment = Experiment.from_options(given, least_pairs=MIN_PAIRS, bars=bars)
     save_as, compare = options.SAVE.read(given), options.COMPARE.read(given)
     if save_as is not None:
         check_name(save_as)

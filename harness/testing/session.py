@@ -16,8 +16,10 @@ import pytest
 from gemma_mlx.errors import UserError
 from gemma_mlx.system.terminal import printable
 from harness.options import Option
+from harness.testing.progress import bars_through_capture
 
 if TYPE_CHECKING:
+    from harness.progress import Bars
     from harness.results import Results
     from harness.testing.plan import Plan
 
@@ -58,6 +60,7 @@ class Session:
         refused: why the run ended without results.
         stopped: what is said where a signal ended it.
         lacking: checks that weren't collected, by file and by what they need.
+        failed: reports of failed tests, in pytest's order.
         pictures: of layers with a failed check, by id: SVG in base64, each drawn once.
     """
 
@@ -70,6 +73,7 @@ class Session:
         self.refused: str | None = None
         self.stopped: str | None = None
         self.lacking: dict[Path, dict[str, str]] = {}
+        self.failed: list[Any] = []
         self.pictures: dict[str, str] = {}
 
     @property
@@ -84,10 +88,16 @@ class Session:
 
         try:
             return make_plan(
-                PytestOptions(self._config), causal=_asks_for_causal(self._config.option.markexpr)
+                PytestOptions(self._config),
+                bars=lambda *arguments, **how: self._bars(*arguments, **how),
+                causal=_asks_for_causal(self._config.option.markexpr),
             )
         except UserError as error:
             return error
+
+    @cached_property
+    def _bars(self) -> "Bars":
+        return bars_through_capture(self._config)
 
     def good_plan(self) -> "Plan | None":
         return None if not self.wanted or isinstance(self.plan, UserError) else self.plan

@@ -3,10 +3,14 @@
 import json
 import os
 import pickle
+import pty
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from errno import ENOSPC
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +26,7 @@ from harness import Experiment, options, plugin
 from harness.collect import collect
 from harness.data.pairs import load_pairs
 from harness.data.store import StoreError
+from harness.progress import SILENT
 from harness.results.provenance import ALL_REUSED
 from harness.results.tokens import TOKENS_NAME
 from harness.settings import INTERRUPTED, CollectSettings
@@ -139,14 +144,33 @@ class TestOnBase:
         assert on_base.code == pytest.ExitCode.TESTS_FAILED
 
     def test_says_why(self, on_base):
-        said = re.search(r"^layer 6, mlp_out: d = (\S+) \[(.*), (.*)\] .*$", on_base.output, re.M)
+        said = re.search(r"^layer 0, mlp_out: d = (\S+) \[(.*), (.*)\] .*$", on_base.output, re.M)
         assert abs(float(said[1])) < 0.5
         assert "lies below the threshold 0.8" in said[0]
         assert "(n = 15 pairs)" in said[0]
-        assert re.search(r"^layer 6, mlp_out: accuracy = .* chance", on_base.output, re.M)
+        assert re.search(r"^layer 0, mlp_out: accuracy = .* chance", on_base.output, re.M)
         assert re.search(
-            r"^layer 6, mlp_out: family-wise p = .* not below 0.05", on_base.output, re.M
+            r"^layer 0, mlp_out: family-wise p = .* not below 0.05", on_base.output, re.M
         )
+
+    def test_like_failures_are_said_once(self, on_base):
+        by_id = {entry["id"]: entry["separation"] for entry in on_base.results["layers"]}
+        ends = [find(layer["d"] for layer in by_id.values()) for find in (min, max)]
+        low, high = (f"{0 if abs(end) < 0.005 else end:.2f}" for end in ends)
+        assert f"\ntest_effect_size: 8 of 8 layers, d {low} to {high}\n" in on_base.output
+        assert len(re.findall("^layer [0-9], mlp_out: d = ", on_base.output, re.M)) == 1
+        assert len(re.findall("^FAILED .*::test_effect_size", on_base.output, re.M)) == 8
+
+    def test_the_ladder_is_at_the_end(self, on_base):
+        *_, ladder = on_base.output.rpartition("::test_significance[layer_7-mlp_out]")
+        assert re.findall(r"^[✗?✓·–]  .*?(?=  )", ladder, re.M) == [
+            "✗  separate",
+            "?  across the categories",
+            "?  beyond the words",
+            "–  beyond the base model",
+            "·  where the model evades",
+            "–  used by the model",
+        ]
 
     def test_message_is_not_a_bare_assertion(self, on_base):
         assert "assert " not in on_base.output
@@ -592,6 +616,62 @@ class TestXdist:
 
 
 @pytest.mark.slow
+class TestProgress:
+    """Seen through pytest's capture, by those who sit at a terminal."""
+
+    def on_terminal(self, folder, store, some_pairs, *arguments):
+        """What a terminal of 200 columns is sent."""
+        mine, theirs = pty.openpty()
+        given = (
+            "--model", BASE, "--pairs", some_pairs, "--artifact-store", store, *QUICK,
+            "-k", "layer_6", *arguments,
+        )  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *OPTIONS, ROOT / "artifact_checks", *map(str, given)],
+            cwd=folder, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "200"},
+        )  # fmt: skip
+        os.close(theirs)
+        said = b""
+        # The end of a terminal is an error.
+        with suppress(OSError):
+            while part := os.read(mine, 65536):
+                said += part
+        os.close(mine)
+        assert process.wait() == pytest.ExitCode.TESTS_FAILED
+        return said.decode()
+
+    def test_names_what_takes_long_and_how_long(self, tmp_path, some_pairs):
+        said = self.on_terminal(
+            tmp_path, tmp_path / "store", some_pairs, "--base-model", ALIGNED, "--artifact-noise"
+        )
+        for bar in (
+            "collecting generated",
+            "collecting forced",
+            "collecting prompt_last",
+            "collecting generated, base model tiny-gemma3-aligned",
+            "collecting generated, again, for the noise",
+            "resampling",
+        ):
+            assert re.search(rf"[\r\n]{bar}: +\d+%\|.*\| \d+/\d+ \[\d\d:\d\d<", said), bar
+        # Nothing of it stays, and pytest's lines are whole.
+        assert re.search(r"^\S*artifact_checks/test_controls.py \S+F", said, re.M)
+        summary = said.partition("= alignment artifacts")[2]
+        assert "FAILED artifact_checks/test_separation.py::test_effect_size" in summary.replace(
+            f"{os.path.relpath(ROOT, tmp_path)}/", ""
+        )
+        assert re.search(r"test_effect_size\S+ - d \S+: not above 0.8", summary)
+
+    @pytest.mark.parametrize("arguments", [("-q",), ("-n", "1")], ids=["quiet", "xdist"])
+    def test_is_not_shown(self, on_base, tmp_path, store, some_pairs, arguments):
+        said = self.on_terminal(tmp_path, store, some_pairs, *arguments, "--stats-seed", "1")
+        assert "test_effect_size" in said
+        assert "resampling" not in said
+
+    def test_nor_where_there_is_no_terminal(self, on_base):
+        assert "resampling" not in on_base.output
+
+
+@pytest.mark.slow
 class TestTable:
     @pytest.fixture
     def lines(self, on_base, checks, some_pairs, quick_pictures):
@@ -924,7 +1004,7 @@ class TestInterrupted:
         )
         settings = CollectSettings(layers=tuple(range(6)), max_tokens=20)
         again = collect(
-            small_checkpoint, load_pairs(pairs), settings, tmp_path / "store", progress=False
+            small_checkpoint, load_pairs(pairs), settings, tmp_path / "store", bars=SILENT
         )
         assert len(list((tmp_path / "store").iterdir())) == 1, "other settings than the run's"
         assert len(again.responses()) == 140

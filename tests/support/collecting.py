@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harness.collect import collect
 from harness.data.store import RunStore
+from harness.progress import SILENT
 from harness.settings import CollectSettings
 from tests.support.builders import parsed, two_categories
 
@@ -15,7 +16,7 @@ FOUR_BATCHES = replace(SETTINGS, max_tokens=2, batch_size=2, layers=(0, 1))
 
 
 def gather(model, root, settings=SETTINGS, *, pairs=PAIRS, **options):
-    return collect(model, pairs, settings, root, progress=False, **options)
+    return collect(model, pairs, settings, root, bars=SILENT, **options)
 
 
 def shards(run: RunStore) -> dict[str, bytes]:
