@@ -37,6 +37,7 @@ def collect(
     root: Path,
     *,
     again: bool = False,
+    name: str = "",
     bars: Bars = ON_TERMINAL,
     whose: str = "",
     ranks: Ranks = ALONE,
@@ -45,6 +46,7 @@ def collect(
 
     The model is loaded only if something is missing. An interrupted collection goes on with the
     batches that it still lacks; damaged ones are deleted, with a warning, and collected again.
+    A whole run that holds more layers or sites is taken as it is.
     Several processes may call this at once: one collects, the others wait and read. With positions
     "forced", both prompts of a pair are followed by the answer that the natural one got, which is
     collected first.
@@ -52,6 +54,7 @@ def collect(
     Args:
         root: the store's directory; each run has its own directory in it.
         again: delete what the store has of this run, and collect it anew.
+        name: what the store calls the model, by default its path.
         bars: shows the progress over prompts.
         whose: what the bar calls the model, beside the positions.
         ranks: the processes that collect together; all of them call this, and the first one has
@@ -67,7 +70,15 @@ def collect(
         # With the same sites it is the run that the checks are about, and collected only once.
         free = replace(settings, positions="generated")
         run = collect(
-            checkpoint, pairs, free, root, again=again, bars=bars, whose=whose, ranks=ranks
+            checkpoint,
+            pairs,
+            free,
+            root,
+            again=again,
+            name=name,
+            bars=bars,
+            whose=whose,
+            ranks=ranks,
         )
         if ranks.first:
             answers = run.responses()
@@ -78,8 +89,13 @@ def collect(
             }
         continuation = ranks.share(continuation)[0]
     prompts = pairs.prompts()
-    run = RunStore(root, _identity(checkpoint, prompts, settings, continuation))
+    about = {"model": name or str(checkpoint.path), "pairs": pairs.source}
+    run = RunStore(root, _identity(checkpoint, prompts, settings, continuation), about=about)
     _check_agreement({**run.settings, "recollect": again}, ranks)
+    if not again:
+        wider = ranks.share(_whole_wider(run) if ranks.first else None)[0]
+        if wider is not None:
+            return RunStore(root, wider, reused=1.0)
     backend = Prompted(checkpoint, prompts, settings, continuation, ranks)
     shown = partial(
         _of_launch(bars, ranks),
@@ -114,6 +130,18 @@ def _identity(
         **backend_identity(checkpoint),
         **asdict(settings),
     }
+
+
+def _whole_wider(run: RunStore) -> Mapping[str, Any] | None:
+    """Settings of a whole run of the store that holds this one and more; None if there is none, or
+    this one is there itself."""
+    if run.complete():
+        return None
+    for wider in run.wider():
+        with wider.locked("another process is looking through this run; waiting for it"):
+            if not wider.missing():
+                return wider.settings
+    return None
 
 
 def _check_agreement(asked: dict[str, Any], ranks: Ranks) -> None:

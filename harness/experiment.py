@@ -271,10 +271,18 @@ class Experiment:
             settings,
             Path(self.store),
             again=self.recollect,
+            name=self._named(checkpoint),
             bars=self.bars,
             whose=whose,
             ranks=ranks,
         )
+
+    def _named(self, checkpoint: Checkpoint) -> str:
+        """What a checkpoint of ours was asked for as."""
+        if checkpoint is self.checkpoint:
+            adapter = "" if self.adapter is None else f" with {os.fspath(self.adapter)}"
+            return f"{os.fspath(self.model)}{adapter}"
+        return "" if self.base is None else os.fspath(self.base)
 
     @cached_property
     def activations(self) -> RunStore:

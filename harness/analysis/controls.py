@@ -2,12 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.data.activations import LayerSite, PairActivations, Run, token_arms
 from harness.data.clusters import ALIKE, Link, find_clusters
-from harness.data.pairs import CONDITIONS, PromptPairs
+from harness.data.pairs import CONDITIONS, Condition, Pair, PromptPairs
 from harness.data.store import Response
 from harness.settings import AnalysisSettings
 from harness.stats import (
@@ -22,6 +22,8 @@ from harness.stats import (
     step_curve,
     text_lengths,
 )
+from harness.stats.arrays import FloatArray
+from harness.stats.text import Texts
 
 #: Categories whose swapping, all at once, gives a p of at most 1/16.
 FEWEST_CATEGORIES = 5
@@ -40,6 +42,43 @@ class TextBaseline:
     beyond: Mapping[LayerSite, Comparison]
 
 
+def prompt_words(pairs: Sequence[Pair]) -> dict[Condition, list[list[str]]]:
+    """The words of each condition's prompts, in lower case."""
+    return {c: [re.findall(r"\w+", pair.prompt(c).lower()) for pair in pairs] for c in CONDITIONS}
+
+
+def text_arms(
+    features: Callable[[Texts, Texts], tuple[FloatArray, FloatArray]],
+    texts: Mapping[Condition, Texts],
+) -> tuple[FloatArray, FloatArray] | None:
+    """Features of artifact and of natural texts; None where these can't tell the arms apart."""
+    if not any(map(len, (*texts["artifact"], *texts["natural"]))):
+        return None
+    artifact, natural = features(texts["artifact"], texts["natural"])
+    return None if (artifact == natural).all() else (artifact, natural)
+
+
+def text_separation(
+    artifact: FloatArray,
+    natural: FloatArray,
+    settings: AnalysisSettings,
+    clusters: Sequence[Hashable],
+) -> Separation:
+    """How far apart features of texts lie, one layer of them."""
+    # Two pairs may well have equal answers, or lengths, without being one observation twice.
+    (text,) = separation(
+        artifact,
+        natural,
+        direction=settings.direction,
+        permutations=settings.replicates,
+        bootstrap=settings.replicates,
+        seed=settings.seed,
+        collapse_duplicates=False,
+        clusters=clusters,
+    )
+    return text
+
+
 def text_baselines(
     activations: PairActivations, responses: Mapping[str, Response], settings: AnalysisSettings
 ) -> tuple[TextBaseline, ...]:
@@ -50,7 +89,7 @@ def text_baselines(
     or nothing written) is left out.
     """
     pairs = activations.pairs
-    words = {c: [re.findall(r"\w+", pair.prompt(c).lower()) for pair in pairs] for c in CONDITIONS}
+    words = prompt_words(pairs)
     full = {c: [responses[pair.group(c)].token_ids for pair in pairs] for c in CONDITIONS}
     shared = [min(map(len, answers)) for answers in zip(*full.values(), strict=True)]
     tokens = {c: [ids[:n] for ids, n in zip(full[c], shared, strict=True)] for c in CONDITIONS}
@@ -62,22 +101,11 @@ def text_baselines(
     )
     found = []
     for name, description, features, texts in made:
-        if not any(map(len, (*texts["artifact"], *texts["natural"]))):
+        arms = text_arms(features, texts)
+        if arms is None:
             continue
-        artifact, natural = features(texts["artifact"], texts["natural"])
-        if (artifact == natural).all():
-            continue
-        # Two pairs may well have equal answers, or lengths, without being one observation twice.
-        (text,) = separation(
-            artifact,
-            natural,
-            direction=settings.direction,
-            permutations=settings.replicates,
-            bootstrap=settings.replicates,
-            seed=settings.seed,
-            collapse_duplicates=False,
-            clusters=activations.clusters,
-        )
+        artifact, natural = arms
+        text = text_separation(artifact, natural, settings, activations.clusters)
         compared = compare(
             artifact,
             natural,
@@ -109,15 +137,15 @@ def taken_together(activations: PairActivations, pairs: PromptPairs) -> PairActi
     return replace(activations, clusters=tuple(unit[pair] for pair in activations.pairs))
 
 
-def category_folds(activations: PairActivations) -> tuple[int, ...] | None:
+def category_folds(pairs: Sequence[Pair], clusters: Sequence[int]) -> tuple[int, ...] | None:
     """A label of each pair's category, the same for categories that a cluster joins.
 
     None where fewer than `FEWEST_CATEGORIES` are left, or one holds half of the pairs.
     """
-    names = [pair.category for pair in activations.pairs]
+    names = [pair.category for pair in pairs]
     first: dict[int, str] = {}
     joined: dict[str, str] = {name: name for name in names}
-    for name, cluster in zip(names, activations.clusters, strict=True):
+    for name, cluster in zip(names, clusters, strict=True):
         other = joined[first.setdefault(cluster, name)]
         joined = {k: other if v == joined[name] else v for k, v in joined.items()}
     labels = [joined[name] for name in names]

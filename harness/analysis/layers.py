@@ -220,7 +220,7 @@ def analyze(
             together = _separations(taken_together(measured, pairs), pairs, settings, iter)
         except AnalysisError as error:
             alike_undecided = str(error)
-    folds = category_folds(measured)
+    folds = category_folds(measured.pairs, measured.clusters)
     across: Sequence[Separation | None] = [None] * len(measured.keys)
     if folds is not None:
         across = _separations(measured, pairs, settings, iter, folds)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gemma_mlx.errors import UserError
 from gemma_mlx.system.interrupts import EXIT_CODE, interruptible
 from gemma_mlx.system.terminal import printable
-from harness.cli import analyzing, collecting, comparing, preparing
+from harness.cli import analyzing, collecting, comparing, preparing, screening, storing
 from harness.settings import INTERRUPTED
 
 BAD_INPUT = 2
@@ -18,10 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m harness",
         description="Statistics of alignment artifacts, without pytest.",
-        epilog="Exit codes: 0 done, 1 a comparison failed, 2 bad input or usage, 130 interrupted.",
+        epilog=(
+            "Exit codes: 0 done, 1 a comparison failed or pairs are wrong, 2 bad input or usage, "
+            "130 interrupted."
+        ),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for step in (preparing, collecting, analyzing, comparing):
+    for step in (preparing, screening, collecting, analyzing, comparing, storing):
         step.add(commands)
     options = parser.parse_args(arguments)
     try:

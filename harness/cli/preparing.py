@@ -83,12 +83,18 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     rows.add_argument("--prompt", metavar="COL", help="column of the prompt, one a row")
     rows.add_argument("--condition", metavar="COL", help="column that says natural or artifact")
     rows.add_argument("--match", metavar="COL", help="column that both prompts of a pair share")
-    for name, what in (
-        ("--id", "the pair's id (default: the row's number, or --match)"),
-        ("--category", "the category (default: the file's name)"),
-        ("--cluster", "what pairs share that aren't independent: a topic, a source"),
-    ):
-        rows.add_argument(name, nargs="+", metavar="COL", help=f"columns of {what}")
+    joined: dict[str, Any] = {"nargs": "+", "metavar": "COL"}
+    rows.add_argument(
+        "--id", help="columns of the pair's id (default: the row's number, or --match)", **joined
+    )
+    rows.add_argument(
+        "--category", help="columns of the category (default: the file's name)", **joined
+    )
+    rows.add_argument(
+        "--cluster",
+        help="columns of what pairs share that aren't independent: a topic, a source",
+        **joined,
+    )
     rows.add_argument(
         "--where",
         action="append",

@@ -70,6 +70,15 @@ def find_clusters(pairs: Sequence[Pair], *, similar: float = SIMILAR) -> PairClu
     return PairClusters(tuple(connected_components(graph)[1].tolist()), tuple(links))
 
 
+def telling_words(prompts: Sequence[str]) -> list[set[str]]:
+    """The different words of each prompt, but for those that more than a tenth of all prompts have,
+    which are a template's."""
+    words = [set(re.findall(r"\w+", folded(prompt))) for prompt in prompts]
+    counts = Counter(word for prompt in words for word in prompt)
+    most = max(COMMON * len(prompts), _FEWEST_COMMON)
+    return [{word for word in prompt if counts[word] <= most} for prompt in words]
+
+
 def _declared(pairs: Sequence[Pair]) -> Iterator[tuple[int, int, Reason]]:
     first: dict[str, int] = {}
     for number, pair in enumerate(pairs):
@@ -91,11 +100,9 @@ def _shared(pairs: Sequence[Pair]) -> Iterator[tuple[int, int, Reason]]:
 def _similar(pairs: Sequence[Pair], share: float) -> Iterator[tuple[int, int, Reason]]:
     """Each two pairs once, and not those that share a prompt."""
     texts = [folded(pair.prompt(condition)) for pair in pairs for condition in CONDITIONS]
-    words = [set(re.findall(r"\w+", text)) for text in texts]
-    counts = Counter(word for text in words for word in text)
-    most = max(COMMON * len(texts), _FEWEST_COMMON)
-    number = {word: i for i, word in enumerate(w for w, count in counts.items() if count <= most)}
-    columns = [[number[word] for word in text if word in number] for text in words]
+    words = telling_words(texts)
+    number: dict[str, int] = {}
+    columns = [[number.setdefault(word, len(number)) for word in text] for text in words]
     sizes = np.array([len(row) for row in columns])
     has = csr_array(
         (

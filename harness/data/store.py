@@ -14,8 +14,8 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,15 +24,17 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from gemma_mlx.errors import UserError
-from gemma_mlx.system.files import write_whole
+from gemma_mlx.system.files import read_json, write_whole
 
 #: Version of the layout on disk; part of every run's key.
 FORMAT = 1
 
-_MANIFEST = "manifest.json"
+#: Names of a run's files.
+MANIFEST = "manifest.json"
+LOCK = "lock"
 # Seconds that another process may take to look through a complete run without a word about it.
 _PATIENCE = 2.0
-_SHARD = re.compile(r"batch_(\d{5})\.([0-9a-f]{64})\.safetensors")
+SHARD = re.compile(r"batch_(\d{5})\.([0-9a-f]{64})\.safetensors")
 
 
 class StoreError(UserError):
@@ -66,11 +68,13 @@ class RunStore:
         settings: what the run is, as JSON values; all of it is hashed into the key. The store
             itself looks only at "layers": the numbers of the captured ones, none for all.
         reused: the share of the run's prompts that was there before it was asked for.
+        about: what people call its model and pairs, kept with it; no part of the key.
     """
 
     root: Path
     settings: Mapping[str, Any]
     reused: float = 0.0
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -99,7 +103,7 @@ class RunStore:
         with ExitStack() as stack:
             with _writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                handle = stack.enter_context((self.path / "lock").open("a+"))
+                handle = stack.enter_context((self.path / LOCK).open("a+"))
                 if not (job and _is_held_by(handle, job)):
                     if not _lock_within(handle, seconds=_PATIENCE):
                         warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
@@ -118,7 +122,7 @@ class RunStore:
         Raises:
             StoreError: the manifest is damaged, of another format, or another run's.
         """
-        file = self.path / _MANIFEST
+        file = self.path / MANIFEST
         if not file.exists():
             return None
         try:
@@ -142,15 +146,16 @@ class RunStore:
             "format": FORMAT,
             "key": self.key,
             "settings": self.settings,
+            "about": dict(self.about),
             "batches": listed,
             "batches_sha256": _digest(listed),
         }
-        self._write(_MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+        self._write(MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
 
     def shards(self) -> dict[int, Path]:
         """Shards that are there, by batch number, sound or not (see `missing`)."""
         files = sorted(self.path.glob("*"))
-        return {int(match[1]): file for file in files if (match := _SHARD.fullmatch(file.name))}
+        return {int(match[1]): file for file in files if (match := SHARD.fullmatch(file.name))}
 
     def missing(self) -> list[int]:
         """Numbers of the batches without a sound shard; called after `begin`, under the lock.
@@ -172,6 +177,22 @@ class RunStore:
             if number not in shards:
                 missing.append(number)
         return missing
+
+    def complete(self) -> bool:
+        """Whether every batch has its shard, sound or not; raises what `plan` does."""
+        plan = self.plan()
+        return plan is not None and self.shards().keys() >= set(range(len(plan)))
+
+    def wider(self) -> Iterator["RunStore"]:
+        """Complete runs of the store that hold what this one does, and more layers or sites."""
+        for file in sorted(self.root.glob(f"*/{MANIFEST}")):
+            # What can't be read is somebody else's, or of another version.
+            with suppress(UserError, LookupError, TypeError):
+                settings = read_json(file, error=StoreError)["settings"]
+                other = RunStore(self.root, settings)
+                at_home = other.path == file.parent
+                if at_home and _holds(settings, self.settings) and other.complete():
+                    yield other
 
     def sweep(self) -> None:
         """Delete what an interrupted write left; called under the lock."""
@@ -266,6 +287,18 @@ class RunStore:
         write_whole(self.path / name, content, error=StoreError)
 
 
+def _holds(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> bool:
+    """Whether a run with the one settings holds all of a run with the other, and more."""
+    chosen = {"layers", "sites"}
+    one, other = ({k: v for k, v in each.items() if k not in chosen} for each in (wide, narrow))
+    # No layers stand for all of the model's.
+    layers = not wide["layers"] or bool(
+        narrow["layers"] and set(narrow["layers"]) <= set(wide["layers"])
+    )
+    sites = set(narrow["sites"]) <= set(wide["sites"])
+    return layers and sites and wide != narrow and one == json.loads(json.dumps(other))
+
+
 def layer_row(layer: int, captured: Sequence[int], source: Path) -> int:
     """Where a layer's activations are in arrays that hold those of `captured`, read from `source`.
 
@@ -329,5 +362,5 @@ def _sound(file: Path, batch: Sequence[str]) -> bool:
 
 
 def _is_named_for(name: str, content: bytes) -> bool:
-    match = _SHARD.fullmatch(name)
+    match = SHARD.fullmatch(name)
     return match is not None and hashlib.sha256(content).hexdigest() == match[2]

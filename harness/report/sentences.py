@@ -13,6 +13,7 @@ from harness.analysis.findings import Findings
 from harness.analysis.layers import layer_id
 from harness.analysis.verdict import CLOSE, Verdict, sample_size
 from harness.analysis.words import decimal, interval
+from harness.stats import clearing_effect
 
 # Layers that a sentence names before it says "…".
 _MOST_NAMED = 8
@@ -137,9 +138,7 @@ def power_sentence(found: Findings) -> str:
     layers = s.effective_layers if math.isfinite(s.effective_layers) else len(found)
     told = (float(ndtri(1 - found.criteria.alpha / layers)) + power) * null
     reach = (s.d - s.d_lower) / s.d_se if s.d_se > 0 else single
-    passes = threshold = found.criteria.d_threshold
-    for _ in range(50):
-        passes = threshold + (reach + power) * math.hypot(null, passes / (2 * math.sqrt(s.n_units)))
+    passes = clearing_effect(found.criteria.d_threshold, reach + power, null, s.n_units)
     return (
         f"With {sample_size(s)[4:]} and these layers, a d of {decimal(told)} or more is told from "
         f"0 in 4 runs of 5, and one of {decimal(passes)} or more passes."

@@ -143,7 +143,7 @@ def terminal_table(
     shown = shown or TableSettings()
     header, *rows = layer_rows(found, shown)
     left = {0} | {i for i, title in enumerate(header) if title == "interval" or title in _CLAIMS}
-    lines = _aligned([["" if title == "interval" else title for title in header], *rows], left)
+    lines = aligned([["" if title == "interval" else title for title in header], *rows], left)
     judged = [found.outcome(key) for key in _ordered(found, shown.sort)]
     return list(zip(lines, ["passed", *judged], strict=True))
 
@@ -184,7 +184,7 @@ def ladder_table(found: Findings) -> list[tuple[str, Outcome | None]]:
         outcome = worst(outcomes) if outcomes else None
         judged.append(outcome)
         rows.append((MARKS[outcome], words, said, f"rules out {rules_out}"))
-    return list(zip(_aligned(rows, left={0, 1, 2, 3}), judged, strict=True))
+    return list(zip(aligned(rows, left={0, 1, 2, 3}), judged, strict=True))
 
 
 def _ordered(found: Findings, by: str) -> list[LayerSite]:
@@ -219,10 +219,10 @@ def comparison_table(compared: VersionComparison) -> list[str]:
                 layer.drift.verdict if layer.drift and layer.separated else "–",
             )
         )
-    return _aligned(rows, left={0, 4, 5, 7})
+    return aligned(rows, left={0, 4, 5, 7})
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
     """Rows as lines of columns; those in `left` are flush left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [

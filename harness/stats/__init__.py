@@ -10,7 +10,13 @@ from harness.stats.compare import Comparison, compare
 from harness.stats.following import Following, TooFewError, following
 from harness.stats.insample import InSampleSeparation, in_sample_separation
 from harness.stats.kernels import fold_directions
-from harness.stats.power import pairs_needed, pairs_to_decide, smallest_detectable_effect
+from harness.stats.power import (
+    clearing_effect,
+    pairs_needed,
+    pairs_to_decide,
+    smallest_detectable_effect,
+    smallest_passing_effect,
+)
 from harness.stats.quality import (
     DirectionDrift,
     PairQuality,
@@ -44,6 +50,7 @@ __all__ = [
     "TooFewError",
     "average_duplicates",
     "bag_of_tokens",
+    "clearing_effect",
     "compare",
     "debiased_cka",
     "direction_drift",
@@ -60,6 +67,7 @@ __all__ = [
     "rank_test",
     "separation",
     "smallest_detectable_effect",
+    "smallest_passing_effect",
     "step_curve",
     "text_lengths",
     "token_scores",

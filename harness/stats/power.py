@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
-from harness.defaults import ALPHA, MIN_PAIRS
+from harness.defaults import ALPHA, LEVEL, MIN_PAIRS
 from harness.stats.separation import Separation
 
 # More pairs than these times what there are is no advice.
@@ -35,9 +35,48 @@ def smallest_detectable_effect(
     Raises:
         ValueError: an argument out of range.
     """
-    if n_pairs < MIN_PAIRS:
-        raise ValueError(f"n_pairs must be at least {MIN_PAIRS}, not {n_pairs}")
-    return _distance(layers, power, alpha) / math.sqrt(n_pairs)
+    return _distance(layers, power, alpha) / math.sqrt(_checked(n_pairs))
+
+
+def smallest_passing_effect(
+    n_pairs: int,
+    *,
+    threshold: float,
+    layers: float = 1,
+    power: float = 0.8,
+    level: float = LEVEL,
+) -> float:
+    """Smallest true held-out d whose lower bound clears `threshold` with probability `power`.
+
+    Args:
+        n_pairs, layers, power: as in `smallest_detectable_effect`.
+        level: of the lower bounds, which hold in all layers together.
+
+    Returns:
+        d, in standard deviations of the scores.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    _check(layers, power, 1 - level)
+    wider = float(stdtrit(_checked(n_pairs) - 1, level) / ndtri(level))
+    steps = wider * float(ndtri(1 - (1 - level) / layers)) + float(ndtri(power))
+    return clearing_effect(threshold, steps, 2 / math.sqrt(n_pairs), n_pairs)
+
+
+def clearing_effect(threshold: float, steps: float, null_error: float, n_pairs: int) -> float:
+    """The d that lies `steps` of its standard errors above `threshold`; infinite where none does.
+
+    Args:
+        null_error: standard error of d where there is no effect; a d of x adds x²/(4n) to its
+            square.
+    """
+    # x − threshold = steps · √(null_error² + x²/(4n)), squared and solved for x.
+    left = 1 - steps**2 / (4 * n_pairs)
+    if left <= 0:
+        return math.inf
+    root = threshold**2 - left * (threshold**2 - (steps * null_error) ** 2)
+    return (threshold + math.sqrt(root)) / left
 
 
 def pairs_needed(
@@ -72,8 +111,18 @@ def pairs_to_decide(result: Separation, threshold: float, *, power: float = 0.8)
 
 def _distance(layers: float, power: float, alpha: float) -> float:
     """Smallest detectable d times √n."""
+    _check(layers, power, alpha)
+    return 2 * float(ndtri(1 - alpha / layers) + ndtri(power))
+
+
+def _check(layers: float, power: float, alpha: float) -> None:
     if layers < 1:
         raise ValueError(f"layers must be at least 1, not {layers}")
     if not (0 < power < 1 and 0 < alpha < 1):
         raise ValueError(f"power and alpha must lie between 0 and 1, not {power} and {alpha}")
-    return 2 * float(ndtri(1 - alpha / layers) + ndtri(power))
+
+
+def _checked(n_pairs: int) -> int:
+    if n_pairs < MIN_PAIRS:
+        raise ValueError(f"n_pairs must be at least {MIN_PAIRS}, not {n_pairs}")
+    return n_pairs

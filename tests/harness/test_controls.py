@@ -26,7 +26,6 @@ from harness.analysis.verdict import (
     follows_behaviour,
     uses_direction,
 )
-from harness.data.activations import PairActivations
 from harness.data.pairs import Pair
 from harness.data.store import Response
 from harness.settings import AnalysisSettings, Criteria
@@ -327,10 +326,7 @@ class TestCrossesCategories:
 class TestFolds:
     def folds(self, categories, clusters=None):
         pairs = tuple(replace(p, category=c) for p, c in zip(PAIRS * 4, categories, strict=False))
-        n = len(pairs)
-        arms = (np.zeros((n, 2)),)
-        labels = tuple(range(n)) if clusters is None else clusters
-        return category_folds(PairActivations(pairs, (KEY,), arms, arms, labels))
+        return category_folds(pairs, tuple(range(len(pairs))) if clusters is None else clusters)
 
     def test_are_the_categories(self):
         assert self.folds("abcdeabcde") == (0, 1, 2, 3, 4, 0, 1, 2, 3, 4)

@@ -4,8 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
-from harness.stats import pairs_needed, pairs_to_decide, separation, smallest_detectable_effect
+from harness.stats import (
+    clearing_effect,
+    pairs_needed,
+    pairs_to_decide,
+    separation,
+    smallest_detectable_effect,
+    smallest_passing_effect,
+)
 from tests.support.arrays import pairs
 
 
@@ -27,6 +35,20 @@ def test_pairs_needed_is_the_inverse(effect, layers):
     n = pairs_needed(effect, layers=layers)
     assert smallest_detectable_effect(n, layers=layers) <= effect
     assert smallest_detectable_effect(n - 1, layers=layers) > effect
+
+
+@pytest.mark.parametrize(("n", "layers"), [(12, 1), (65, 26)])
+def test_a_d_that_passes_lies_that_far_above_the_threshold(n, layers):
+    d = smallest_passing_effect(n, threshold=0.8, layers=layers)
+    error = np.sqrt(4 / n + d**2 / (4 * n))
+    bound = norm.ppf(1 - 0.05 / layers) * t.ppf(0.95, n - 1) / norm.ppf(0.95) * error
+    assert norm.cdf((d - bound - 0.8) / error) == pytest.approx(0.8)
+    assert smallest_passing_effect(2 * n, threshold=0.8, layers=layers) < d
+
+
+def test_no_d_clears_more_errors_than_grow_with_it():
+    assert clearing_effect(0.8, 5.6, 0.7, 8) < np.inf
+    assert clearing_effect(0.8, 5.7, 0.7, 8) == np.inf
 
 
 def test_never_fewer_than_8_pairs():
@@ -53,6 +75,8 @@ def test_pairs_that_would_decide(result):
     ("call", "message"),
     [
         (lambda: smallest_detectable_effect(7), "n_pairs must be at least 8"),
+        (lambda: smallest_passing_effect(7, threshold=0.8), "n_pairs must be at least 8"),
+        (lambda: smallest_passing_effect(50, threshold=0.8, layers=0), "layers must be at least"),
         (lambda: smallest_detectable_effect(50, layers=0), "layers must be at least 1"),
         (lambda: smallest_detectable_effect(50, power=1), "power and alpha must lie"),
         (lambda: pairs_needed(0.0), "effect must be positive"),

@@ -1,0 +1,55 @@
+"""The page and the lines that say what a set of pairs can show."""
+
+from collections.abc import Iterator
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from harness.analysis.screening import SHARED, Screening
+from harness.analysis.words import decimal, interval
+
+# They are as many as the pairs make them; the JSON file has all.
+_MOST_LINKS = 100
+
+
+def verdict(found: Screening) -> str:
+    """How many problems there are, in a sentence."""
+    wrong = sum(problem.weight == "wrong" for problem in found.problems)
+    weak = len(found.problems) - wrong
+    units = f"{found.n_pairs} pairs, {found.n_units} units, {len(found.categories)} categories"
+    if not found.problems:
+        return f"{units}: nothing wrong or weak was found."
+    parts = [f"{count} {word}" for count, word in ((wrong, "wrong"), (weak, "weak")) if count]
+    return f"{units}: {' and '.join(parts)}."
+
+
+def lines(found: Screening) -> Iterator[str]:
+    """What the terminal shows."""
+    yield verdict(found)
+    for problem in found.problems:
+        yield f"{problem.weight}: {problem.said} {problem.advice}"
+    for text in found.texts:
+        if text.separation is not None:
+            d, bounds = decimal(text.separation.d), interval(text.separation.d_interval)
+            yield f"{text.description}: d = {d} {bounds}, without a model"
+    for reach in found.reach:
+        many = "1 layer" if reach.layers == 1 else f"{reach.layers} independent layers"
+        yield (
+            f"with {many}, a d of {decimal(reach.detectable)} or more is told from 0 in 4 runs of "
+            f"5, and one of {decimal(reach.passing)} or more passes"
+        )
+
+
+def page_html(found: Screening) -> str:
+    """A page of its own; every text in it is escaped."""
+    environment = Environment(
+        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters.update(decimal=decimal, interval=interval)
+    worst = found.problems[0].weight if found.problems else "passed"
+    return environment.get_template("pairs.html").render(
+        found=found,
+        verdict=verdict(found),
+        outcome={"wrong": "failed", "weak": "inconclusive"}.get(worst, worst),
+        shared=SHARED,
+        links=found.links[:_MOST_LINKS],
+    )
