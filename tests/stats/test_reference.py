@@ -131,7 +131,7 @@ def test_bounds_of_one_layer_at_another_level(seed):
 )
 def test_p_values_of_all_flips(hidden, direction, folds):
     labels = [0, 0, 1, 2, 3, 4, 5, 6, 7]
-    data = drawn(3, 9, hidden, effect=2.5)
+    data = drawn(6, 9, hidden, effect=1.6)
     found = separation(
         *arms(data),
         permutations=128,
