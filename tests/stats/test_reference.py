@@ -219,20 +219,21 @@ def test_following(joined):
     scores = np.random.default_rng(2).standard_normal((3, 17))
     scores[:2] = np.round(scores[:2] + 0.7 * kinds, 1)  # ties
     scores[2] += 9 * kinds  # all in order: no variance
+    used = len(set(units)) - 1
+    count = 2 ** (used - 1)  # as many as there would be flips: they are drawn all the same
     found = following(
-        list(scores), evaded, asked, clusters=units, permutations=10_000, bootstrap=REPLICATES
+        list(scores), evaded, asked, clusters=units, permutations=count, bootstrap=REPLICATES
     )
-    numbers = multipliers(BOOTSTRAP_SEED, len(set(units)) - 1)
+    numbers = multipliers(BOOTSTRAP_SEED, used)
     expected = behaviour.figures(list(scores), evaded, asked, units, numbers)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.auroc == pytest.approx(theirs.auroc, abs=1e-9)
         assert ours.lower == pytest.approx(theirs.lower, abs=1e-9)
-        # Of all dealings here, of as many at random there.
-        for sampled, exact in (
-            (ours.p_value, theirs.p_value),
-            (ours.p_adjusted, theirs.p_adjusted),
-        ):
-            assert sampled == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 10_000))
+        # Of all dealings there, of some at random here.
+        for p, exact in ((ours.p_value, theirs.p_value), (ours.p_adjusted, theirs.p_adjusted)):
+            assert p == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / count))
+        p = ours.p_adjusted
+        assert ours.p_se == pytest.approx(np.sqrt(p * (1 - p) / count), abs=1e-12)
 
 
 @pytest.mark.parametrize("degrees", [7, 60])
