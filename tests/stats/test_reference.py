@@ -175,13 +175,13 @@ def later(data, seed, change=0.0):
     ("hidden", "direction", "labels", "turned", "margin"),
     [
         (30, "mean", LABELS, False, 0.8),
-        (6, "mean", LABELS, True, 1.2),
-        (6, "mean", ALONE, False, 2.5),
-        (30, "shrinkage", LABELS, True, 2.5),
+        (6, "mean", LABELS, False, 1.2),
+        (30, "mean", ALONE, True, 2.2),
+        (30, "shrinkage", LABELS, True, 3.5),
     ],
 )
 def test_changes(hidden, direction, labels, turned, margin):
-    before = drawn(6, N, hidden, depth=3, effect=2.0)
+    before = drawn(6, N, hidden, depth=3, effect=0.5 if turned else 2.0)
     after = later(before, 7, 6.0)
     if turned:  # what varies most lies in the way of the effect: the second variance counts
         before, after = (
