@@ -15,7 +15,7 @@ from harness.defaults import LEVEL, MIN_PAIRS, REPLICATES
 from harness.stats.arrays import FloatArray
 from harness.stats.clusters import Clusters
 from harness.stats.intervals import Accuracy
-from harness.stats.resample import TIE, Multipliers, p_value_se
+from harness.stats.resample import TIE, Multipliers
 from harness.stats.simultaneous import Largest
 
 
@@ -135,7 +135,7 @@ def following(
             ) / 2,
             p_value=float(p[i]),
             p_adjusted=float(p_adjusted[i]),
-            p_se=p_value_se(p_adjusted[i], len(dealt), len(units)),
+            p_se=float(np.sqrt(p_adjusted[i] * (1 - p_adjusted[i]) / len(dealt))),
             n_evaded=counts[0],
             n_answered=counts[1],
             n_categories=len(both),
