@@ -26,7 +26,7 @@ _DECISIVE = {
     "analysis.direction": "direction of the statistics",
 }
 _CIRCUMSTANCES = (
-    "packages", "python", "device", "machine", "blas", "collection.dtype",
+    "packages", "python", "device", "machine", "blas", "backend", "collection.dtype",
     "collection.tensor_parallel",
 )  # fmt: skip
 

@@ -310,6 +310,7 @@ CIRCUMSTANCES = {
     "device": "gpu",
     "machine": "Darwin arm64, 10 cores",
     "blas": "another",
+    "backend": "mlx_lm",
     "collection.dtype": "bfloat16",
     "collection.tensor_parallel": 2,
 }
