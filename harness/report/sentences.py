@@ -1,7 +1,8 @@
 """The verdict in sentences, for page and terminal."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -16,6 +17,36 @@ from harness.analysis.words import decimal, interval
 # Layers that a sentence names before it says "…".
 _MOST_NAMED = 8
 _POWER = 0.8
+
+
+def name(provenance: Mapping[str, Any]) -> str:
+    """What was looked at, as it stands under every figure: model, adapter, and the beginning of the
+    fingerprint of both."""
+    parts = [provenance.get("model") or provenance.get("activations"), provenance.get("adapter")]
+    mark = provenance.get("model_fingerprint")
+    named = " + ".join(str(part) for part in parts if part) or "a model that isn't known"
+    return f"{named} ({str(mark)[:8]})" if mark else named
+
+
+def same_words_sentence(found: Findings) -> str:
+    """The largest d with the same words after both prompts; empty where there is none."""
+    forced = [r.companions["forced"].d for r in found.values() if "forced" in r.companions]
+    defined = [d for d in forced if not math.isnan(d)]
+    if not defined:
+        return ""
+    return f" With the same words after both prompts, d is at most {decimal(max(defined))}."
+
+
+def weakest_category_sentence(found: Findings) -> str:
+    """The category with the smallest d along the direction of the others; empty without any."""
+    every = [t for result in found.values() for t in result.transfer]
+    if not every:
+        return ""
+    weakest = min(every, key=lambda t: -math.inf if math.isnan(t.d) else t.d)
+    return (
+        f" The weakest is {weakest.category} with d = {decimal(weakest.d)} "
+        f"{interval(weakest.d_interval)}."
+    )
 
 
 def headline(found: Findings) -> str:

@@ -1,5 +1,6 @@
 """What a run gives: one value that is written, read, saved and shown."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gemma_mlx.system.files import read_json, write_whole
 from harness.analysis.findings import Findings
 from harness.report import plots, sentences, tables
+from harness.report.checks import Reported
 from harness.report.page import page_html
 from harness.results import file, tokens
 from harness.results.baseline import save_baseline
@@ -45,14 +47,17 @@ class Results(Findings):
         """The results file's content: NaN is null, infinities are "inf" and "-inf"."""
         return file.to_json(self)
 
-    def write(self, folder: str | Path, *, page: bool = True) -> None:
+    def write(
+        self, folder: str | Path, *, page: bool = True, checks: Sequence[Reported] = ()
+    ) -> None:
         """Write results file, tokens' scores, plot (PNG and SVG) and report.html, each whole or not
         at all.
 
         What is in `folder` under these names is replaced.
 
         Args:
-            page: without it no report.html, for where pytest-html writes it.
+            page: without it no report.html.
+            checks: what checks found that pytest ran and that aren't the harness' own.
 
         Raises:
             gemma_mlx.errors.UserError: the folder can't be written.
@@ -62,9 +67,11 @@ class Results(Findings):
         scores = tokens.to_bytes(self.analysis)
         if scores is not None:
             write_whole(Path(folder) / tokens.TOKENS_NAME, scores)
-        self.draw(folder, page=page)
+        self.draw(folder, page=page, checks=checks)
 
-    def draw(self, folder: str | Path, *, page: bool = True) -> None:
+    def draw(
+        self, folder: str | Path, *, page: bool = True, checks: Sequence[Reported] = ()
+    ) -> None:
         """`write` without the results file and the tokens' scores.
 
         Raises:
@@ -75,7 +82,7 @@ class Results(Findings):
             figure = plots.separation_figure(self)
             drawn = {f"{PLOT_NAME}.{kind}": plots.to_bytes(figure, kind) for kind in ("png", "svg")}
             if page:
-                drawn[PAGE_NAME] = self.page().encode()
+                drawn[PAGE_NAME] = self.page(checks).encode()
         except (ValueError, OverflowError) as error:
             raise file.ResultsError(f"the results can't be drawn ({error})") from error
         for name, content in drawn.items():
@@ -90,9 +97,9 @@ class Results(Findings):
         """
         return save_baseline(name, self, Path(directory))
 
-    def page(self) -> str:
-        """The report, a self-contained HTML page."""
-        return page_html(self)
+    def page(self, checks: Sequence[Reported] = ()) -> str:
+        """The report, a self-contained HTML page; `checks` as in `write`."""
+        return page_html(self, checks)
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row per layer and site with its verdict, one column per figure; needs pandas.
