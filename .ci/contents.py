@@ -17,7 +17,7 @@ NEEDED = (
     "harness/py.typed",
     "harness/embedded/alignment_artifact_prompt_pairs.json",
     "harness/embedded/tiny-gemma3-aligned/model.safetensors",
-    "harness/report/templates/summary.html",
+    "harness/report/templates/page.html",
 )
 
 

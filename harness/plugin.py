@@ -5,12 +5,10 @@ is imported, and nothing of the run is changed, before one of our checks is coll
 can ask for is in `harness.testing.fixtures`, which comes with it.
 """
 
-import base64
 import pickle
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from errno import ENOSPC
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
@@ -23,13 +21,11 @@ from gemma_mlx.system.interrupts import interruptible
 from gemma_mlx.system.terminal import printable
 from harness.options import BASE_MODEL, COMPARE, OPTIONS, POSITIONS
 from harness.settings import INTERRUPTED
-from harness.testing import failures, html
+from harness.testing import failures
 from harness.testing.session import PROPERTIES, Session, or_exit, session_of
 
 _FIXTURES = "harness.testing.fixtures"
 pytest_plugins = [_FIXTURES]
-
-PAGE_NAME = "report.html"
 
 # Attribute of a check that is collected only if the plan gives what it names (`needs`).
 _NEEDS = "_artifact_needs"
@@ -114,10 +110,6 @@ def _takes_layer_result(metafunc: pytest.Metafunc) -> bool:
     return bool(found) and found[-1].func.__module__ == _FIXTURES
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    session_of(session.config).pytest_session = session
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
@@ -126,7 +118,7 @@ def pytest_collection_modifyitems(
     if not ours.wanted:
         return
     config.option.keyword = _exact_layers(config.option.keyword)
-    _start_or_refuse(ours, session, _asked_in_vain(ours, config, items))
+    _refuse(ours, _asked_in_vain(ours, config, items))
 
 
 def _asked_in_vain(
@@ -145,30 +137,22 @@ def _asked_in_vain(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """The controller of pytest-xdist collects nothing itself: there the report is started when the
-    first check's report comes from a worker."""
+    """The controller of pytest-xdist collects nothing itself: what was asked for is known there
+    when the first check's report comes from a worker."""
     node = getattr(report, "node", None)
-    ours = None if node is None else session_of(node.config)
-    if ours is None or ours.wanted or not dict(report.user_properties).keys() >= PROPERTIES:
-        return
-    for started in _start_or_refuse(ours, ours.pytest_session):
-        # It isn't asked in this round any more.
-        started.pytest_runtest_logreport(report)
+    if node is not None:
+        ours = session_of(node.config)
+        if not ours.wanted and dict(report.user_properties).keys() >= PROPERTIES:
+            _refuse(ours)
+        ours.keep(report)
 
 
-def _start_or_refuse(
-    ours: Session, session: pytest.Session | None, fault: UserError | None = None
-) -> list[Any]:
-    """Start the report; a plan that can't be used, or another fault, ends the run with one line."""
-    try:
-        if isinstance(ours.plan, UserError):
-            raise ours.plan
-        if fault is not None:
-            raise fault
-        return html.start_report(session, ours.plan.report / PAGE_NAME)
-    except UserError as error:
-        ours.refused = printable(error)
-        raise pytest.UsageError(ours.refused) from None
+def _refuse(ours: Session, fault: UserError | None = None) -> None:
+    """A plan that can't be used, or another fault, ends the run with one line."""
+    fault = ours.plan if isinstance(ours.plan, UserError) else fault
+    if fault is not None:
+        ours.refused = printable(fault)
+        raise pytest.UsageError(ours.refused)
 
 
 def _exact_layers(keyword: str) -> str:
@@ -200,15 +184,6 @@ def _interruptible(ours: Session) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection(session: pytest.Session) -> Generator[None, Any, Any]:
-    try:
-        return (yield)
-    except BaseException:
-        html.drop_report(session.config)
-        raise
-
-
-@pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
     ours = session_of(session.config)
     try:
@@ -218,10 +193,6 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
         if hasattr(session.config, "workeroutput"):
             ours.refused = stopped.msg
         raise
-    finally:
-        # When the session finishes, pytest-html can't be kept from writing any more.
-        if ours.results is None:
-            html.drop_report(session.config)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -234,34 +205,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             # The explanation says it all; the check's source says nothing more.
             outcome.longrepr = call.excinfo.getrepr(style="value")
             failures.mark(outcome, call.excinfo.value)
-            if item.config.pluginmanager.hasplugin("html"):
-                outcome.extras = [*getattr(outcome, "extras", []), *_figures(item)]
+    if not hasattr(item.config, "workerinput"):
+        session_of(item.config).keep(outcome)
     return outcome
-
-
-def _figures(item: pytest.Item) -> list[Any]:
-    """The held-out scores of the layer that an item checks."""
-    from pytest_html import extras
-
-    from harness.report import plots
-
-    result = getattr(item, "funcargs", {}).get("layer_result")
-    if result is None:
-        return []
-    drawn = session_of(item.config).pictures
-    if result.id not in drawn:
-        picture = plots.to_bytes(plots.scores_figure(result), "svg")
-        drawn[result.id] = base64.b64encode(picture).decode()
-    return [extras.svg(drawn[result.id], name=f"held-out scores, {result.id}")]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_html_results_summary(prefix: list[str], session: pytest.Session) -> None:
-    results = session_of(session.config).results
-    if results is not None:
-        from harness.report.page import summary_html
-
-        prefix.append(summary_html(results))
 
 
 @pytest.hookimpl(specname="pytest_sessionfinish", wrapper=True, tryfirst=True)
@@ -275,16 +221,6 @@ def pytest_sessionfinish_interrupted(session: pytest.Session) -> Generator[None,
             raise
         # pytest reports an interrupt as such only while tests run; here it would be a traceback.
         pytest.exit(INTERRUPTED, returncode=pytest.ExitCode.INTERRUPTED)
-    except OSError as error:
-        # pytest-html writes the page, and lets through what goes wrong.
-        plan = ours.good_plan()
-        page = None if plan is None else (plan.report / PAGE_NAME).absolute()
-        if ours.results is None or (error.errno != ENOSPC and error.filename != str(page)):
-            raise
-        pytest.exit(
-            f"{page}: cannot be written ({error.strerror})",
-            returncode=pytest.ExitCode.USAGE_ERROR,
-        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -336,7 +272,7 @@ def _write_results(ours: Session, config: pytest.Config) -> None:
     plan, results = ours.good_plan(), ours.results
     assert plan is not None
     assert results is not None
-    ours.earlier = results.write(plan.report, page=not config.pluginmanager.hasplugin("html"))
+    ours.earlier = results.write(plan.report, checks=list(_of_others(ours.reports, results)))
     if plan.save_as is not None:
         ours.saved = results.save(plan.save_as)
 
@@ -363,6 +299,22 @@ def _colour(outcome: str | None) -> dict[str, bool]:
     return {colours[outcome]: True} if outcome in colours else {}
 
 
+def _of_others(reports: list[pytest.TestReport], results: Any) -> Iterator[Any]:
+    """What checks found that aren't the harness' own, whose verdicts the results hold."""
+    from harness.report.checks import CHECKS, Reported
+
+    own, ids = {check.name for check in CHECKS}, {result.id for result in results.values()}
+    for report in reports:
+        file, _, test = report.nodeid.partition("::")
+        name, _, parameters = test.removesuffix("]").partition("[")
+        if name in own and Path(file).parent.name == "artifact_checks":
+            continue
+        layer = next((i for i in ids if parameters == i or parameters.startswith(f"{i}-")), "")
+        rest = parameters.removeprefix(layer).removeprefix("-")
+        said = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+        yield Reported(f"{name}[{rest}]" if rest else name, layer, report.outcome, said)
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
@@ -375,7 +327,7 @@ def pytest_terminal_summary(
         return
     from harness.report import sentences, tables
 
-    model = printable(sentences.model_name(results))
+    model = printable(sentences.model_name(results.analysis))
     terminalreporter.section(f"alignment artifacts{model and f': {model}'}")
     if config.get_verbosity() >= 0:
         header, *rows = tables.terminal_table(results, plan.table)

@@ -57,6 +57,21 @@ MARKS: Mapping[Outcome | None, str] = {
     None: "–",
 }
 
+#: What was found, in words: whether it is good news is the reader's.
+OUTCOMES: Mapping[Outcome | None, str] = {
+    "passed": "holds",
+    "failed": "doesn't",
+    "inconclusive": "inconclusive",
+    "undecidable": "can't be decided",
+    None: "not asked",
+}
+
+
+def said(claim: Claim, outcome: Outcome | None) -> str:
+    """What was found of a claim, in a word or two."""
+    return "separates" if (claim, outcome) == ("separates", "passed") else OUTCOMES[outcome]
+
+
 #: All of these have to hold before a layer is said to carry an alignment artifact.
 NEEDED: tuple[Claim, ...] = ("separates", "across_categories", "beyond_words", "beyond_base")
 

@@ -1,83 +1,169 @@
-"""What a person reads: the verdict in a sentence and the HTML summary."""
+"""The report: one HTML page that holds all it needs, to decide from."""
 
-import base64
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
-from harness.analysis.behaviour import PairResponses
 from harness.analysis.causality import Effect
-from harness.analysis.claims import CLAIMS, MARKS
-from harness.analysis.comparison import VersionComparison
+from harness.analysis.claims import CLAIMS, OUTCOMES, said
 from harness.analysis.findings import Findings
-from harness.analysis.gate import gate
 from harness.analysis.layers import layer_id
-from harness.analysis.verdict import Outcome, uses_direction, worst
+from harness.analysis.verdict import Outcome, sample_size, uses_direction
 from harness.analysis.words import decimal, interval
-from harness.report import panels, plots, sentences
+from harness.report import checks, sentences
+from harness.report.content import MOST_PAIRS, as_script, page_content
 from harness.report.tables import COLUMNS, Column
 
 _TABLE = (
     "d", "accuracy", "p", "same_words", "beyond_base", "agreement", "in_sample_d",
     "in_sample_accuracy", "seed_ratio",
 )  # fmt: skip
+#: How an outcome is drawn; pytest's own for checks that aren't ours, too. None of it says that one
+#: of them is good.
+SYMBOLS: Mapping[str | None, str] = {
+    "passed": "●", "failed": "○", "inconclusive": "◐", "undecidable": "·", "skipped": "·",
+    None: "–",
+}  # fmt: skip
 
 
-def summary_html(found: Findings, *, checks: bool = True) -> str:
-    """The HTML that stands above the list of checks; every text in it is escaped.
+@dataclass(frozen=True)
+class Cell:
+    """What was found of one layer: an outcome and the words for it."""
 
-    Without `checks` no such list follows.
+    outcome: str | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a matrix over layers: `cells` by layer id; `about` is shown when pointed at."""
+
+    title: str
+    about: str
+    cells: Mapping[str, Cell]
+
+
+def page_html(found: Findings, reported: Sequence[checks.Reported] = ()) -> str:
+    """The report as a page of its own; every text in it is escaped.
+
+    Args:
+        reported: checks that pytest ran and that aren't the harness' own.
     """
     environment = Environment(
         loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters.update(decimal=decimal, interval=interval)
-    template = environment.get_template("summary.html")
     analysis, compared = found.analysis, found.comparison
-    controls = list(_panels(found))
     effects = _effects(found)
-    return template.render(
+    by_site: dict[str, list[tuple[int, str]]] = {}
+    for layer, site in found:
+        by_site.setdefault(site, []).append((layer, layer_id(layer, site)))
+    return environment.get_template("page.html").render(
+        name=sentences.model_name(analysis),
+        facts=list(_facts(found)),
         headline=sentences.headline(found),
-        verdict=worst(map(found.outcome, found)),
-        claims=CLAIMS,
-        marks=MARKS,
-        ladders={key: found.ladder(key) for key in found},
         not_asked=sentences.not_asked_sentence(found),
+        sites=by_site,
+        ladder=_ladder(found),
+        matrix_of_checks=[*_matrix(found), *_reported(reported)],
+        groups=[*checks.groups(found), *checks.groups_of(reported)],
+        symbols=SYMBOLS,
+        outcomes=OUTCOMES,
         text=sentences.text_sentence(found),
         noise=sentences.noise_sentence(found),
-        checks=checks,
         power=sentences.power_sentence(found),
         close=sentences.close_sentence(found),
-        plot=_picture(plots.separation_figure(found)),
-        panels=controls,
+        figures=list(_figures(found)),
         causal=effects,
         causal_headline=_causal_headline(effects),
         compared=compared,
-        comparison=list(_comparison_panels(compared)) if compared else [],
-        comparison_verdict=compared and gate(compared, found.criteria),
+        comparison=compared and sentences.comparison_headline(compared),
         behaviour_sentence=sentences.behaviour_sentence(found),
         openings_sentence=sentences.openings_sentence(found),
-        behaviour_picture=_behaviour_picture(found),
         columns=_columns(found),
-        responses=_worst_first(found),
+        claims=CLAIMS,
+        said={key: list(found.ladder(key).verdicts.items()) for key in found},
+        word=said,
+        most_pairs=MOST_PAIRS,
+        content=as_script(page_content(found)),
         analysis=analysis,
         criteria=found.criteria,
         provenance=_flat(analysis.provenance),
     )
 
 
-def page_html(found: Findings) -> str:
-    """The report as a page of its own, without pytest's checks."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        "<title>Alignment artifacts</title></head>\n<body>\n<h1>Alignment artifacts</h1>\n"
-        f"{summary_html(found, checks=False)}</body>\n</html>\n"
-    )
+def _facts(found: Findings) -> Iterator[tuple[str, str]]:
+    """What was run, in a few words: label and value."""
+    facts = found.analysis.provenance
+    first = next(iter(found.values())).separation
+
+    def known(name: str, fingerprint: str) -> str:
+        mark = facts.get(fingerprint)
+        return f"{facts[name]} ({str(mark)[:8]})" if mark else str(facts[name])
+
+    for label, name, fingerprint in (
+        ("model", "model", "model_fingerprint"),
+        ("revision", "revision", ""),
+        ("adapter", "adapter", "adapter_fingerprint"),
+        ("base model", "base_model", "base_fingerprint"),
+        ("activations", "activations", ""),
+        ("pairs", "pairs_file", "pairs_fingerprint"),
+    ):
+        if facts.get(name):
+            size = f", {sample_size(first)}" if label == "pairs" else ""
+            yield label, known(name, fingerprint) + size
+    if "model" in facts and not facts.get("base_model"):
+        yield "base model", "none was asked"
+    collection = facts.get("collection", {})
+    if "positions" in collection:
+        tokens = collection.get("max_tokens")
+        yield "positions", f"{collection['positions']}, {tokens} tokens at most"
+    if facts.get("date"):
+        yield "date", str(facts["date"]).replace("T", " ").replace("+00:00", " UTC")
+
+
+def _ladder(found: Findings) -> list[Row]:
+    return [
+        Row(
+            word if claim == "separates" else words,
+            f"rules out {rules_out}",
+            {
+                layer_id(*key): Cell(
+                    verdict.outcome if (verdict := found.ladder(key).verdicts[claim]) else None,
+                    said(claim, verdict.outcome if verdict else None),
+                )
+                for key in found
+            },
+        )
+        for claim, (word, words, rules_out) in CLAIMS.items()
+    ]
+
+
+def _matrix(found: Findings) -> list[Row]:
+    """The harness' own checks, layer by layer."""
+    of = {check.name: check for check in checks.CHECKS}
+    return [
+        Row(
+            name,
+            "",
+            {
+                layer_id(*key): Cell(verdict.outcome if verdict else None, of[name].words(verdict))
+                for key, verdict in verdicts.items()
+            },
+        )
+        for name, verdicts in checks.outcomes(found).items()
+    ]
+
+
+def _reported(reported: Sequence[checks.Reported]) -> list[Row]:
+    """Others that pytest ran, in its words."""
+    return [
+        Row(name, "", {layer: Cell(r.outcome, r.outcome) for layer, r in by_layer.items()})
+        for name, by_layer in checks.by_layer(reported).items()
+        if set(by_layer) != {""}
+    ]
 
 
 def _effects(found: Findings) -> list[tuple[str, Effect, Outcome]]:
@@ -105,105 +191,55 @@ def _columns(found: Findings) -> list[Column]:
     ]
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """A figure of the report with the sentence that says what it shows."""
-
-    id: str
-    title: str
-    text: str
-    picture: str
-
-
-def _picture(figure: Figure) -> str:
-    """The figure as the address of an inline SVG image."""
-    content = base64.b64encode(plots.to_bytes(figure, "svg")).decode()
-    return f"data:image/svg+xml;base64,{content}"
-
-
-def _behaviour_picture(found: Findings) -> str | None:
-    """Scores against what the model did; None where that can't be told."""
-    if not all(result.follows for result in found.values()):
-        return None
-    return _picture(panels.behaviour_figure(list(found.values())))
-
-
-def _panels(found: Findings) -> Iterator[_Panel]:
-    """Controls, as far as the analysis has them."""
+def _figures(found: Findings) -> Iterator[tuple[str, str, str]]:
+    """Figures over all layers: name, title, and the sentence that says what is shown."""
     results = list(found.values())
-    yield _Panel(
-        "scores",
-        "Where the prompts lie",
-        "Held-out scores of all prompts, in standard deviations from the boundary. d is the "
-        "distance between the two clouds of a layer.",
-        _picture(plots.distribution_figure(found.analysis)),
+    level = f"{found.analysis.settings.level:.0%}"
+    yield (
+        "effect",
+        "Effect size",
+        f"Held-out d with {level} intervals; filled where the layer separates. Grey: shuffled "
+        "labels; crosses: in-sample, for comparison.",
+    )
+    yield (
+        "accuracy",
+        "Accuracy of a linear boundary",
+        f"Share of prompts on their side, with {level} intervals.",
     )
     if any(result.companions for result in results):
-        forced = [r.companions["forced"].d for r in results if "forced" in r.companions]
-        defined = [d for d in forced if not math.isnan(d)]
-        same = (
-            f" With the same words after both prompts, d is at most {decimal(max(defined))}."
-            if defined
-            else ""
-        )
-        yield _Panel(
-            "words",
+        yield (
+            "positions",
             "Is it the words, or the model?",
             "Where each prompt has its own answer, the tokens that are read are other ones, and "
             "can separate the conditions by themselves. The other curves hold them constant."
-            f"{same}",
-            _picture(panels.positions_figure(found.analysis)),
+            f"{sentences.same_words_sentence(found)}",
         )
-    if all(result.transfer for result in results):
-        weakest = min(
-            (t for r in results for t in r.transfer),
-            key=lambda t: -math.inf if math.isnan(t.d) else t.d,
-        )
-        yield _Panel(
+    if any(result.transfer for result in results):
+        yield (
             "categories",
             "One direction for all categories?",
-            "Each category is scored along the direction that the other categories give. The "
-            f"weakest is {weakest.category} with d = {decimal(weakest.d)} "
-            f"{interval(weakest.d_interval)}.",
-            _picture(panels.category_figure(found.analysis)),
+            "Each category is scored along the direction that the other categories give."
+            f"{sentences.weakest_category_sentence(found)}",
         )
     if any(result.steps for result in results):
-        yield _Panel(
-            "tokens",
+        yield (
+            "steps",
             "At which token?",
-            "Each token is scored along the direction of whole responses, refitted without its "
-            "own pair.",
-            _picture(panels.step_figure(found.analysis, found.criteria.alpha)),
+            "Each token is scored along the direction of whole responses, refitted without its own "
+            f"pair. Dots: family-wise p < {found.criteria.alpha:g} over the layer's tokens.",
+        )
+    if any(result.follows for result in results):
+        yield (
+            "behaviour",
+            "Do the scores go with what the model does?",
+            "The prompt's last token, before anything is written: AUROC is the probability that "
+            "artifact prompts that were then evaded lie further along the direction than "
+            "answered ones of the same category. Lines reach to the lower bound; 0.5 is no more "
+            "than chance.",
         )
 
 
-def _comparison_panels(compared: VersionComparison) -> Iterator[_Panel]:
-    yield _Panel(
-        "baseline",
-        "Against the baseline",
-        sentences.comparison_headline(compared),
-        _picture(panels.comparison_figure(compared)),
-    )
-    if compared.categories:
-        yield _Panel(
-            "baseline-categories",
-            "Against the baseline, by category",
-            "Change of each category's d along the direction of the other categories.",
-            _picture(panels.category_change_figure(compared)),
-        )
-
-
-def _worst_first(found: Findings) -> list[tuple[PairResponses, str]]:
-    """Responses with how far their pair is separated: the held-out score difference in standard
-    deviations, averaged over layers and sites; pairs that weren't scored come last."""
-    scores = map(plots.standardized_scores, found.values())
-    gaps = [artifact - natural for natural, artifact in scores]
-    mean = dict(zip(found.analysis.scored, np.mean(gaps, axis=0), strict=True))
-    ordered = sorted(found.analysis.responses, key=lambda r: mean.get(r.pair, np.inf))
-    return [(r, decimal(mean[r.pair]) if r.pair in mean else "–") for r in ordered]
-
-
-def _flat(facts: object, prefix: str = "") -> list[tuple[str, str]]:
+def _flat(facts: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested values as rows of a dotted name and a value."""
     if not isinstance(facts, dict):
         return [(prefix, "–" if facts is None else str(facts))]

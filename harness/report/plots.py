@@ -11,20 +11,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.analysis.comparison import LayerComparison
 from harness.analysis.findings import Findings
-from harness.analysis.layers import Analysis, LayerResult
+from harness.analysis.layers import LayerResult
 from harness.analysis.verdict import CHANCE
-from harness.analysis.words import decimal
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_NATURAL, _ARTIFACT = "#0072B2", "#D55E00"
 SAME_WORDS = "#009E73"
 GREY = "#767676"
 _MOST_TICKS = 40
-# Thousands of dots are a picture; as vectors they would make a page slow.
-_MOST_VECTORS = 400
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "font.family": "sans-serif",
@@ -109,52 +104,6 @@ def separation_figure(found: Findings) -> Figure:
     return figure
 
 
-def scores_figure(result: LayerResult) -> Figure:
-    """Held-out scores of one layer: both prompts of each pair, joined by a line."""
-    s = result.separation
-    with drawing(6.5, 2.6) as (figure, axes):
-        order = np.argsort(np.subtract(s.scores_artifact, s.scores_natural))
-        artifact, natural = np.array(s.scores_artifact)[order], np.array(s.scores_natural)[order]
-        x = np.arange(len(order))
-        how: dict[str, Any] = {"rasterized": len(order) > _MOST_VECTORS}
-        axes.vlines(x, natural, artifact, color="#CFCFCF", linewidth=1, **how)
-        axes.plot(x, natural, "o", color=_NATURAL, markersize=3.5, label="natural", **how)
-        axes.plot(x, artifact, "^", color=_ARTIFACT, markersize=3.5, label="artifact", **how)
-        line_at(axes, 0, "boundary")
-        axes.set_title(f"Layer {result.layer}, {result.site}: held-out scores, d = {decimal(s.d)}")
-        axes.set_xlabel("pair, worst separated first")
-        axes.set_ylabel("score")
-        figure.legend(loc="outside right upper")
-    return figure
-
-
-def distribution_figure(analysis: Analysis) -> Figure:
-    """Held-out scores of every prompt by layer and site: a dot each, with their quartiles."""
-    results = list(analysis.values())
-    rng = np.random.default_rng(0)
-    with drawing(9, 3.6) as (figure, axes):
-        for name, colour, marker, place in (
-            ("natural", _NATURAL, "o", -0.2),
-            ("artifact", _ARTIFACT, "^", 0.2),
-        ):
-            for x, result in enumerate(results):
-                scores = standardized_scores(result)[name == "artifact"]
-                jitter = rng.uniform(-0.11, 0.11, len(scores))
-                axes.plot(
-                    x + place + jitter, scores, marker, color=colour, markersize=2.6, alpha=0.55,
-                    markeredgewidth=0, rasterized=True, label=name if x == 0 else None,
-                )  # fmt: skip
-                low, middle, high = np.quantile(scores, (0.25, 0.5, 0.75))
-                axes.vlines(x + place, low, high, color=colour, linewidth=2.4)
-                axes.plot(x + place, middle, "_", color=colour, markersize=11, markeredgewidth=2)
-        line_at(axes, 0, "boundary")
-        axes.set_title("Held-out scores of all prompts")
-        axes.set_ylabel("score (standard deviations)")
-        layer_ticks(axes, results)
-        figure.legend(loc="outside lower center", ncols=2, markerscale=2)
-    return figure
-
-
 def standardized_scores(result: LayerResult) -> tuple[np.ndarray, np.ndarray]:
     """Held-out scores of natural and artifact prompts in pooled standard deviations, 0 at the
     boundary; all 0 where they don't vary."""
@@ -162,20 +111,6 @@ def standardized_scores(result: LayerResult) -> tuple[np.ndarray, np.ndarray]:
     artifact = np.array(result.separation.scores_artifact)
     spread = np.sqrt((natural.var(ddof=1) + artifact.var(ddof=1)) / 2)
     return (natural / spread, artifact / spread) if spread > 0 else (natural * 0, artifact * 0)
-
-
-def layer_ticks(axes: Axes, results: Sequence[LayerResult | LayerComparison]) -> None:
-    """Name what stands at 0, 1, 2, … along the axis, as many as there is room for."""
-    sites = {result.site for result in results}
-    names = [
-        str(result.layer) if len(sites) == 1 else f"{result.layer} {result.site}"
-        for result in results
-    ]
-    every = math.ceil(len(names) / _MOST_TICKS)
-    axes.set_xticks(range(0, len(names), every), names[::every])
-    if len(sites) > 1:
-        axes.tick_params(axis="x", rotation=90)
-    axes.set_xlabel("layer")
 
 
 def to_bytes(figure: Figure, kind: str) -> bytes:

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 from harness.analysis.claims import CLAIMS, Claim, Ladder
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
-from harness.analysis.layers import layer_id
+from harness.analysis.layers import Analysis, layer_id
 from harness.analysis.verdict import CLOSE, Verdict, sample_size
 from harness.analysis.words import decimal, interval
 from harness.stats import clearing_effect
@@ -20,15 +20,36 @@ _MOST_NAMED = 8
 _POWER = 0.8
 
 
-def model_name(found: Findings) -> str:
-    """The model as it was asked for, with its adapter, and how its fingerprint begins; empty where
-    nothing is known of it."""
-    known = found.analysis.provenance
-    if not known.get("model"):
+def model_name(analysis: Analysis) -> str:
+    """What was looked at, as it stands under every figure: the model as it was asked for, or the
+    folder of activations, with the adapter, and how the fingerprint of both begins."""
+    known = analysis.provenance
+    parts = [known.get("model") or known.get("activations"), known.get("adapter")]
+    named = " with ".join(Path(part).name for part in parts if part)
+    named = named or "a model that isn't known"
+    mark = str(known.get("model_fingerprint") or "")[:8]
+    return f"{named} ({mark})" if mark else named
+
+
+def same_words_sentence(found: Findings) -> str:
+    """The largest d with the same words after both prompts; empty where there is none."""
+    forced = [r.companions["forced"].d for r in found.values() if "forced" in r.companions]
+    defined = [d for d in forced if not math.isnan(d)]
+    if not defined:
         return ""
-    adapter = f" with {Path(known['adapter']).name}" if known.get("adapter") else ""
-    fingerprint = str(known.get("model_fingerprint") or "")[:8]
-    return f"{Path(known['model']).name}{adapter}{fingerprint and f' ({fingerprint})'}"
+    return f" With the same words after both prompts, d is at most {decimal(max(defined))}."
+
+
+def weakest_category_sentence(found: Findings) -> str:
+    """The category with the smallest d along the direction of the others; empty without any."""
+    every = [t for result in found.values() for t in result.transfer]
+    if not every:
+        return ""
+    weakest = min(every, key=lambda t: -math.inf if math.isnan(t.d) else t.d)
+    return (
+        f" The weakest is {weakest.category} with d = {decimal(weakest.d)} "
+        f"{interval(weakest.d_interval)}."
+    )
 
 
 def headline(found: Findings) -> str:

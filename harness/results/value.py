@@ -1,5 +1,6 @@
 """What a run gives: one value that is written, read, saved and shown."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from html import escape
@@ -10,6 +11,7 @@ from gemma_mlx.errors import UserError
 from gemma_mlx.system.files import read_json, write_whole
 from harness.analysis.findings import Findings
 from harness.report import plots, sentences, tables
+from harness.report.checks import Reported
 from harness.report.page import page_html
 from harness.results import file, tokens
 from harness.results.baseline import save_baseline
@@ -79,7 +81,9 @@ class Results(Findings):
         """The results file's content: NaN is null, infinities are "inf" and "-inf"."""
         return file.to_json(self)
 
-    def write(self, folder: str | Path, *, page: bool = True) -> Path | None:
+    def write(
+        self, folder: str | Path, *, page: bool = True, checks: Sequence[Reported] = ()
+    ) -> Path | None:
         """Write results file, tokens' scores, plot (PNG and SVG) and report.html, each whole or not
         at all.
 
@@ -87,7 +91,8 @@ class Results(Findings):
         `earlier/<its date>/`.
 
         Args:
-            page: without it no report.html, for where pytest-html writes it.
+            page: without it no report.html.
+            checks: what checks found that pytest ran and that aren't the harness' own.
 
         Returns:
             Where the files of an earlier run are now; None if there were none.
@@ -102,10 +107,12 @@ class Results(Findings):
         write_whole(path, content)
         if scores is not None:
             write_whole(Path(folder) / tokens.TOKENS_NAME, scores)
-        self.draw(folder, page=page)
+        self.draw(folder, page=page, checks=checks)
         return earlier
 
-    def draw(self, folder: str | Path, *, page: bool = True) -> None:
+    def draw(
+        self, folder: str | Path, *, page: bool = True, checks: Sequence[Reported] = ()
+    ) -> None:
         """`write` without the results file and the tokens' scores.
 
         Raises:
@@ -116,7 +123,7 @@ class Results(Findings):
             figure = plots.separation_figure(self)
             drawn = {f"{PLOT_NAME}.{kind}": plots.to_bytes(figure, kind) for kind in ("png", "svg")}
             if page:
-                drawn[PAGE_NAME] = self.page().encode()
+                drawn[PAGE_NAME] = self.page(checks).encode()
         except (ValueError, OverflowError) as error:
             raise file.ResultsError(f"the results can't be drawn ({error})") from error
         for name, content in drawn.items():
@@ -131,9 +138,9 @@ class Results(Findings):
         """
         return save_baseline(name, self, Path(directory))
 
-    def page(self) -> str:
-        """The report, a self-contained HTML page."""
-        return page_html(self)
+    def page(self, checks: Sequence[Reported] = ()) -> str:
+        """The report, a self-contained HTML page; `checks` as in `write`."""
+        return page_html(self, checks)
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row per layer and site with its verdict, one column per figure; needs pandas.

@@ -53,7 +53,6 @@ class Session:
     """One pytest session.
 
     Attributes:
-        pytest_session: pytest's own, once it is started.
         results: what was found, once it is computed.
         saved: where the run was saved as a baseline.
         earlier: where the report of an earlier run went.
@@ -61,12 +60,11 @@ class Session:
         stopped: what is said where a signal ended it.
         lacking: checks that weren't collected, by file and by what they need.
         failed: reports of failed tests, in pytest's order.
-        pictures: of layers with a failed check, by id: SVG in base64, each drawn once.
+        reports: of tests that took a layer's result, one each.
     """
 
     def __init__(self, config: pytest.Config):
         self._config = config
-        self.pytest_session: pytest.Session | None = None
         self.results: Results | None = None
         self.saved: Path | None = None
         self.earlier: Path | None = None
@@ -74,7 +72,7 @@ class Session:
         self.stopped: str | None = None
         self.lacking: dict[Path, dict[str, str]] = {}
         self.failed: list[Any] = []
-        self.pictures: dict[str, str] = {}
+        self.reports: list[pytest.TestReport] = []
 
     @property
     def wanted(self) -> bool:
@@ -101,6 +99,12 @@ class Session:
 
     def good_plan(self) -> "Plan | None":
         return None if not self.wanted or isinstance(self.plan, UserError) else self.plan
+
+    def keep(self, report: pytest.TestReport) -> None:
+        """Keep the report of a test that took a layer's result."""
+        told = report.when == "call" or report.outcome != "passed"
+        if told and dict(report.user_properties).keys() >= PROPERTIES:
+            self.reports.append(report)
 
     def add_results(self, **found: Any) -> None:
         """Complete the results: `comparison`, `interventions`."""

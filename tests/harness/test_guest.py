@@ -281,30 +281,26 @@ class TestOurChecks:
         passes(run(folder, "--artifact-model", "mine"))
         assert "unrecognized arguments: --model" in run(folder, "--model", "mine").stdout
 
-    @pytest.mark.parametrize("plugins", [(), NO_HTML], ids=["alone", "no:html"])
-    def test_without_html_the_page_is_ours(self, suite, made, plugins):
-        folder = suite()
-        code, output = checks(folder, made, *plugins)
+    @pytest.mark.parametrize(
+        "plugins", [(), NO_HTML, HTML, (*HTML, *XDIST, "-n", "2")],
+        ids=["alone", "no:html", "html", "xdist"],
+    )  # fmt: skip
+    def test_the_page_is_ours_whatever_else_is_loaded(self, suite, made, plugins):
+        folder = suite(
+            test_mine="""
+                def test_agree(layer_result):
+                    assert layer_result.layer == 1
+            """
+        )
+        code, output = checks(folder, made, folder / "test_mine.py", *plugins)
         assert code in (0, 1), output
         page = (folder / "artifact_report" / "report.html").read_text(encoding="utf-8")
-        assert "<title>Alignment artifacts</title>" in page
+        assert ": alignment artifacts</title>" in page
         assert "of 2 layers separate" in page
+        for name in ("effect_size", "accuracy", "significance"):
+            assert f"test_{name}</code>" in page
+        assert "test_agree</code> failed in 1 of 2" in page
         assert "data-jsonblob" not in page
-
-    @pytest.mark.parametrize("plugins", [(), (*XDIST, "-n", "2")], ids=["alone", "xdist"])
-    def test_with_html_every_check_has_its_row(self, suite, made, plugins):
-        folder = suite()
-        code, output = checks(folder, made, *HTML, *plugins)
-        assert code in (0, 1), output
-        page = (folder / "artifact_report" / "report.html").read_text(encoding="utf-8")
-        assert re.search(r"<title[^>]*>Alignment artifacts</title>", page)
-        assert "of 2 layers separate" in page
-        rows = set(re.findall(r"::(test_\w+\[layer_\d-mlp_out\])", page))
-        assert rows == {
-            f"test_{name}[layer_{layer}-mlp_out]"
-            for name in ("effect_size", "accuracy", "significance")
-            for layer in (0, 1)
-        }
         assert RESULTS in names(folder / "artifact_report")
 
     @pytest.fixture

@@ -13,9 +13,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.testing.compare import compare_images
 
-from harness.report.plots import distribution_figure, scores_figure, separation_figure, to_bytes
+from harness.report.plots import separation_figure, to_bytes
 from harness.settings import Criteria
-from tests.support.builders import analysis_of, layer_result, results_of
+from tests.support.builders import layer_result, results_of
 
 NAN = math.nan
 
@@ -124,36 +124,6 @@ class TestSeparationFigure:
         assert high > 1
 
 
-class TestScoresFigure:
-    def test_pairs_are_joined_worst_first(self):
-        result = layer_result(scores_artifact=(1.0, -2.0, 3.0), scores_natural=(-1.0, 2.0, -3.0))
-        (axes,) = scores_figure(result).axes
-        assert [set(ends) for ends in intervals(axes)] == [{2.0, -2.0}, {-1.0, 1.0}, {-3.0, 3.0}]
-
-    def test_arms_have_their_own_markers(self):
-        result = layer_result(scores_artifact=(1.0, 2.0), scores_natural=(-1.0, -2.0))
-        (axes,) = scores_figure(result).axes
-        marked = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
-        assert marked["artifact"] == [1.0, 2.0]
-        assert marked["natural"] == [-1.0, -2.0]
-
-    @pytest.mark.parametrize("d", [NAN, math.inf])
-    def test_draws(self, d):
-        assert to_bytes(scores_figure(layer_result(d=d)), "svg")
-
-    def test_thousands_of_pairs_are_a_small_picture(self):
-        """It stands in the report once for every check that failed."""
-        few, many = (
-            layer_result(
-                scores_artifact=tuple(np.linspace(0, 4, n)),
-                scores_natural=tuple(np.linspace(-3, 1, n)),
-            )
-            for n in (400, 4000)
-        )
-        assert b"<image" not in to_bytes(scores_figure(few), "svg")
-        assert len(to_bytes(scores_figure(many), "svg")) < 2e5
-
-
 class TestBytes:
     def test_same_picture_same_bytes(self):
         pictures = {
@@ -169,13 +139,13 @@ class TestBytes:
 
     def test_users_settings_do_not_matter(self):
         with matplotlib.rc_context({"svg.hashsalt": "mine", "font.size": 20, "axes.grid": False}):
-            other = to_bytes(scores_figure(layer_result()), "svg")
-        assert other == to_bytes(scores_figure(layer_result()), "svg")
+            other = to_bytes(separation_figure(results_of(layer_result())), "svg")
+        assert other == to_bytes(separation_figure(results_of(layer_result())), "svg")
 
     def test_no_figure_is_left_open(self):
         from matplotlib import pyplot
 
-        assert isinstance(scores_figure(layer_result()), Figure)
+        assert isinstance(separation_figure(results_of(layer_result())), Figure)
         assert pyplot.get_fignums() == []
         assert np.isfinite(matplotlib.rcParams["font.size"])
 
@@ -199,17 +169,9 @@ class TestPictures:
 
     IMAGES = Path(__file__).parent / "images"
 
-    @pytest.mark.parametrize(
-        ("name", "figure"),
-        [
-            ("separation", lambda: separation_figure(results_of(*LAYERS))),
-            ("scores", lambda: scores_figure(LAYERS[3])),
-            ("distribution", lambda: distribution_figure(analysis_of(*LAYERS))),
-        ],
-    )
-    def test_looks_as_it_did(self, name, figure, tmp_path):
-        actual = tmp_path / f"{name}.png"
-        actual.write_bytes(to_bytes(figure(), "png"))
+    def test_looks_as_it_did(self, tmp_path):
+        actual = tmp_path / "separation.png"
+        actual.write_bytes(to_bytes(separation_figure(results_of(*LAYERS)), "png"))
         # Room for another FreeType; six markers of another shape come to 2.6.
         difference = compare_images(str(self.IMAGES / actual.name), str(actual), tol=1)
         assert difference is None, difference
