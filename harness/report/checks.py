@@ -11,6 +11,7 @@ from harness.analysis.verdict import (
     CRITERIA,
     Outcome,
     Verdict,
+    alike_pairs,
     beyond_base,
     beyond_embeddings,
     crosses_categories,
@@ -113,6 +114,10 @@ CHECKS = (
     Check("test_effect_size", _criterion("d"), "separates"),
     Check("test_accuracy", _criterion("accuracy"), "separates"),
     Check("test_significance", _criterion("p"), "separates"),
+    Check(
+        "test_alike_pairs",
+        lambda found, key: alike_pairs(found[key], found.analysis, found.criteria),
+    ),
     Check(
         "test_category_transfer", lambda found, key: crosses_categories(found[key], found.criteria)
     ),

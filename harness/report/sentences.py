@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from scipy.special import ndtri
@@ -25,7 +24,7 @@ def model_name(analysis: Analysis) -> str:
     folder of activations, with the adapter, and how the fingerprint of both begins."""
     known = analysis.provenance
     parts = [known.get("model") or known.get("activations"), known.get("adapter")]
-    named = " with ".join(Path(part).name for part in parts if part)
+    named = " with ".join(str(part) for part in parts if part)
     named = named or "a model that isn't known"
     mark = str(known.get("model_fingerprint") or "")[:8]
     return f"{named} ({mark})" if mark else named

@@ -11,7 +11,7 @@ import pytest
 from harness.analysis.tokens import TokenScores
 from harness.report.checks import Reported, groups
 from harness.report.content import MOST_DOTS, MOST_PAIRS, as_script, page_content
-from harness.report.sentences import name
+from harness.report.sentences import model_name
 from harness.stats import CategoryTransfer, StepSeparation
 from tests.support.builders import PAIRS, layer_result, responses, results_of, shown_result
 from tests.support.measured import pairs_of
@@ -97,7 +97,7 @@ def large(layers, sites, n=65):
                 scores_artifact=tuple(rng.standard_normal(n)),
                 scores_natural=tuple(rng.standard_normal(n)),
             ),
-            transfer=tuple(CategoryTransfer(c, 0.1, (-1.0, 1.0), 0.5, 13, 13) for c in "abcde"),
+            transfer=tuple(CategoryTransfer(c, 0.1, (-1.0, 1.0), 0.5, 13, 13, 0.4, 1.0) for c in "abcde"),
             steps=tuple(StepSeparation(t, *[0.1] * 6, n, 0.001, 0.002) for t in range(20)),
         )
         for site in sites
@@ -156,16 +156,16 @@ class TestHead:
             "date": "2030-01-01T00:00:00+00:00",
         }  # fmt: skip
         found = results_of(shown_result(0), provenance=facts)
-        assert name(facts) == "a/model + mine (ffffffff)"
+        assert model_name(found.analysis) == "a/model with mine (ffffffff)"
         page = Page(found.page())
         for said in (
-            "a/model + mine (ffffffff): alignment artifacts", "model a/model (ffffffff)",
+            "a/model with mine (ffffffff): alignment artifacts", "model a/model (ffffffff)",
             "revision v2", "adapter mine (eeeeeeee)", "base model a/base (dddddddd)",
             "pairs p.json, n = 8 pairs",
             "date 2030-01-01 00:00:00 UTC", "positions generated, 20 tokens at most",
         ):  # fmt: skip
             assert said in page.text, said
-        assert page.text.count("a/model + mine (ffffffff)") >= 2 + len(page.figures)
+        assert page.text.count("a/model with mine (ffffffff)") >= 2 + len(page.figures)
 
     def test_says_where_no_base_model_was_asked(self):
         found = results_of(layer_result(), provenance={"model": "m", "base_model": None})

@@ -32,7 +32,7 @@ def _no_warnings():
 
 
 def transfer(name, d, half=0.5):
-    return CategoryTransfer(name, d, (d - half, d + half), 0.75, 13, 13)
+    return CategoryTransfer(name, d, (d - half, d + half), 0.75, 13, 13, 0.01, 0.05)
 
 
 def step(number, d, p=0.5):
