@@ -375,7 +375,7 @@ def pytest_terminal_summary(
         return
     from harness.report import sentences, tables
 
-    model = printable(sentences.model_name(results))
+    model = printable(sentences.model_name(results.analysis))
     terminalreporter.section(f"alignment artifacts{model and f': {model}'}")
     if config.get_verbosity() >= 0:
         header, *rows = tables.terminal_table(results, plan.table)

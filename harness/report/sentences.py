@@ -10,7 +10,7 @@ from scipy.special import ndtri
 from harness.analysis.claims import CLAIMS, Claim, Ladder
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
-from harness.analysis.layers import layer_id
+from harness.analysis.layers import Analysis, layer_id
 from harness.analysis.verdict import CLOSE, Verdict, sample_size
 from harness.analysis.words import decimal, interval
 
@@ -19,10 +19,10 @@ _MOST_NAMED = 8
 _POWER = 0.8
 
 
-def model_name(found: Findings) -> str:
+def model_name(analysis: Analysis) -> str:
     """The model as it was asked for, with its adapter, and how its fingerprint begins; empty where
     nothing is known of it."""
-    known = found.analysis.provenance
+    known = analysis.provenance
     if not known.get("model"):
         return ""
     adapter = f" with {Path(known['adapter']).name}" if known.get("adapter") else ""
