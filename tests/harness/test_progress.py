@@ -13,7 +13,7 @@ import pytest
 from harness import Experiment
 from harness.progress import SILENT
 from harness.settings import AnalysisSettings
-from tests.support.builders import parsed, two_categories
+from tests.support.builders import checkpoint, parsed, two_categories
 from tests.support.runs import ROOT
 
 WATCHED = """
@@ -81,10 +81,10 @@ def test_names_what_takes_long(small_checkpoint, tmp_path):
         parsed(two_categories(8)),
         layers=[0],
         max_tokens=1,
-        base_model=small_checkpoint.path,
+        base_model=checkpoint(tmp_path / "other", num_hidden_layers=3).path,
         noise=True,
         settings=AnalysisSettings(replicates=100),
-        store=tmp_path,
+        store=tmp_path / "store",
         bars=bars,
     )
     experiment.run()
@@ -92,6 +92,7 @@ def test_names_what_takes_long(small_checkpoint, tmp_path):
         "collecting generated",
         "collecting forced",
         "collecting prompt_last",
+        "collecting generated, base model other",
         "collecting generated, again, for the noise",
         "resampling",
     ]

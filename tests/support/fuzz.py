@@ -13,7 +13,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -23,8 +22,8 @@ import pytest
 
 from harness.cli import main
 from harness.options import OPTIONS
-from tests.support.builders import layer_result, results_of, two_categories, written
-from tests.support.runs import BASE, ROOT
+from tests.support.builders import checkpoint, layer_result, results_of, two_categories, written
+from tests.support.runs import ROOT
 
 #: Seconds that a command line may take.
 LONGEST = 120
@@ -38,6 +37,8 @@ _NASTY = (
     "empty", "text", "pairs.json", "few.json", "broken.json", "list.json", "deep.json",
     "binary.safetensors", "results.json", "old.json", "owner/name", "owner/name/x.gguf", "x.gguf",
 )  # fmt: skip
+_RUNNING = ("collect", "analyze")
+_SMALL = ["--model=model", "--pairs=pairs.json", "--max-tokens=1", "--layers=0"]
 # Where something is written; a folder that is named may be written, so none of ours is named.
 _WRITTEN = ("--output", "--artifact-report", "--report", "--artifact-store", "--store")
 _HARMLESS = ("", " ", "out", "a/b/c", "x" * 300, "x/" * 3000, "/dev/full", "/dev/full/x",
@@ -47,6 +48,7 @@ _HARMLESS = ("", " ", "out", "a/b/c", "x" * 300, "x/" * 3000, "/dev/full", "/dev
 
 def prepare(folder: Path) -> None:
     """The files that command lines name."""
+    checkpoint(folder / "model")
     written(folder / "pairs.json", two_categories(8))
     written(folder / "few.json", two_categories(2))
     (folder / "broken.json").write_text('{"a": \n]')
@@ -76,6 +78,8 @@ def command_lines(seed: int) -> Iterator[list[str]]:
     while True:
         command = rng.choice((*_COMMANDS, "pytest"))
         line = [command]
+        if command in _RUNNING:
+            line += _SMALL + ["--replicates=100"] * (command == "analyze")
         if command == "store":
             line.append(rng.choice(("list", "prune", "other")))
         if command in ("report", "power", "compare", "history", "store"):
@@ -108,9 +112,9 @@ def run(line: list[str]) -> tuple[int, str]:
 
 def _pytest(arguments: list[str]) -> int:
     base = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-c", ROOT / "pytest.ini",
-            "--rootdir", ROOT, "-k", "test_accuracy and layer_6", ROOT / "artifact_checks",
-            "--artifact-max-tokens=1", "--artifact-replicates=100")  # fmt: skip
-    return int(pytest.main([*map(str, base), f"--artifact-model={BASE}", *arguments]))
+            "--rootdir", ROOT, "-k", "test_accuracy", ROOT / "artifact_checks",
+            "--artifact-replicates=100", *_SMALL)  # fmt: skip
+    return int(pytest.main([*map(str, base), *arguments]))
 
 
 def _stop(*_: object) -> None:
@@ -153,5 +157,5 @@ if __name__ == "__main__":
         if found:
             wrong += 1
             print(f"{number}: {found}: {[text[:60] for text in arguments]}\n{done[1][-1500:]}")
-        sys.stdout.flush()
-    print(f"{given.count} command lines, {wrong} faults")
+        if number % 50 == 49:
+            print(f"{number + 1} command lines, {wrong} faults", flush=True)
