@@ -1,9 +1,10 @@
 """What is run, once: a model, pairs, and how to collect and to estimate."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,6 +30,11 @@ from harness.settings import STORE, AnalysisSettings, Backend, CollectSettings, 
 
 #: As `base_model`: nothing to compare with, also where the model has an adapter.
 NO_BASE = "none"
+
+
+def _is_whole(value: Any, low: int) -> bool:
+    """Whether a value is a whole number from `low`, NumPy's included."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,8 @@ class Experiment:
         given: the options that it was made from, if it was; messages name them as they were typed.
 
     Raises:
-        gemma_mlx.RequestError: a site or positions that don't exist, when it is made; by its
-            attributes and methods, also:
+        gemma_mlx.RequestError: an argument that can't be used, which is named, when it is made; by
+            its attributes and methods, also:
         gemma_mlx.CheckpointError, harness.data.pairs.PairsError, harness.data.store.StoreError,
         harness.data.activations.AnalysisError: model, pairs, store or activations can't be used.
     """
@@ -102,6 +108,24 @@ class Experiment:
             for value in [chosen] if isinstance(chosen, str) else chosen:
                 if isinstance(chosen, str) or value not in known:
                     raise RequestError(f"{name}: {value!r}; choose from {', '.join(known)}")
+        for name in ("max_tokens", "tensor_parallel", "batch_size"):
+            value = getattr(self, name)
+            if not (_is_whole(value, 1) or (name == "batch_size" and value is None)):
+                raise RequestError(f"{name}: {value!r}; must be a whole number from 1")
+        for name, kinds in (
+            ("model", (str, os.PathLike)),
+            ("pairs", (str, os.PathLike, PromptPairs)),
+            ("settings", (AnalysisSettings,)),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kinds):
+                wanted = " or ".join("a path" if k is os.PathLike else k.__name__ for k in kinds)
+                raise RequestError(f"{name}: {value!r}; must be {wanted}")
+        layers = self.layers
+        if layers is not None and not (
+            isinstance(layers, Collection) and all(_is_whole(layer, 0) for layer in layers)
+        ):
+            raise RequestError(f"layers: {layers!r}; give their numbers, as in [6] or range(6)")
 
     @classmethod
     def from_options(cls, given: options.Given, *, least_pairs: int, **more: Any) -> "Experiment":

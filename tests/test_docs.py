@@ -16,6 +16,7 @@ from harness.data.pairs import load_pairs
 from harness.experiment import Experiment
 from harness.options import OPTIONS
 from harness.settings import AnalysisSettings
+from tests.support import notebook
 from tests.support.builders import layer_result, results_of
 from tests.support.runs import ALIGNED, PAIRS
 from tests.support.texts import NAMES, ROOT, blocks, commands, spans
@@ -69,6 +70,19 @@ def test_python_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
             continue
         exec(code, namespace)
         assert "print(" not in block or capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_small")
+def test_the_notebook_runs() -> None:
+    content = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+    done = notebook.run(content)["cells"]
+    for before, after in zip(content["cells"], done, strict=True):
+        kinds = [
+            [out.get("data", {}).keys() or out["text"][:0] for out in cell.get("outputs", [])]
+            for cell in (before, after)
+        ]
+        assert kinds[0] == kinds[1], before["id"]
 
 
 @pytest.mark.usefixtures("in_small")

@@ -56,6 +56,9 @@ from harness.stats import (
     separation,
 )
 
+# Layers that a message names before it says "…".
+_MOST_NAMED = 8
+
 
 @dataclass(frozen=True)
 class LayerResult:
@@ -152,6 +155,10 @@ class Analysis(Mapping[LayerSite, LayerResult]):
     tokens: TokenScores | None = field(default=None, compare=False)
 
     def __getitem__(self, key: LayerSite) -> LayerResult:
+        if key not in self.results:
+            known = ", ".join(map(str, list(self.results)[:_MOST_NAMED]))
+            more = ", …" if len(self.results) > _MOST_NAMED else ""
+            raise KeyError(f"{key!r}: ask for (layer, site), one of {known}{more}")
         return self.results[key]
 
     def __iter__(self) -> Iterator[LayerSite]:

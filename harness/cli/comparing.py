@@ -1,16 +1,24 @@
-"""`compare`: saved runs side by side."""
+"""`compare` and `history`: saved runs side by side, and over time."""
 
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from gemma_mlx.system.files import write_whole
 from gemma_mlx.system.terminal import printable
 from harness import options
-from harness.analysis.comparison import SavedRun, VersionComparison, compare_versions
+from harness.analysis.comparison import (
+    BaselineError,
+    SavedRun,
+    VersionComparison,
+    compare_versions,
+)
 from harness.analysis.gate import gate
-from harness.report import depth, plots, sentences, tables
-from harness.results.baseline import find_baseline, load_baseline
+from harness.analysis.history import versions_of
+from harness.report import depth, history, plots, sentences, tables
+from harness.results.baseline import find_baseline, list_baselines, load_baseline
 from harness.results.schema import plain
 from harness.settings import BASELINES, Criteria
 
@@ -36,6 +44,62 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         parser, [options.MARGIN, options.COSINE, options.PARTIAL, options.REPORT_FOLDER]
     )
     parser.set_defaults(run=_compare, parser=parser)
+
+    over_time = commands.add_parser(
+        "history",
+        help="saved runs over time",
+        description=(
+            "d of every layer and the share of evaded prompts over the saved runs, each compared "
+            "with the one before: table, figure and page. Nothing is judged: the exit code is 0."
+        ),
+    )
+    over_time.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help=f"in this order (default: all in {BASELINES}/, by number)",
+    )
+    options.add_arguments(over_time, [options.MARGIN, options.COSINE, options.REPORT_FOLDER])
+    over_time.set_defaults(run=_history)
+
+
+def _history(parsed: argparse.Namespace) -> int:
+    given = options.CommandLine(parsed)
+    folder = options.report_folder(given)
+    criteria = Criteria(
+        margin=options.MARGIN.read(given), cosine=options.COSINE.read(given), partial=True
+    )
+    if parsed.runs:
+        runs = [load_baseline(find_baseline(name)) for name in parsed.runs]
+    else:
+        runs = list(_readable(list_baselines()))
+    if not runs:
+        raise BaselineError(
+            f"no baselines in {BASELINES}/; make one with pytest artifact_checks "
+            f"{options.SAVE.flag} {options.SAVE.metavar}"
+        )
+    versions = versions_of(runs, criteria)
+    for version in versions:
+        if version.reason:
+            print(f"warning: {printable(version.reason)}", file=sys.stderr)
+    for line in history.history_table(versions):
+        print(printable(line))
+    print(history.KEY)
+    figure = history.history_figure(versions)
+    for kind in ("png", "svg"):
+        write_whole(folder / f"history.{kind}", plots.to_bytes(figure, kind))
+    write_whole(folder / "history.html", history.history_page(versions).encode())
+    print(f"history.html and figure: {folder}/")
+    return 0
+
+
+def _readable(files: Iterable[Path]) -> Iterator[SavedRun]:
+    """Baselines of other formats are left where they are, and said to be left out."""
+    for file in files:
+        try:
+            yield load_baseline(file)
+        except BaselineError as error:
+            print(f"warning: left out: {printable(error)}", file=sys.stderr)
 
 
 def _compare(parsed: argparse.Namespace) -> int:

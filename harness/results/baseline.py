@@ -116,6 +116,11 @@ def find_baseline(name: str, directory: Path = BASELINES) -> Path:
     )
 
 
+def list_baselines(directory: Path = BASELINES) -> list[Path]:
+    """The files of all baselines, oldest first."""
+    return [file for _, _, file in _listed(directory)]
+
+
 def load_baseline(path: Path) -> SavedRun:
     """Read a baseline; every shape in it is checked against the others.
 

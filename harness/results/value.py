@@ -1,5 +1,6 @@
 """What a run gives: one value that is written, read, saved and shown."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from harness.settings import BASELINES
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 PLOT_NAME = "alignment_artifact_analysis_plot"
 PAGE_NAME = "report.html"
@@ -172,14 +174,41 @@ class Results(Findings):
     def __repr__(self) -> str:
         return f"<Results: {sentences.headline(self)}>"
 
+    def plot(self) -> "Plot":
+        """Effect size and accuracy by layer, with intervals: a figure that notebooks show."""
+        return Plot(plots.separation_figure(self))
+
     def _repr_html_(self) -> str:
-        """As notebooks show it."""
+        """As notebooks show it: the verdict, the table, the figure."""
         titles, *rows = tables.layer_rows(self)
         head = "".join(f"<th>{escape(title)}</th>" for title in titles)
         table = "".join(
             f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
         )
+        picture = base64.b64encode(self.plot()._repr_png_()).decode()
         return (
             f"<p><strong>{escape(sentences.headline(self))}</strong></p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{table}</tbody></table>"
+            f'<img alt="effect size and accuracy by layer" src="data:image/png;base64,{picture}">'
         )
+
+
+@dataclass(frozen=True, repr=False)
+class Plot:
+    """A figure that notebooks show by itself; `figure` is matplotlib's, to be changed at will."""
+
+    figure: "Figure"
+
+    def save(self, path: str | Path) -> None:
+        """Write it, as the name's ending says: .png or .svg.
+
+        Raises:
+            gemma_mlx.errors.UserError: another ending, or the file can't be written.
+        """
+        kind = Path(path).suffix.removeprefix(".").lower()
+        if kind not in ("png", "svg"):
+            raise UserError(f"path: {str(path)!r}; must end in .png or .svg")
+        write_whole(Path(path), plots.to_bytes(self.figure, kind))
+
+    def _repr_png_(self) -> bytes:
+        return plots.to_bytes(self.figure, "png")

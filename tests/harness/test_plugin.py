@@ -3,14 +3,10 @@
 import json
 import os
 import pickle
-import pty
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from contextlib import suppress
 from errno import ENOSPC
 from pathlib import Path
 from types import SimpleNamespace
@@ -598,62 +594,6 @@ class TestXdist:
         assert "Traceback" not in run.output
         assert run.output.count(message) == 1
         assert not run.folder.exists()
-
-
-@pytest.mark.slow
-class TestProgress:
-    """Seen through pytest's capture, by those who sit at a terminal."""
-
-    def on_terminal(self, folder, store, some_pairs, *arguments):
-        """What a terminal of 200 columns is sent."""
-        mine, theirs = pty.openpty()
-        given = (
-            "--model", BASE, "--pairs", some_pairs, "--artifact-store", store, *QUICK,
-            "-k", "layer_6", *arguments,
-        )  # fmt: skip
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *OPTIONS, ROOT / "artifact_checks", *map(str, given)],
-            cwd=folder, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "200"},
-        )  # fmt: skip
-        os.close(theirs)
-        said = b""
-        # The end of a terminal is an error.
-        with suppress(OSError):
-            while part := os.read(mine, 65536):
-                said += part
-        os.close(mine)
-        assert process.wait() == pytest.ExitCode.TESTS_FAILED
-        return said.decode()
-
-    def test_names_what_takes_long_and_how_long(self, tmp_path, some_pairs):
-        said = self.on_terminal(
-            tmp_path, tmp_path / "store", some_pairs, "--base-model", ALIGNED, "--artifact-noise"
-        )
-        for bar in (
-            "collecting generated",
-            "collecting forced",
-            "collecting prompt_last",
-            "collecting generated, base model tiny-gemma3-aligned",
-            "collecting generated, again, for the noise",
-            "resampling",
-        ):
-            assert re.search(rf"[\r\n]{bar}: +\d+%\|.*\| \d+/\d+ \[\d\d:\d\d<", said), bar
-        # Nothing of it stays, and pytest's lines are whole.
-        assert re.search(r"^\S*artifact_checks/test_controls.py \S+F", said, re.M)
-        summary = said.partition("= alignment artifacts")[2]
-        assert "FAILED artifact_checks/test_separation.py::test_effect_size" in summary.replace(
-            f"{os.path.relpath(ROOT, tmp_path)}/", ""
-        )
-        assert re.search(r"test_effect_size\S+ - d \S+: not above 0.8", summary)
-
-    @pytest.mark.parametrize("arguments", [("-q",), ("-n", "1")], ids=["quiet", "xdist"])
-    def test_is_not_shown(self, on_base, tmp_path, store, some_pairs, arguments):
-        said = self.on_terminal(tmp_path, store, some_pairs, *arguments, "--stats-seed", "1")
-        assert "test_effect_size" in said
-        assert "resampling" not in said
-
-    def test_nor_where_there_is_no_terminal(self, on_base):
-        assert "resampling" not in on_base.output
 
 
 @pytest.mark.slow
