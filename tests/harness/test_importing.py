@@ -317,6 +317,12 @@ class TestPresets:
         assert preset.does_not in said
         assert ("--positions forced" in said.splitlines()[-1]) == (name == "caa")
 
+    def test_the_docs_say_what_each_is(self):
+        text = (ROOT / "docs" / "pairs.md").read_text(encoding="utf-8")
+        for name, preset in presets().items():
+            row = f"| `{name}` | [{preset.title}]({preset.link}), {preset.licence} | "
+            assert f"{row}{preset.measures} | {preset.does_not} |\n" in text
+
     def test_what_is_given_goes_before_the_preset(self, tmp_path):
         (tmp_path / "xstest_prompts.csv").write_text(XSTEST, encoding="utf-8")
         asked = ["prepare", "--from", str(tmp_path / "xstest_prompts.csv"), "--preset", "xstest"]

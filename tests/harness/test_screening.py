@@ -15,7 +15,7 @@ from harness.stats import separation, smallest_detectable_effect, text_lengths
 from tests.support.builders import document, entry, parsed, written
 from tests.support.texts import ROOT
 
-pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
+pytestmark = pytest.mark.filterwarnings("error")
 FEW = AnalysisSettings(replicates=200)
 # Topics that share no word, and what is asked about them.
 TOPICS = [f"{a}{b}" for a in ("tax", "rent", "lock", "salt", "fish", "coal") for b in "abcdefgh"]
@@ -192,7 +192,9 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         few = written(tmp_path / "few.json", document(categories(1, 5)))
         assert main(["pairs", str(few)]) == 1
-        assert "wrong: 5 pairs are 5 units" in capsys.readouterr().out
+        first, second, *_ = capsys.readouterr().out.splitlines()
+        assert first == "5 pairs, 5 units, 1 category: 2 wrong points and 1 weak point."
+        assert second.startswith("wrong: 5 pairs are 5 units")
         assert "Nothing: too few units." in Path("artifact_report/pairs.html").read_text()
         assert main(["pairs", "nowhere.json"]) == 2
         assert "nowhere.json: no such file" in capsys.readouterr().err
