@@ -333,6 +333,14 @@ class TestPresets:
         assert {pair.cluster for pair in found} == {"beat", "pick"}
         assert found.metadata["licence"] == "ours"
 
+    def test_rows_can_be_narrowed_further(self, tmp_path):
+        path, out = tmp_path / "eval_set.csv", tmp_path / "out.json"
+        path.write_text(FILES["political-neutrality"]["eval_set.csv"], encoding="utf-8")
+        asked = ["prepare", "--from", str(path), "--preset", "political-neutrality"]
+        assert main([*asked, "--where", "main_category=CITIES", "--pairs", str(out)]) == 0
+        # Not those of the other template, which the preset leaves out.
+        assert [str(pair) for pair in load_pairs(out)] == ["CITIES/row_2_1", "CITIES/row_2_2"]
+
 
 class TestCommand:
     @pytest.fixture
