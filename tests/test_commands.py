@@ -15,6 +15,7 @@ from harness.cli import main
 from harness.options import OPTIONS
 from tests.support.builders import adapter, checkpoint, written
 from tests.support.launch import launcher
+from tests.support.published import FILES
 from tests.support.runs import ALIGNED, PAIRS, SHORT
 from tests.support.texts import NAMES, ROOT, commands
 
@@ -30,6 +31,14 @@ STAND_INS = {
     "NEW": ALIGNED,
     "BASE": ALIGNED,
 }
+# What docs/pairs.md makes pairs of.
+ROWS = {
+    "my_prompts.csv": "plain,loaded,theme,topic\nHow do taxes work?,May I dodge tax?,law,tax\n",
+    "my_long_prompts.jsonl": (
+        '{"text": "How do taxes work?", "kind": "safe", "topic": "tax"}\n'
+        '{"text": "May I dodge tax?", "kind": "unsafe", "topic": "tax"}\n'
+    ),
+}
 EXAMPLE = re.compile(r"```python\n# (test_\w+\.py)\n(.*?)^```", re.M | re.S)
 
 
@@ -42,8 +51,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("given")
     deep = checkpoint(folder / "deep", num_hidden_layers=13)
     return {
-        "pairs": written(folder / "pairs.json", content),
-        "store": folder / "store",
+        # With a blank: no word of a command is meant.
+        "few pairs": written(folder / "pairs.json", content),
+        "a store": folder / "store",
         "path/to/checkpoint": deep.path,
         "ADAPTER": adapter(folder / "adapter", ALIGNED),
     }
@@ -55,7 +65,11 @@ def run(
 ) -> Callable[[str], int]:
     """Run one command in a folder that looks like the repository."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    (pytester.path / "my_pairs.json").write_bytes(given["pairs"].read_bytes())
+    (pytester.path / "my_pairs.json").write_bytes(given["few pairs"].read_bytes())
+    for files in (ROWS, *FILES.values()):
+        for file, content in files.items():
+            (pytester.path / file).parent.mkdir(exist_ok=True)
+            (pytester.path / file).write_text(content, encoding="utf-8")
     (pytester.path / "fixtures").symlink_to(ROOT / "fixtures")
 
     def stand_in(word: str) -> str:
@@ -66,8 +80,8 @@ def run(
     def run(line: str) -> int:
         small: dict[str, object]
         words = [stand_in(word) for word in shlex.split(line, comments=True)]
-        pairs = {"--pairs": given["pairs"]}
-        stored = {"--max-tokens": "3", "--artifact-store": given["store"]}
+        pairs = {"--pairs": given["few pairs"]}
+        stored = {"--max-tokens": "3", "--artifact-store": given["a store"]}
         quick = {"--replicates": "200"}
         if words[0] == "mlx.launch":
             flags = [str(part) for item in (pairs | stored).items() for part in item]
@@ -79,7 +93,8 @@ def run(
         if words[:3] == ["python", "-m", "harness"]:
             name, *more = words[3:]
             small = {
-                "prepare": pairs,
+                "prepare": {} if "--from" in more else pairs,
+                "pairs": quick,
                 "collect": pairs | stored,
                 "analyze": pairs | quick | ({} if "--activations" in more else stored),
             }.get(name, {})

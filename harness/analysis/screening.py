@@ -1,5 +1,6 @@
 """What a set of pairs can show, and what is wrong or weak about it, before a model runs."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -159,19 +160,22 @@ def screen(
     shared = _shared_words(pairs)
     n_units = len(found)
     usable = n_units >= MIN_PAIRS and 2 * _largest_unit(found.labels) < len(pairs)
-    texts = tuple(
-        TextFigure(
-            name,
-            description,
-            text_separation(*arms, settings, found.labels)
-            if usable and (arms := text_arms(features, words))
-            else None,
+    with warnings.catch_warnings():
+        # Few units are one of the problems.
+        warnings.simplefilter("ignore", UserWarning)
+        texts = tuple(
+            TextFigure(
+                name,
+                description,
+                text_separation(*arms, settings, found.labels)
+                if usable and (arms := text_arms(features, words))
+                else None,
+            )
+            for name, description, features in (
+                ("prompt_words", "which words the prompt has", bag_of_tokens),
+                ("prompt_length", "how many words the prompt has", text_lengths),
+            )
         )
-        for name, description, features in (
-            ("prompt_words", "which words the prompt has", bag_of_tokens),
-            ("prompt_length", "how many words the prompt has", text_lengths),
-        )
-    )
     screening = Screening(
         source=prompt_pairs.source,
         fingerprint=prompt_pairs.fingerprint,

@@ -165,7 +165,7 @@ def _columns(parsed: argparse.Namespace, columns: Columns) -> Columns:
         pairs = [text.partition("=") for text in found["where"]]
         if not all(name and equals for name, equals, _ in pairs):
             raise ImportingError("--where takes COL=VALUE")
-        found["where"] = {name: value for name, _, value in pairs}
+        found["where"] = {**columns.where, **{name: value for name, _, value in pairs}}
     for name in ("id", "category", "cluster"):
         if name in found:
             found[name] = tuple(found[name])

@@ -15,10 +15,17 @@ def verdict(found: Screening) -> str:
     """How many problems there are, in a sentence."""
     wrong = sum(problem.weight == "wrong" for problem in found.problems)
     weak = len(found.problems) - wrong
-    units = f"{found.n_pairs} pairs, {found.n_units} units, {len(found.categories)} categories"
+    categories = "1 category"
+    if len(found.categories) > 1:
+        categories = f"{len(found.categories)} categories"
+    units = f"{found.n_pairs} pairs, {found.n_units} units, {categories}"
     if not found.problems:
         return f"{units}: nothing wrong or weak was found."
-    parts = [f"{count} {word}" for count, word in ((wrong, "wrong"), (weak, "weak")) if count]
+    parts = [
+        f"{count} {word} point{'s' if count > 1 else ''}"
+        for count, word in ((wrong, "wrong"), (weak, "weak"))
+        if count
+    ]
     return f"{units}: {' and '.join(parts)}."
 
 

@@ -317,6 +317,12 @@ class TestPresets:
         assert preset.does_not in said
         assert ("--positions forced" in said.splitlines()[-1]) == (name == "caa")
 
+    def test_the_docs_say_what_each_is(self):
+        text = (ROOT / "docs" / "pairs.md").read_text(encoding="utf-8")
+        for name, preset in presets().items():
+            row = f"| `{name}` | [{preset.title}]({preset.link}), {preset.licence} | "
+            assert f"{row}{preset.measures} | {preset.does_not} |\n" in text
+
     def test_what_is_given_goes_before_the_preset(self, tmp_path):
         (tmp_path / "xstest_prompts.csv").write_text(XSTEST, encoding="utf-8")
         asked = ["prepare", "--from", str(tmp_path / "xstest_prompts.csv"), "--preset", "xstest"]
@@ -326,6 +332,14 @@ class TestPresets:
         found = load_pairs(out)
         assert {pair.cluster for pair in found} == {"beat", "pick"}
         assert found.metadata["licence"] == "ours"
+
+    def test_rows_can_be_narrowed_further(self, tmp_path):
+        path, out = tmp_path / "eval_set.csv", tmp_path / "out.json"
+        path.write_text(FILES["political-neutrality"]["eval_set.csv"], encoding="utf-8")
+        asked = ["prepare", "--from", str(path), "--preset", "political-neutrality"]
+        assert main([*asked, "--where", "main_category=CITIES", "--pairs", str(out)]) == 0
+        # Not those of the other template, which the preset leaves out.
+        assert [str(pair) for pair in load_pairs(out)] == ["CITIES/row_2_1", "CITIES/row_2_2"]
 
 
 class TestCommand:

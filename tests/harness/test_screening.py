@@ -15,7 +15,7 @@ from harness.stats import separation, smallest_detectable_effect, text_lengths
 from tests.support.builders import document, entry, parsed, written
 from tests.support.texts import ROOT
 
-pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
+pytestmark = pytest.mark.filterwarnings("error")
 FEW = AnalysisSettings(replicates=200)
 # Topics that share no word, and what is asked about them.
 TOPICS = [f"{a}{b}" for a in ("tax", "rent", "lock", "salt", "fish", "coal") for b in "abcdefgh"]
@@ -148,8 +148,7 @@ class TestText:
                 pair["artifact"] += " argue"
         told = [each for each in said(screened(content)) if "gives the condition away" in each]
         assert told == ["A word gives the condition away: 'argue' (0 natural, 24 artifact)."]
-        for body in content.values():
-            body[0]["natural"] += " argue"
+        content["c0"][0]["natural"] += " argue"
         assert not any("gives the condition away" in each for each in said(screened(content)))
 
     @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ class TestText:
 
 
 class TestCommand:
-    EVIL = "<script>alert(1)</script>{{ 7 * 7 }}\x1b[31m"
+    EVIL = "<script>alert(1)</script>{{ 7 * 7 }}"
 
     def test_page_file_and_lines(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
@@ -176,7 +175,6 @@ class TestCommand:
         assert main(["pairs", str(path), "--replicates", "200", "--layers", "9"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].startswith("48 pairs, 48 units, 6 categories: ")
-        assert not any("\x1b" in line for line in lines)
         assert any(line.startswith("with 9 independent layers, a d of ") for line in lines)
         file = json.loads(Path("artifact_report/pairs.json").read_text(encoding="utf-8"))
         assert file["n_units"] == 48
@@ -194,7 +192,9 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         few = written(tmp_path / "few.json", document(categories(1, 5)))
         assert main(["pairs", str(few)]) == 1
-        assert "wrong: 5 pairs are 5 units" in capsys.readouterr().out
+        first, second, *_ = capsys.readouterr().out.splitlines()
+        assert first == "5 pairs, 5 units, 1 category: 2 wrong points and 1 weak point."
+        assert second.startswith("wrong: 5 pairs are 5 units")
         assert "Nothing: too few units." in Path("artifact_report/pairs.html").read_text()
         assert main(["pairs", "nowhere.json"]) == 2
         assert "nowhere.json: no such file" in capsys.readouterr().err
