@@ -160,8 +160,10 @@ def _of_global_layers(config: Mapping[str, Any]) -> dict[str, Any]:
     """Gemma 4's numbers of its global layers under the names that published configs give them;
     transformers writes them layer by layer."""
     layers = config.get("per_layer_config")
-    first = next(iter(layers.values()), None) if isinstance(layers, Mapping) else None
-    if not isinstance(first, Mapping) or any(other != first for other in layers.values()):
+    if not isinstance(layers, Mapping) or not layers:
+        return {}
+    first, *others = layers.values()
+    if not isinstance(first, Mapping) or any(other != first for other in others):
         return {}
     names = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
     return {name: first[key] for key, name in names.items() if key in first}

@@ -148,7 +148,8 @@ def compare(
     layers = tuple(range(model.config.num_hidden_layers))
     request = Request(prompts, layers, max_tokens=max_tokens, sites=model.sites)
     model.check(request)
-    logits, tokens, sites = 0.0, [], {}
+    logits, tokens = 0.0, []
+    sites: dict[str, tuple[float, int]] = {}
     for batch in model.plan(request, None):
         for number, found in zip(batch, model.run(request, batch), strict=True):
             prompt, steps = list(prompts[number]), len(found.token_ids)
