@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
-import gemma_mlx
 import harness
 from benchmarks.page import ROOT, command_line, split, table
 from benchmarks.workloads import machine_with_mlx
@@ -23,6 +22,7 @@ from fixtures.train_adapter import FOLDER, TEMPLATE
 from harness import Experiment, Results
 from harness.analysis.causality import Effect, causal_effects
 from harness.analysis.claims import CLAIMS
+from harness.backends.choice import load_model
 from harness.data import embedded
 from harness.data.activations import read_activations
 from harness.data.pairs import CONDITIONS
@@ -65,7 +65,7 @@ def interventions(store: Path) -> dict[str, tuple[Effect, Effect]]:
         experiment.activations, experiment.prompt_pairs, [LAYER], SITES
     )
     found = causal_effects(
-        gemma_mlx.load_checkpoint(experiment.checkpoint),
+        load_model(experiment.checkpoint),
         activations,
         experiment.activations.responses(),
         experiment.family,

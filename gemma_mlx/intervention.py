@@ -91,9 +91,10 @@ def _vector(gemma: Hooked, site: str, layer: int, vector: np.ndarray) -> mx.arra
 
 
 def _of_rows(vector: mx.array, x: mx.array, each: bool) -> mx.array:
-    """`vector`, if it fits the rows of `x`: as many or, with `each`, one."""
+    """`vector`, if it fits the rows of `x`: as many or, with `each`, one, which goes on in so many
+    versions, if it doesn't already."""
     # MLX would broadcast one row to all.
-    rows = 1 if each else vector.shape[0]
-    if vector.ndim == 3 and x.shape[0] != rows:
+    fitting = (1, vector.shape[0]) if each else (vector.shape[0],)
+    if vector.ndim == 3 and x.shape[0] not in fitting:
         raise RequestError(f"{vector.shape[0]} vectors for a batch of {x.shape[0]} rows")
     return vector

@@ -55,7 +55,7 @@ class Reading:
         """
         logits = self._logits()
         tokens, _ = left_pad(self.continuations)
-        return self._rows(_log_probs_of(tokens[..., None], logits))
+        return self._rows(log_probs_of(tokens[..., None], logits))
 
     def _rows(self, steps: mx.array | np.ndarray) -> list[np.ndarray]:
         """Of left-padded steps, each row's own."""
@@ -149,7 +149,7 @@ class Choice:
                 ends.append(model.run_blocks(stream, cache, hook, first=self.layer))
             logits = model.logits(model.model.norm(mx.concatenate(ends, axis=1)))
             columns = mx.array(list(tokens), dtype=mx.int32)[None, :, None]
-            found.append(_log_probs_of(columns, logits))
+            found.append(log_probs_of(columns, logits))
         return found
 
 
@@ -184,7 +184,7 @@ def read_choice(
     return Choice(gemma, layer, texts, streams, _below(gemma, layer))
 
 
-def _log_probs_of(tokens: mx.array, logits: mx.array) -> np.ndarray:
+def log_probs_of(tokens: mx.array, logits: mx.array) -> np.ndarray:
     """Log-probabilities of the tokens (1 or rows, steps, 1) by logits (rows, steps, vocab)."""
     own = mx.take_along_axis(logits, tokens, axis=-1)[..., 0]
     if mx.default_device().type == mx.gpu:

@@ -19,10 +19,10 @@ from typing import Any
 import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Ranks, RanksError
 from harness.backends.choice import backend_identity
-from harness.backends.prompted import Prompted
 from harness.data.pairs import CONDITIONS, PromptPairs
 from harness.data.store import RunStore, StoreError
 from harness.progress import ON_TERMINAL, SILENT, Bars
+from harness.prompted import Prompted
 from harness.settings import CollectSettings
 
 #: Raised when our own code gives something else for the same request (the plan of its batches, the

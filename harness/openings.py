@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 import gemma_mlx
-from gemma_mlx import Checkpoint, RequestError
+from gemma_mlx import Checkpoint
 from gemma_mlx.system.files import read_json, write_whole
-from harness.backends.mlx_lm_checkpoint import MlxLmCheckpoint
+from harness.backends.choice import backend_identity, load_model
 from harness.collect import CODE_VERSION
 from harness.data.behaviours import OPENINGS, Behaviours
 from harness.data.store import StoreError
@@ -45,27 +45,29 @@ def opening_log_odds(
     """
     identity = [
         checkpoint.fingerprint, dict(prompts), dict(behaviours.openings), chat,
-        gemma_mlx.device_name(), CODE_VERSION,
+        gemma_mlx.device_name(), CODE_VERSION, *backend_identity(checkpoint).items(),
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
     file = root / "openings" / f"{key}.json"
     if not again and (known := _known(file, prompts)) is not None:
         return known
-    if isinstance(checkpoint, MlxLmCheckpoint):
-        raise RequestError("openings are measured with Gemma 2 and 3 only")
-    gemma = gemma_mlx.load_checkpoint(checkpoint)
+    model = load_model(checkpoint)
+    assert model.tokenizer is not None
     groups = sorted(prompts)
-    encoded = gemma_mlx.encode_prompts(gemma, [prompts[g] for g in groups], chat=chat, names=groups)
+    encoded = gemma_mlx.encode_prompts(model, [prompts[g] for g in groups], chat=chat, names=groups)
     openings = {
-        # Without the token that begins every text.
-        kind: [gemma_mlx.encode_prompts(gemma, [text], chat=False)[0][1:] for text in texts]
+        # Without what every text begins with.
+        kind: [
+            model.tokenizer.encode(text, chat=False)[len(model.tokenizer.opening) :]
+            for text in texts
+        ]
         for kind, texts in behaviours.openings.items()
     }
     texts = [tokens for kind in OPENINGS for tokens in openings[kind]]
     evasive = len(openings["evasive"])
     found = {}
     for group, prompt in zip(progress(groups), encoded, strict=True):
-        read = gemma_mlx.read_choice(gemma, prompt, texts).token_log_probs()
+        read = model.read_choice(prompt, texts).token_log_probs()
         total = np.array([tokens.sum(dtype=np.float64) for tokens in read])
         found[group] = float(_log_sum(total[:evasive]) - _log_sum(total[evasive:]))
     content = json.dumps({"log_odds": found}, sort_keys=True).encode()

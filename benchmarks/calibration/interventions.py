@@ -191,7 +191,7 @@ def embedded(layers: tuple[int, ...], directions: int, runs: int) -> Iterator[Ru
     """The embedded aligned model, with noise in place of its activations at `layers`: what is
     added and ablated has nothing to do with the model. Answers are cut to three tokens."""
     asked = _embedded()
-    width = next(iter(asked.values())).gemma.config.hidden_size
+    width = next(iter(asked.values())).model.width("resid_post", 0)
     units, tried = Clusters.from_labels(None, PAIRS), np.arange(causality.PAIRS)
     for _, rng in generators(runs, "embedded", layers, directions):
         signs = rng.choice((-1.0, 1.0), size=(directions, PAIRS))
@@ -213,17 +213,17 @@ def embedded(layers: tuple[int, ...], directions: int, runs: int) -> Iterator[Ru
 @cache
 def _embedded() -> dict[str, Question]:
     """What the embedded aligned model is asked, with the first tokens of its answers."""
-    import gemma_mlx
     from harness import Experiment
+    from harness.backends.choice import load_model
 
     experiment = Experiment(base_model="none")
     responses = {
         group: replace(each, token_ids=each.token_ids[:3])
         for group, each in experiment.activations.responses().items()
     }
-    gemma = gemma_mlx.load_checkpoint(experiment.checkpoint)
+    model = load_model(experiment.checkpoint)
     pairs = experiment.prompt_pairs.pairs[:: PAIRS // causality.PAIRS][: causality.PAIRS]
     return {
-        kind: Question.of(gemma, pairs, condition, responses, chat=True)
+        kind: Question.of(model, pairs, condition, responses, chat=True)
         for kind, condition in CONDITIONS.items()
     }

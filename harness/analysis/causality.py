@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-import gemma_mlx
-from gemma_mlx import Gemma, intervention
+from gemma_mlx import encode_prompts, intervention
+from harness.backends.model import Choice, Model
 from harness.data.activations import AnalysisError, LayerSite, PairActivations
 from harness.data.pairs import Condition, Pair
 from harness.data.store import Response
@@ -109,7 +109,7 @@ class Effect:
 
 
 def causal_effects(
-    gemma: Gemma,
+    model: Model,
     activations: PairActivations,
     responses: Mapping[str, Response],
     keys: Sequence[LayerSite],
@@ -150,10 +150,10 @@ def causal_effects(
     rng = np.random.default_rng(seed)
     signs = rng.choice((-1.0, 1.0), size=(directions, len(units)))
     asked = {
-        kind: Question.of(gemma, [pairs[i] for i in tried], condition, responses, chat=chat)
+        kind: Question.of(model, [pairs[i] for i in tried], condition, responses, chat=chat)
         for kind, condition in CONDITIONS.items()
     }
-    neutral = _Neutral.of(gemma, chat=chat)
+    neutral = _Neutral.of(model, chat=chat)
     found = {
         key: _measure(asked, neutral, key, mixtures(artifact - natural, units, signs, tried))
         for key, artifact, natural in zip(
@@ -271,26 +271,26 @@ def _balanced(activations: PairActivations) -> np.ndarray:
 class Question:
     """Prompts (token ids), each with the artifact prompt's answer and the natural one's."""
 
-    gemma: Gemma
+    model: Model
     prompts: Sequence[Sequence[int]]
     answers: Sequence[tuple[Sequence[int], Sequence[int]]]
 
     @classmethod
     def of(
         cls,
-        gemma: Gemma,
+        model: Model,
         pairs: Sequence[Pair],
         condition: Condition,
         responses: Mapping[str, Response],
         *,
         chat: bool,
     ) -> "Question":
-        prompts = gemma_mlx.encode_prompts(gemma, [p.prompt(condition) for p in pairs], chat=chat)
+        prompts = encode_prompts(model, [p.prompt(condition) for p in pairs], chat=chat)
         answers = [
             (responses[p.group("artifact")].token_ids, responses[p.group("natural")].token_ids)
             for p in pairs
         ]
-        return cls(gemma, prompts, answers)
+        return cls(model, prompts, answers)
 
     def shifts(
         self, change: Callable[..., Any], layer: int, site: str, vectors: FloatArray
@@ -307,22 +307,22 @@ class Question:
         """
         found = np.zeros(vectors.shape[:2])
         for i, (prompt, answers) in enumerate(zip(self.prompts, self.answers, strict=True)):
-            choice = gemma_mlx.read_choice(self.gemma, prompt, answers, layer=layer)
+            choice = self.model.read_choice(prompt, answers, layer=layer)
             before = _preference(choice)
             (some,) = np.nonzero(vectors[i].any(axis=-1))
             for part in self._parts(some, answers):
-                with change(self.gemma, site, layer, vectors[i, part], each=True):
+                with change(self.model, site, layer, vectors[i, part], each=True):
                     found[i, part] = _preference(choice) - before
         return np.where(np.abs(found) > _TIE, found, 0.0)
 
     def _parts(self, which: np.ndarray, answers: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
         """In parts of as many as keep the distributions in memory, about equally many each."""
-        elements = max(map(len, answers)) * self.gemma.config.vocab_size
+        elements = max(map(len, answers)) * self.model.config.vocab_size
         most = max(1, min(_VECTORS, _BATCH_ELEMENTS // elements))
         return iter(np.array_split(which, -(-len(which) // most)) if len(which) else ())
 
 
-def _preference(choice: gemma_mlx.Choice) -> FloatArray:
+def _preference(choice: Choice) -> FloatArray:
     artifact, natural = (
         tokens.mean(axis=-1, dtype=np.float64) for tokens in choice.token_log_probs()
     )
@@ -333,29 +333,29 @@ def _preference(choice: gemma_mlx.Choice) -> FloatArray:
 class _Neutral:
     """Neutral prompts and the model's own answers, token ids."""
 
-    gemma: Gemma
+    model: Model
     prompts: Sequence[Sequence[int]]
     answers: Sequence[Sequence[int]]
 
     @classmethod
-    def of(cls, gemma: Gemma, *, chat: bool) -> "_Neutral":
-        prompts = gemma_mlx.encode_prompts(gemma, NEUTRAL_PROMPTS, chat=chat)
-        written = gemma_mlx.generate(gemma, prompts, sites=())
-        spoken = [(p, g.token_ids) for p, g in zip(prompts, written, strict=True) if g.token_ids]
+    def of(cls, model: Model, *, chat: bool) -> "_Neutral":
+        prompts = encode_prompts(model, NEUTRAL_PROMPTS, chat=chat)
+        written = model.write(prompts)
+        spoken = [(p, tokens) for p, tokens in zip(prompts, written, strict=True) if tokens]
         if not spoken:
             raise AnalysisError("the model answers no neutral prompt with any token")
-        return cls(gemma, *zip(*spoken, strict=True))
+        return cls(model, *zip(*spoken, strict=True))
 
     def divergences(
         self, change: Callable[..., Any], layer: int, site: str, vectors: FloatArray
     ) -> FloatArray:
         """The mean KL(before ‖ after) by each vector `(vectors, width)`, nats per token; 0 by one
         of zeros."""
-        reading = gemma_mlx.read_continuations(self.gemma, self.prompts, self.answers, layer=layer)
+        reading = self.model.read_continuations(self.prompts, self.answers, layer=layer)
         before = reading.log_probs()
         found = np.zeros(len(vectors))
         for i in np.flatnonzero(vectors.any(axis=-1)):
-            with change(self.gemma, site, layer, vectors[i]):
+            with change(self.model, site, layer, vectors[i]):
                 after = reading.log_probs()
             per_token = [
                 (np.exp(b.astype(np.float64)) * (b - a)).sum(axis=-1)

@@ -5,7 +5,8 @@ of continuations that are given, shorter ones are filled up at their right, wher
 kept has seen what follows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -16,6 +17,7 @@ import numpy as np
 from gemma_mlx import Generation, Request, RequestError
 from gemma_mlx.generation import chain, write
 from gemma_mlx.models.gemma import Intervention
+from gemma_mlx.reading import log_probs_of
 from gemma_mlx.request import check_layer
 from gemma_mlx.sampling import Sampler
 from gemma_mlx.system.backend import mx, nn
@@ -45,6 +47,11 @@ class LanguageModel:
     config: ModelConfig
     eos_token_ids: frozenset[int]
     interventions: list[Intervention] = field(default_factory=list)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        layers = self.config.num_hidden_layers
+        return tuple(site for site, widths in self._widths.items() if len(widths) == layers)
 
     def width(self, site: str, layer: int) -> int:
         """Features of a token's vector at a site of a layer.
@@ -95,7 +102,7 @@ class LanguageModel:
             if request.positions == "forced":
                 rows = self._read(request, batch, recorder)
             else:
-                rows = self._write(request, batch, recorder)
+                rows = self._generate(request, batch, recorder)
         steps = [1 if request.positions == "prompt_last" else len(ids) for ids, _ in rows]
         return [
             Generation(
@@ -110,7 +117,75 @@ class LanguageModel:
             )
         ]
 
-    def _write(
+    def write(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        request = Request(prompts, layers=(), sites=())
+        self.check(request)
+        found = {
+            number: generation.token_ids
+            for batch in self.plan(request, None)
+            for number, generation in zip(batch, self.run(request, batch), strict=True)
+        }
+        return [found[number] for number in range(len(prompts))]
+
+    def read_choice(
+        self, prompt: Sequence[int], texts: Sequence[Sequence[int]], *, layer: int = 0
+    ) -> "Choice":
+        """As `gemma_mlx.read_choice`; every layer is computed at each call."""
+        self._check_texts([prompt] * len(texts), texts, layer)
+        return Choice(self, prompt, texts)
+
+    def read_continuations(
+        self,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        *,
+        layer: int = 0,
+    ) -> "Reading":
+        """As `gemma_mlx.read_continuations`; every layer is computed at each call."""
+        self._check_texts(prompts, continuations, layer)
+        return Reading(self, prompts, continuations)
+
+    def _check_texts(
+        self, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], layer: int
+    ) -> None:
+        self.check(
+            Request(prompts, layers=(layer,), sites=(), positions="forced", continuation=texts)
+        )
+        if not all(map(len, texts)):
+            raise RequestError("a continuation has no tokens")
+
+    def logits_after(
+        self, prompt: Sequence[int], texts: Sequence[Sequence[int]]
+    ) -> Iterator[mx.array]:
+        """Of each text after the prompt the float32 logits (versions, tokens, vocab) that its
+        tokens are drawn from."""
+        # What an intervention makes of one row shows how many versions it has; MLX is lazy.
+        changed = [
+            each.change(mx.zeros((1, 1, self.width(each.site, each.layer))))
+            for each in self.interventions
+        ]
+        versions = max((x.shape[0] for x in changed), default=1)
+        cache = self._new_cache()
+
+        def rows(tokens: Sequence[int]) -> mx.array:
+            return mx.array([list(tokens)] * versions, dtype=mx.int32)
+
+        with self.taps.calling(chain(self)):
+            if len(prompt) > 1:
+                self.model(rows(prompt[:-1]), cache=cache)
+                mx.eval([layer.state for layer in cache])
+            for text in texts:
+                # Each text goes on from the prompt, and none from another.
+                tokens = rows([prompt[-1], *text[:-1]])
+                yield self.model(tokens, cache=deepcopy(cache)).astype(mx.float32)
+
+    def logits(self, token_ids: Sequence[int]) -> np.ndarray:
+        tokens = mx.array([list(token_ids)], dtype=mx.int32)
+        with self.taps.calling(chain(self)):
+            found = self.model(tokens, cache=self._new_cache())[0]
+        return np.asarray(found.astype(mx.float32))
+
+    def _generate(
         self, request: Request, batch: Sequence[int], recorder: "Recorder"
     ) -> list[tuple[list[int], bool]]:
         prompts = [list(request.prompts[i]) for i in batch]
@@ -192,6 +267,41 @@ class LanguageModel:
         prefill = columns * (16 * hidden + columns)
         row = 4 * (cache + 3 * max(1, steps) * captured + prefill + 4 * self.config.vocab_size)
         return max(1, min(_LARGEST_BATCH, _BATCH_BYTES // row))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One prompt with several texts that may follow it."""
+
+    model: LanguageModel
+    prompt: Sequence[int]
+    texts: Sequence[Sequence[int]]
+
+    def token_log_probs(self) -> list[np.ndarray]:
+        """As `gemma_mlx.Choice`."""
+        return [
+            log_probs_of(mx.array(list(text), dtype=mx.int32)[None, :, None], logits)
+            for text, logits in zip(
+                self.texts, self.model.logits_after(self.prompt, self.texts), strict=True
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Prompts, each with a text that follows it; read one by one."""
+
+    model: LanguageModel
+    prompts: Sequence[Sequence[int]]
+    continuations: Sequence[Sequence[int]]
+
+    def log_probs(self) -> list[np.ndarray]:
+        """As `gemma_mlx.Reading`."""
+        found = []
+        for prompt, text in zip(self.prompts, self.continuations, strict=True):
+            for logits in self.model.logits_after(prompt, [text]):
+                found.append(np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))[0])
+        return found
 
 
 class Recorder:

@@ -10,6 +10,13 @@ from gemma_mlx import Checkpoint, CheckpointError
 from gemma_mlx.config import token_ids
 from gemma_mlx.system.files import read_json
 
+#: Architectures that tests hold against transformers, at every site.
+VERIFIED = frozenset(
+    (
+        "gemma3_text", "gemma3n", "gemma4", "gemma4_text", "gemma4_unified", "llama", "mistral",
+        "olmo2", "phi3", "qwen2", "qwen3", "smollm3",
+    )
+)  # fmt: skip
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 # The same numbers under the names that other architectures give them.
 _NAMES = {
@@ -55,10 +62,10 @@ class MlxLmCheckpoint(Checkpoint):
     @cached_property
     def config(self) -> ModelConfig:  # type: ignore[override]
         """What its config.json says; a `CheckpointError` where it says too little."""
-        facts = _text(self._raw)
+        facts = text_of(self._raw)
         if not all(_fact(facts, key) for key in ("num_hidden_layers", "vocab_size")):
             # Published configs leave out what transformers has a default for.
-            facts = _text(self.normalised_config())
+            facts = text_of(self.normalised_config())
         found = {key: _fact(facts, key) for key in _NAMES}
         for key in ("num_hidden_layers", "vocab_size"):
             if found[key] is None:
@@ -101,11 +108,16 @@ def normalised(config: Mapping[str, Any]) -> dict[str, Any]:
     old one, too.
     """
     filled = _filled(config)
+    if text_of(filled).get("use_bidirectional_attention") == "all":
+        raise CheckpointError("a model whose tokens see those after them, and no language model")
     text = filled.get("text_config")
     if isinstance(text, Mapping):
         inner = _old_places(text)
         # mlx-lm's Gemma 4 takes the vocabulary from outside, and its default if nothing is there.
         outer = {"vocab_size": inner["vocab_size"]} if "vocab_size" in inner else {}
+        if filled.get("model_type") == "gemma4_unified":
+            # It has no per-layer inputs, and so no key for them; mlx-lm's Gemma 4 has, by default.
+            inner = {"hidden_size_per_layer_input": 0, **inner}
         return {**outer, **filled, "text_config": inner}
     return _old_places(filled)
 
@@ -130,7 +142,7 @@ def _filled(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _old_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with RoPE's numbers where transformers 4 had them."""
-    found = dict(config)
+    found = {**_of_global_layers(config), **config}
     parameters = config.get("rope_parameters")
     if not isinstance(parameters, Mapping):
         return found
@@ -144,16 +156,33 @@ def _old_places(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _of_global_layers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Gemma 4's numbers of its global layers under the names that published configs give them;
+    transformers writes them layer by layer."""
+    layers = config.get("per_layer_config")
+    if not isinstance(layers, Mapping) or not layers:
+        return {}
+    first, *others = layers.values()
+    if not isinstance(first, Mapping) or any(other != first for other in others):
+        return {}
+    names = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
+    return {name: first[key] for key, name in names.items() if key in first}
+
+
 def _rope(parameters: Mapping[str, Any]) -> dict[str, Any]:
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     outer = {"rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
     found = {key: parameters[key] for key in outer if parameters.get(key) is not None}
     scaling = {k: v for k, v in parameters.items() if k != "rope_theta" and v is not None}
+    if kind == "longrope" and "short_factor" in scaling:
+        # mlx-lm takes the factors for long texts whatever the length.
+        scaling["long_factor"] = scaling["short_factor"]
     found["rope_scaling"] = None if kind == "default" else {**scaling, "type": kind}
     return found
 
 
-def _text(config: Mapping[str, Any]) -> dict[str, Any]:
+def text_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config says of the text model, flat."""
     inner = config.get("text_config")
     return {**config, **inner} if isinstance(inner, Mapping) else dict(config)
 

@@ -1,8 +1,10 @@
 """Load a checkpoint into mlx-lm's model, accounting for every tensor of its files."""
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gemma_mlx import ALONE, CheckpointError
@@ -11,7 +13,7 @@ from gemma_mlx.loading import COMPUTE_DTYPES, check_finite, compute_dtype, end_t
 from gemma_mlx.system.backend import mx, nn, tree_flatten
 from gemma_mlx.system.terminal import printable
 from gemma_mlx.tokenizer import GemmaTokenizer
-from harness.backends.mlx_lm_checkpoint import MlxLmCheckpoint
+from harness.backends.mlx_lm_checkpoint import VERIFIED, MlxLmCheckpoint, text_of
 from harness.backends.taps import Taps
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ _UNNEEDED = re.compile(
     r".*(rotary_emb\.|inv_freq|vision_|visual|audio_|multi_modal_projector|embed_vision|"
     r"embed_audio|_scale_inv$).*"
 )
+
+_SHARED = re.compile(r".*layers\.(?P<layer>\d+)\.self_attn\.(k_proj|v_proj|k_norm)\.weight")
 
 
 def load(checkpoint: MlxLmCheckpoint, *, dtype: str | None = None) -> "LanguageModel":
@@ -50,7 +54,7 @@ def load(checkpoint: MlxLmCheckpoint, *, dtype: str | None = None) -> "LanguageM
             f"which can't be loaded ({error}); pip install 'artifact-harness[models]'"
         ) from error
     files = checkpoint.weight_files()
-    config = checkpoint.config
+    config, told = checkpoint.config, checkpoint.normalised_config()
     tokenizer = GemmaTokenizer(
         checkpoint.path,
         bos_token_id=None,
@@ -67,7 +71,7 @@ def load(checkpoint: MlxLmCheckpoint, *, dtype: str | None = None) -> "LanguageM
         model, _ = utils.load_model(
             checkpoint.path,
             lazy=True,
-            model_config=checkpoint.normalised_config(),
+            model_config=told,
             get_model_classes=_reading(checkpoint, utils),
         )
     except CheckpointError:
@@ -81,7 +85,40 @@ def load(checkpoint: MlxLmCheckpoint, *, dtype: str | None = None) -> "LanguageM
     mx.eval(model.parameters())
     check_finite(model, ALONE, checkpoint)
     ends = end_token_ids(checkpoint, tokenizer) | tokenizer.ends
+    if config.model_type not in VERIFIED:
+        warnings.warn(
+            printable(
+                f"{checkpoint.path}: nobody has verified what is captured from models of type "
+                f"{config.model_type}; `python -m harness verify --model {checkpoint.path}` holds "
+                "it against transformers"
+            ),
+            stacklevel=2,
+        )
+    longest = min(config.max_position_embeddings, _window(told, model), _short_rope(told))
+    config = replace(config, max_position_embeddings=int(longest))
     return LanguageModel(model, Taps(model.layers), tokenizer, config, ends)
+
+
+def _window(config: Mapping[str, Any], model: nn.Module) -> float:
+    """Tokens that a layer of the model looks back, where mlx-lm's has no such window: as long as
+    a text fits into it, that makes no difference."""
+    from mlx_lm.models.cache import KVCache, make_prompt_cache
+
+    window = text_of(config).get("sliding_window")
+    off = text_of(config).get("use_sliding_window") is False
+    has_windows = not all(type(each) is KVCache for each in make_prompt_cache(model))
+    return math.inf if off or has_windows or type(window) is not int else window
+
+
+def _short_rope(config: Mapping[str, Any]) -> float:
+    """Tokens up to which RoPE's factors are those for short texts, with which mlx-lm is told to
+    compute (`normalised`)."""
+    text = text_of(config)
+    scaling = text.get("rope_scaling")
+    if not isinstance(scaling, Mapping) or scaling.get("type") != "longrope":
+        return math.inf
+    found = [block.get("original_max_position_embeddings") for block in (scaling, text)]
+    return min((length for length in found if type(length) is int), default=math.inf)
 
 
 def _reading(checkpoint: MlxLmCheckpoint, utils: Any) -> Callable[..., Any]:
@@ -98,6 +135,7 @@ def _reading(checkpoint: MlxLmCheckpoint, utils: Any) -> Callable[..., Any]:
                 there = {key for key, _ in tree_flatten(self.parameters())}
                 found = _without_tied_head(before, found, there, checkpoint)
                 _name_unused(before, found, checkpoint)
+                found |= _shared_projections(self, found)
                 if checkpoint.adapter is not None:
                     found = _fused(self, found, config, checkpoint, utils)
                 return found
@@ -149,6 +187,19 @@ def _name_unused(file: Weights, found: Weights, checkpoint: MlxLmCheckpoint) -> 
             ),
             stacklevel=2,
         )
+
+
+def _shared_projections(model: nn.Module, weights: Weights) -> Weights:
+    """What mlx-lm's Gemma 3n has and never reads: keys and values of layers that take those of
+    earlier ones, which transformers 5 leaves out of the file."""
+    expected = tree_flatten(model.parameters())
+    return {
+        key: value
+        for key, value in expected
+        if key not in weights
+        and (match := _SHARED.fullmatch(key))
+        and getattr(model.layers[int(match["layer"])].self_attn, "is_kv_shared_layer", False)
+    }
 
 
 def _fused(

@@ -27,6 +27,20 @@ class Place:
     names: tuple[str, ...]
     output: bool = True
 
+    def find(self, layer: Any, child: Callable[[Any, str], Any]) -> Any:
+        """The module in a layer; None where there is none.
+
+        Args:
+            child: what a module has under a name; None for nothing.
+        """
+        for name in self.names:
+            module = layer
+            for part in name.split("."):
+                module = None if module is None else child(module, part)
+            if module is not None:
+                return module
+        return None
+
 
 _MLPS = ("mlp", "feed_forward", "ffn", "mlp_block", "block_sparse_moe", "moe")
 _DOWN = ("down_proj", "c_proj", "fc2", "w2", "dense_4h_to_h")
@@ -40,6 +54,7 @@ PLACES: dict[str, Place] = {
             "temporal_block", "conv",
         )
     ),
+    "resid_mid": Place(("pre_feedforward_layernorm",), output=False),
     "mlp_post": Place(tuple(f"{mlp}.{down}" for mlp in _MLPS for down in _DOWN), output=False),
     "mlp_out": Place(_MLPS),
     "experts_out": Place(("experts",)),
@@ -56,8 +71,8 @@ class Taps:
         for number, layer in enumerate(layers):
             self._wrap(layer, number, before="resid_pre", after="resid_post")
             for site, place in PLACES.items():
-                module = _find(layer, place.names)
-                if module is not None:
+                module = place.find(layer, lambda parent, name: parent.get(name))
+                if isinstance(module, nn.Module):
                     where = {"after": site} if place.output else {"before": site}
                     self._wrap(module, number, **where)
 
@@ -82,27 +97,18 @@ class Taps:
             found = call(x, *args, **options)
             return found if after is None else _through(hook, after, layer, found)
 
-        module.__class__ = _wrapped(type(module))
+        kind: Any = type(module)
+        module.__class__ = _wrapped(kind)
         module._tap = tap
 
 
 @cache
-def _wrapped(kind: type[nn.Module]) -> type[nn.Module]:
-    class Wrapped(kind):  # type: ignore[valid-type, misc]
+def _wrapped(kind: Any) -> Any:
+    class Wrapped(kind):
         def __call__(self, *args: Any, **options: Any) -> Any:
             return self._tap(super().__call__, *args, **options)
 
     return Wrapped
-
-
-def _find(layer: nn.Module, names: Sequence[str]) -> nn.Module | None:
-    for name in names:
-        module: Any = layer
-        for part in name.split("."):
-            module = module.get(part) if isinstance(module, nn.Module) else None
-        if isinstance(module, nn.Module):
-            return module
-    return None
 
 
 def _through(hook: Hook, site: str, layer: int, value: Any) -> Any:

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from gemma_mlx.errors import UserError
 from gemma_mlx.system.interrupts import EXIT_CODE, interruptible
 from gemma_mlx.system.terminal import printable
-from harness.cli import analyzing, collecting, comparing, preparing, screening, storing
+from harness.cli import (
+    analyzing,
+    collecting,
+    comparing,
+    preparing,
+    screening,
+    storing,
+    verifying,
+)
 from harness.settings import INTERRUPTED
 
 BAD_INPUT = 2
@@ -24,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for step in (preparing, screening, collecting, analyzing, comparing, storing):
+    for step in (preparing, screening, collecting, analyzing, comparing, storing, verifying):
         step.add(commands)
     options = parser.parse_args(arguments)
     try:

@@ -42,7 +42,7 @@ def provenance(
         "model_fingerprint": checkpoint.fingerprint,
         "model_layers": checkpoint.config.num_hidden_layers,
         "unknown_config_keys": list(checkpoint.config.unknown_keys),
-        "backend": backend_identity(checkpoint) or "gemma_mlx",
+        "backend": next((f"{n} {v}" for n, v in backend_identity(checkpoint).items()), "gemma_mlx"),
         "template_fingerprint": checkpoint.chat_template_fingerprint,
         **_pairs(pairs),
         "collection": asdict(collected),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.analysis import Analysis, LayerResult
     from harness.analysis.causality import Effect
     from harness.analysis.comparison import LayerComparison, SavedRun, VersionComparison
+    from harness.backends.model import Model
     from harness.data.activations import LayerSite
     from harness.data.pairs import PromptPairs
     from harness.data.store import RunStore
@@ -65,10 +66,31 @@ def checkpoint(experiment: Experiment) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def gemma(checkpoint: Checkpoint) -> Gemma:
-    """The loaded model, for checks that need to run it."""
+    """The loaded model, for checks that need to run it; Gemma 2 or 3."""
     import gemma_mlx
+    from gemma_mlx import CheckpointError
 
-    return or_exit(lambda: gemma_mlx.load_checkpoint(checkpoint))
+    def load() -> Gemma:
+        if type(checkpoint.config) is not gemma_mlx.GemmaConfig:
+            raise CheckpointError(
+                f"{checkpoint.path}: the fixture gemma is Gemma 2 or 3; any model is "
+                "artifact_language_model"
+            )
+        return gemma_mlx.load_checkpoint(checkpoint)
+
+    return or_exit(load)
+
+
+@pytest.fixture(scope="session")
+def artifact_language_model(checkpoint: Checkpoint, request: pytest.FixtureRequest) -> Model:
+    """The loaded model of any architecture, as `harness.backends.model` describes it."""
+    import gemma_mlx
+    from harness.backends.choice import load_model
+    from harness.backends.gemma import GemmaBackend
+
+    if type(checkpoint.config) is gemma_mlx.GemmaConfig:
+        return GemmaBackend(request.getfixturevalue("gemma"))
+    return or_exit(lambda: load_model(checkpoint))
 
 
 @pytest.fixture(scope="session")
@@ -144,10 +166,10 @@ def interventions(
     causal, experiment = artifact_plan.causal, artifact_plan.experiment
 
     def measure() -> Mapping[LayerSite, tuple[Effect, Effect]]:
-        gemma = request.getfixturevalue("gemma")
+        model = request.getfixturevalue("artifact_language_model")
         return or_exit(
             lambda: measure_effects(
-                gemma,
+                model,
                 results.analysis.activations,
                 experiment.activations.responses(),
                 experiment.family,

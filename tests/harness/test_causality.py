@@ -10,8 +10,9 @@ import pytest
 import gemma_mlx
 from gemma_mlx import intervention
 from harness.analysis import causality
-from harness.analysis.causality import NEUTRAL_PROMPTS, causal_effects, mixtures
+from harness.analysis.causality import NEUTRAL_PROMPTS, mixtures
 from harness.analysis.verdict import uses_direction
+from harness.backends.gemma import GemmaBackend
 from harness.data.activations import AnalysisError
 from harness.data.store import Response
 from harness.settings import Criteria
@@ -63,6 +64,10 @@ def between(one, other, length):
     embedding = WEIGHTS["model.embed_tokens.weight"]
     found = (1 + WEIGHTS["model.norm.weight"]) * (embedding[one] - embedding[other])
     return found * (length / np.linalg.norm(found))
+
+
+def causal_effects(gemma, *what, **how):
+    return causality.causal_effects(GemmaBackend(gemma), *what, **how)
 
 
 def effects(gemma, found, responses, **how):

@@ -97,7 +97,9 @@ def large(layers, sites, n=65):
                 scores_artifact=tuple(rng.standard_normal(n)),
                 scores_natural=tuple(rng.standard_normal(n)),
             ),
-            transfer=tuple(CategoryTransfer(c, 0.1, (-1.0, 1.0), 0.5, 13, 13, 0.4, 1.0) for c in "abcde"),
+            transfer=tuple(
+                CategoryTransfer(c, 0.1, (-1.0, 1.0), 0.5, 13, 13, 0.4, 1.0) for c in "abcde"
+            ),
             steps=tuple(StepSeparation(t, *[0.1] * 6, n, 0.001, 0.002) for t in range(20)),
         )
         for site in sites

@@ -7,6 +7,7 @@ import pytest
 
 import gemma_mlx
 from gemma_mlx import CheckpointError, Request, RequestError, Sampling
+from gemma_mlx.intervention import ablate, add
 from harness.backends.choice import find_checkpoint, load_model
 from harness.backends.mlx_lm_checkpoint import MlxLmCheckpoint, normalised
 from tests.support.checkpoints import random_checkpoint, relative_error
@@ -110,6 +111,53 @@ def test_gemma_is_the_same_model_by_both_backends(tmp_path):
         for backend in ("gemma", "mlx_lm")
     )
     check_same(ours, theirs)
+
+
+def test_interventions_are_the_same_by_both_backends(tmp_path):
+    folder = save_tokenizer(random_checkpoint(tmp_path, num_hidden_layers=3))
+    ours, theirs = (
+        load_model(find_checkpoint(folder, backend=backend)) for backend in ("gemma", "mlx_lm")
+    )
+    vectors = RNG.standard_normal((3, 64)).astype(np.float32)
+    texts = [[7, 8, 9], [10]]
+    for change, site in ((add, "attn_out"), (ablate, "mlp_out"), (add, "resid_post")):
+        found = []
+        for model in (ours, theirs):
+            choice = model.read_choice(PROMPTS[1], texts, layer=1)
+            reading = model.read_continuations(PROMPTS[:2], texts, layer=1)
+            before = choice.token_log_probs()
+            with change(model, site, 1, vectors, each=True):
+                changed = choice.token_log_probs()
+            with change(model, site, 1, vectors[0]):
+                one, whole = choice.token_log_probs(), reading.log_probs()
+            assert [each.shape for each in changed] == [(3, 3), (3, 1)]
+            assert not np.allclose(changed[0], before[0], atol=1e-3)
+            np.testing.assert_allclose(changed[0][:1], one[0], atol=1e-4)
+            for some, others in zip(before, choice.token_log_probs(), strict=True):
+                np.testing.assert_array_equal(some, others)
+            found.append([*before, *changed, *whole])
+        for some, others in zip(*found, strict=True):
+            np.testing.assert_allclose(some, others, atol=2e-4)
+
+
+def test_a_wrapped_model_is_mlx_lms_own_bit_for_bit(llama, tmp_path):
+    from mlx_lm.utils import load_model as load_own
+
+    from gemma_mlx.system.backend import mx
+
+    folder = llama_checkpoint(tmp_path)
+    own, _ = load_own(folder, model_config=normalised(CONFIG))
+    expected = np.array(own(mx.array([PROMPTS[1]])))[0]
+    np.testing.assert_array_equal(llama.logits(PROMPTS[1]), expected)
+    with add(llama, "mlp_out", 1, np.ones(64, np.float32)):
+        assert not np.array_equal(llama.logits(PROMPTS[1]), expected)
+    np.testing.assert_array_equal(llama.logits(PROMPTS[1]), expected)
+
+
+def test_texts_fit_into_a_window_that_mlx_lms_model_hasnt(tmp_path):
+    folder = llama_checkpoint(tmp_path, model_type="mistral", sliding_window=9)
+    with pytest.raises(RequestError, match="the model's context is 9"):
+        load_model(find_checkpoint(folder)).check(REQUEST)
 
 
 def test_what_the_model_leaves_out_of_a_file_is_named(tmp_path):

@@ -48,7 +48,7 @@ def test_are_measured_once(checkpoint, tmp_path, monkeypatch):
     first = opening_log_odds(checkpoint, PROMPTS, PATTERNS, tmp_path)
     loads = []
     load = gemma_mlx.load_checkpoint
-    monkeypatch.setattr(gemma_mlx, "load_checkpoint", lambda c: loads.append(c) or load(c))
+    monkeypatch.setattr(gemma_mlx, "load_checkpoint", lambda c, **_: loads.append(c) or load(c))
     assert opening_log_odds(checkpoint, PROMPTS, PATTERNS, tmp_path) == first
     assert not loads
     assert opening_log_odds(checkpoint, PROMPTS, PATTERNS, tmp_path, again=True) == first
