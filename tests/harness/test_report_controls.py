@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness.analysis.causality import Effect
+from harness.analysis.behaviour import BehaviourChange
 from harness.analysis.comparison import LayerComparison, VersionComparison
 from harness.analysis.controls import TextBaseline
 from harness.analysis.layers import layer_id
@@ -171,6 +172,7 @@ class TestReport:
                 compared((1, 2), (-0.25, 0.75), drift=drift),
                 lost=("layer_1-mlp_out",),
                 categories={"one": {"layer_0-mlp_out": -0.5}, "two": {"layer_0-mlp_out": 0.25}},
+                behaviour=(BehaviourChange("artifact", 0.9, 0.62, -0.28, (-0.4, -0.16)),),
             ),
             interventions={(1, "mlp_out"): (effect("add"), effect("ablate", own_shift=-0.777))},
             text=(
@@ -184,6 +186,7 @@ class TestReport:
             "Change by category",
             "0.87 [0.81, 0.93]",
             "+1.50",
+            "artifact 90% 62% -28% [-40%, -16%]",
             "Is it the words, or the model?",
             "With the same words after both prompts, d is at most 0.75.",
             "One direction for all categories?",
