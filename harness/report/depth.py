@@ -61,8 +61,9 @@ def likeness_figure(runs: Sequence[SavedRun], activations: Sequence[PairActivati
         for axes, (one, other) in zip(grid[0], duos, strict=True):
             image = axes.imshow(
                 debiased_cka(prompts[one], prompts[other]).T,
-                cmap="cividis",
-                vmin=0,
+                # Without its bias the index can fall below 0; diverging, safe for the colour-blind.
+                cmap="PuOr_r",
+                vmin=-1,
                 vmax=1,
                 origin="lower",
                 aspect="auto",
