@@ -1,6 +1,7 @@
 # Two commands do everything on a machine with Python ≥ 3.11, make and git:
 #   make checks   the artifact checks on the embedded checkpoint, and their report
-#                 (make gemma: on a real Gemma 3 270M, which is downloaded, 240 MB)
+#                 (make gemma: on a real Gemma 3 270M, which is downloaded, 240 MB;
+#                 make smollm: on a real SmolLM2 135M, a chat model, 93 MB)
 #   make test     the tests of this repository's own code; make quick leaves out the slow ones
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +20,7 @@ REQUIREMENTS := requirements.txt $(if $(BACKEND),requirements-$(BACKEND).txt)
 INSTALLED := $(VENV)/.installed-$(BACKEND)
 DEVELOPING := $(VENV)/.developing
 
-.PHONY: checks gemma test quick report lint install develop calibration clean
+.PHONY: checks gemma smollm test quick report lint install develop calibration clean
 
 checks: install
 	$(BIN)/python -m pytest artifact_checks $(FINDINGS)
@@ -32,6 +33,12 @@ GEMMA := --artifact-model .gemma/gemma-3-270m-q4_k_m.gguf --artifact-adapter gem
 gemma: install
 	$(BIN)/python -m fixtures.real_gemma
 	$(BIN)/python -m pytest artifact_checks $(GEMMA) --artifact-report gemma_report $(FINDINGS)
+
+SMOLLM := --artifact-model .smollm/SmolLM2-135M-Instruct.Q4_1.gguf
+
+smollm: install
+	$(BIN)/python -m fixtures.real_smollm
+	$(BIN)/python -m pytest artifact_checks $(SMOLLM) --artifact-report smollm_report $(FINDINGS)
 
 # Two processes with one thread each; a file's tests share what they prepare, and the files come in
 # the order that tests/conftest.py gives them.

@@ -1,7 +1,7 @@
 """Gemma 2 and 3 in one GGUF file, the format of llama.cpp, LM Studio and Ollama."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,8 @@ from gemma_mlx.system.interrupts import held
 _ARCHITECTURES = {"gemma2": "gemma2", "gemma3": "gemma3_text"}
 _LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}
 
-# Metadata keys, without the architecture in front of them, and what config.json calls them.
-_REQUIRED = {
+#: Metadata keys, without the architecture in front of them, and what config.json calls them.
+REQUIRED = {
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
@@ -54,28 +54,32 @@ _OTHER = {
     "vocab_size",
 }
 
-_TENSORS = {
+#: Tensors of every architecture that is read, and what Hugging Face checkpoints call them.
+MODULES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
     "attn_k": "self_attn.k_proj",
-    "attn_k_norm": "self_attn.k_norm",
     "attn_norm": "input_layernorm",
     "attn_output": "self_attn.o_proj",
     "attn_q": "self_attn.q_proj",
-    "attn_q_norm": "self_attn.q_norm",
     "attn_v": "self_attn.v_proj",
     "ffn_down": "mlp.down_proj",
     "ffn_gate": "mlp.gate_proj",
-    "ffn_norm": "pre_feedforward_layernorm",
     "ffn_up": "mlp.up_proj",
+}
+_MODULES = {
+    **MODULES,
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_q_norm": "self_attn.q_norm",
+    "ffn_norm": "pre_feedforward_layernorm",
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 _TENSOR = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<what>\w+)\.(?P<part>weight|bias)")
 
-# Of the tokenizer's token types.
-_CONTROL, _USER_DEFINED = 3, 4
+#: Of the tokenizer's token types.
+CONTROL, USER_DEFINED = 3, 4
 _END_OF_TURN = "<end_of_turn>"
 
 
@@ -109,7 +113,7 @@ class GgufCheckpoint(Checkpoint):
             if tensor.name.endswith("norm.weight"):
                 # llama.cpp multiplies by the weight itself, Gemma by 1 + weight.
                 values -= 1
-            yield _published_name(tensor.name), values
+            yield published_name(tensor.name, _MODULES), values
 
     def read_tokenizer(self) -> Any:
         """The `transformers` tokenizer that the metadata describe.
@@ -129,25 +133,15 @@ class GgufCheckpoint(Checkpoint):
         # Runs of spaces are stored as they are; the tokenizer sees ▁ in place of each.
         spelled = ["▁" * len(token) if not token.strip(" ") else token for token in tokens]
         vocabulary = {token: number for number, token in enumerate(spelled)}
-        special = {
-            f"{ours}_token": tokens[metadata[key]] if key in metadata else None
-            for ours, key in (
-                ("bos", "tokenizer.ggml.bos_token_id"),
-                ("eos", "tokenizer.ggml.eos_token_id"),
-                ("pad", "tokenizer.ggml.padding_token_id"),
-                ("unk", "tokenizer.ggml.unknown_token_id"),
-                ("mask", "tokenizer.ggml.mask_token_id"),
-            )
-        }
         tokenizer = GemmaTokenizer(
             vocab=vocabulary,
             merges=_merges(spelled, vocabulary),
-            **special,
+            **special_tokens(metadata),
         )
         added = [
-            AddedToken(token, normalized=False, special=kind == _CONTROL)
+            AddedToken(token, normalized=False, special=kind == CONTROL)
             for token, kind in zip(tokens, types, strict=True)
-            if kind in (_CONTROL, _USER_DEFINED) and token in vocabulary
+            if kind in (CONTROL, USER_DEFINED) and token in vocabulary
         ]
         tokenizer.backend_tokenizer.add_tokens(added)
         return tokenizer
@@ -163,6 +157,11 @@ class GgufCheckpoint(Checkpoint):
     def _header(self) -> Header:
         return read_header(self.path)
 
+    @property
+    def architecture(self) -> Any:
+        """What the file says that it is, without a check."""
+        return self._header.metadata.get("general.architecture")
+
 
 def _config(header: Header) -> dict[str, Any]:
     """What config.json would say."""
@@ -173,17 +172,10 @@ def _config(header: Header) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: a {found}; supported are models of {' and '.join(_ARCHITECTURES)}"
         )
-    prefix = f"{architecture}."
-    values = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
-    gemma3 = architecture == "gemma3"
-    required = {**_REQUIRED, **(_REQUIRED_OF_GEMMA3 if gemma3 else {})}
-    names = {**_REQUIRED_OF_GEMMA3, **required, **_OPTIONAL}
-    missing = sorted(required.keys() - values.keys())
-    unknown = sorted(values.keys() - names.keys() - _OTHER)
-    if missing or unknown:
-        what = f"no {prefix}{missing[0]}" if missing else f"unsupported key {prefix}{unknown[0]}"
-        raise CheckpointError(f"{path}: {what} in the metadata")
-    config = {ours: values[theirs] for theirs, ours in names.items() if theirs in values}
+    required = {**REQUIRED, **(_REQUIRED_OF_GEMMA3 if architecture == "gemma3" else {})}
+    config, values = read_config(
+        header, required=required, optional={**_REQUIRED_OF_GEMMA3, **_OPTIONAL}, other=_OTHER
+    )
     for cap in ("attn_logit_softcapping", "final_logit_softcapping"):
         # 0 stands for no cap.
         if cap in config:
@@ -194,32 +186,78 @@ def _config(header: Header) -> dict[str, Any]:
         config["layer_types"] = [
             "sliding_attention" if local else "full_attention" for local in pattern
         ]
+    if not values.get("attention.causal", True):
+        raise CheckpointError(
+            f"{path}: {architecture}.attention.causal must be True, not "
+            f"{values['attention.causal']!r}"
+        )
+    # Not in the file: llama.cpp knows it by the number of layers.
+    largest = config["num_hidden_layers"] == _LAYERS_OF_27B[architecture]
+    config["query_pre_attn_scalar"] = (
+        config["hidden_size"] // config["num_attention_heads"] if largest else config["head_dim"]
+    )
+    scaling = values.get("rope.scaling.type", "linear")
+    if "rope.scaling.factor" in values and scaling != "none":
+        config["rope_scaling"] = {"rope_type": scaling, "factor": values["rope.scaling.factor"]}
+    return {**config, "model_type": _ARCHITECTURES[architecture]}
+
+
+def read_config(
+    header: Header,
+    *,
+    required: Mapping[str, str],
+    optional: Mapping[str, str],
+    other: Collection[str],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.json would say that all architectures have, and the metadata of this one.
+
+    Args:
+        required, optional: keys without the architecture in front, and config.json's names.
+        other: keys that may be there, too.
+
+    Raises:
+        CheckpointError: a key is missing, unknown, or of a value that isn't supported.
+    """
+    metadata, path = header.metadata, header.path
+    prefix = f"{metadata['general.architecture']}."
+    values = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
+    names = {**optional, **required}
+    missing = sorted(required.keys() - values.keys())
+    unknown = sorted(values.keys() - names.keys() - set(other))
+    if missing or unknown:
+        what = f"no {prefix}{missing[0]}" if missing else f"unsupported key {prefix}{unknown[0]}"
+        raise CheckpointError(f"{path}: {what} in the metadata")
+    config = {ours: values[theirs] for theirs, ours in names.items() if theirs in values}
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     if not isinstance(heads, int) or not isinstance(hidden, int) or not 0 < heads <= hidden:
         raise CheckpointError(f"{path}: {prefix}attention.head_count {heads!r} is not supported")
     width = config.setdefault("head_dim", hidden // heads)
-    for key, expected in (
-        ("attention.causal", True),
-        ("attention.value_length", width),
-        ("rope.dimension_count", width),
-    ):
-        if values.get(key, expected) != expected:
-            raise CheckpointError(f"{path}: {prefix}{key} must be {expected}, not {values[key]!r}")
-    # Not in the file: llama.cpp knows it by the number of layers.
-    largest = config["num_hidden_layers"] == _LAYERS_OF_27B[architecture]
-    config["query_pre_attn_scalar"] = hidden // heads if largest else width
-    scaling = values.get("rope.scaling.type", "linear")
-    if "rope.scaling.factor" in values and scaling != "none":
-        config["rope_scaling"] = {"rope_type": scaling, "factor": values["rope.scaling.factor"]}
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if values.get(key, width) != width:
+            raise CheckpointError(f"{path}: {prefix}{key} must be {width}, not {values[key]!r}")
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
     if "token_embd.weight" not in shapes:
         raise CheckpointError(f"{path}: no tensor token_embd.weight")
-    return {
-        **config,
-        "model_type": _ARCHITECTURES[architecture],
+    config |= {
         "vocab_size": shapes["token_embd.weight"][0],
         "tie_word_embeddings": "output.weight" not in shapes,
         **_ends(metadata),
+    }
+    return config, values
+
+
+def special_tokens(metadata: Mapping[str, Any]) -> dict[str, str | None]:
+    """The tokens of special meaning, as arguments of a tokenizer of `transformers`."""
+    tokens = metadata["tokenizer.ggml.tokens"]
+    return {
+        f"{ours}_token": tokens[metadata[key]] if key in metadata else None
+        for ours, key in (
+            ("bos", "tokenizer.ggml.bos_token_id"),
+            ("eos", "tokenizer.ggml.eos_token_id"),
+            ("pad", "tokenizer.ggml.padding_token_id"),
+            ("unk", "tokenizer.ggml.unknown_token_id"),
+            ("mask", "tokenizer.ggml.mask_token_id"),
+        )
     }
 
 
@@ -254,10 +292,11 @@ def _merges(tokens: list[str], vocabulary: dict[str, int]) -> list[tuple[str, st
     ]
 
 
-def _published_name(name: str) -> str:
-    """The name in Hugging Face checkpoints; a name that isn't one of Gemma's stays as it is."""
+def published_name(name: str, modules: Mapping[str, str]) -> str:
+    """The name in Hugging Face checkpoints, which call modules as `modules` says; a name that isn't
+    among those stays as it is."""
     match = _TENSOR.fullmatch(name)
-    if match is None or match["what"] not in _TENSORS:
+    if match is None or match["what"] not in modules:
         return name
     where = f"model.layers.{match['layer']}." if match["layer"] else ""
-    return f"{where}{_TENSORS[match['what']]}.{match['part']}"
+    return f"{where}{modules[match['what']]}.{match['part']}"

@@ -7,6 +7,8 @@ import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Ranks
 from gemma_mlx.config import MODEL_TYPES
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.gguf import GgufCheckpoint
+from harness.backends import gguf
 from harness.backends.gemma import GemmaBackend
 from harness.backends.mlx_lm_checkpoint import MlxLmCheckpoint, model_type
 from harness.backends.model import Model
@@ -38,9 +40,14 @@ def find_checkpoint(
         chat_template=chat_template,
         config_only=config_only,
     )
-    if type(found) is not Checkpoint:
+    if isinstance(found, GgufCheckpoint):
+        if backend != "gemma" and found.architecture == gguf.ARCHITECTURE:
+            return gguf.LlamaGguf(found.path, found.adapter, found.given_template)
         if backend == "mlx_lm":
-            raise CheckpointError(f"{found.path}: mlx-lm reads no GGUF files")
+            raise CheckpointError(
+                f"{found.path}: of GGUF files mlx-lm is given those of architecture "
+                f"{gguf.ARCHITECTURE!r}, not {found.architecture!r}"
+            )
         return found
     kind = model_type(found.path)
     if backend == "mlx_lm" or (backend is None and kind is not None and kind not in MODEL_TYPES):

@@ -13,6 +13,7 @@ from gemma_mlx.loading import COMPUTE_DTYPES, check_finite, compute_dtype, end_t
 from gemma_mlx.system.backend import mx, nn, tree_flatten
 from gemma_mlx.system.terminal import printable
 from gemma_mlx.tokenizer import GemmaTokenizer
+from harness.backends.gguf import LlamaGguf
 from harness.backends.mlx_lm_checkpoint import VERIFIED, MlxLmCheckpoint, text_of
 from harness.backends.taps import Taps
 
@@ -63,17 +64,20 @@ def load(checkpoint: MlxLmCheckpoint, *, dtype: str | None = None) -> "LanguageM
         template=checkpoint.chat_template,
     )
     unread = sorted(file.name for file in files if not file.name.startswith("model"))
-    if unread:
+    if unread and not isinstance(checkpoint, LlamaGguf):
         raise CheckpointError(
             f"{checkpoint.path}: mlx-lm reads model*.safetensors, not {unread[0]}"
         )
     try:
-        model, _ = utils.load_model(
-            checkpoint.path,
-            lazy=True,
-            model_config=told,
-            get_model_classes=_reading(checkpoint, utils),
-        )
+        if isinstance(checkpoint, LlamaGguf):
+            model = _from_gguf(checkpoint, utils)
+        else:
+            model, _ = utils.load_model(
+                checkpoint.path,
+                lazy=True,
+                model_config=told,
+                get_model_classes=_reading(checkpoint, utils),
+            )
     except CheckpointError:
         raise
     except Exception as error:
@@ -119,6 +123,17 @@ def _short_rope(config: Mapping[str, Any]) -> float:
         return math.inf
     found = [block.get("original_max_position_embeddings") for block in (scaling, text)]
     return min((length for length in found if type(length) is int), default=math.inf)
+
+
+def _from_gguf(checkpoint: LlamaGguf, utils: Any) -> nn.Module:
+    """What `utils.load_model` gives of a folder with the same weights, not quantized."""
+    config = checkpoint.normalised_config()
+    kind, arguments = _reading(checkpoint, utils)(config)
+    model = kind(arguments.from_dict(config))
+    weights = {name: mx.array(values) for name, values in checkpoint.tensors()}
+    model.load_weights(list(model.sanitize(weights).items()))
+    model.eval()
+    return model
 
 
 def _reading(checkpoint: MlxLmCheckpoint, utils: Any) -> Callable[..., Any]:

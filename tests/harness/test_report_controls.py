@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.analysis.causality import Effect
 from harness.analysis.behaviour import BehaviourChange
+from harness.analysis.causality import Effect
 from harness.analysis.comparison import LayerComparison, VersionComparison
 from harness.analysis.controls import TextBaseline
 from harness.analysis.layers import layer_id

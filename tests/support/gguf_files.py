@@ -82,8 +82,7 @@ def write_gguf(
         }
     change(metadata)
     writer = gguf.GGUFWriter(path, metadata.pop("general.architecture"))
-    for key, value in metadata.items():
-        _add(writer, key, value)
+    add_metadata(writer, metadata)
     stored = {}
     for name, tensor in weights.items():
         if "norm" in name:
@@ -124,14 +123,15 @@ def _metadata(config: dict[str, Any]) -> dict[str, Any]:
     return {"general.architecture": arch, **{f"{arch}.{k}": v for k, v in values.items()}}
 
 
-def _add(writer: Any, key: str, value: Any) -> None:
-    if isinstance(value, list):
-        writer.add_array(key, value)
-    elif isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, int):
-        writer.add_uint32(key, value)
-    elif isinstance(value, float):
-        writer.add_float32(key, value)
-    else:
-        writer.add_string(key, value)
+def add_metadata(writer: Any, metadata: dict[str, Any]) -> None:
+    for key, value in metadata.items():
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        else:
+            writer.add_string(key, value)
