@@ -116,7 +116,7 @@ def test_python_is_nowhere_else() -> None:
 @pytest.fixture(scope="module")
 def known_flags() -> set[str]:
     own_names = {flag for option in OPTIONS for flag in (option.flag, option.short_flag)}
-    others = {"--help", "--lf", "--pyargs", "--collect-only", "--junitxml", "--hostfile"}
+    others = {"--help", "--lf", "--pyargs", "--collect-only", "--junitxml", "--hostfile", "--html"}
     measurements = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
     measured = set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', measurements))
     programs = [ROOT / "gemma_mlx/cli.py", *(ROOT / "harness/cli").glob("*.py")]
