@@ -97,6 +97,7 @@ def run(
                 "pairs": quick,
                 "collect": pairs | stored,
                 "analyze": pairs | quick | ({} if "--activations" in more else stored),
+                "store": {"--artifact-store": given["a store"]},
             }.get(name, {})
             return main([name, *more, *(str(part) for item in small.items() for part in item)])
         assert words[0] == "pytest"

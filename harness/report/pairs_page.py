@@ -52,11 +52,9 @@ def page_html(found: Screening) -> str:
         loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters.update(decimal=decimal, interval=interval)
-    worst = found.problems[0].weight if found.problems else "passed"
     return environment.get_template("pairs.html").render(
         found=found,
         verdict=verdict(found),
-        outcome={"wrong": "failed", "weak": "inconclusive"}.get(worst, worst),
         shared=SHARED,
         links=found.links[:_MOST_LINKS],
     )
