@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,12 +15,15 @@ from matplotlib.figure import Figure
 from harness.analysis.findings import Findings
 from harness.analysis.layers import LayerResult
 from harness.analysis.verdict import CHANCE
+from harness.report.sentences import model_name
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SAME_WORDS = "#009E73"
 GREY = "#767676"
 _MOST_TICKS = 40
+# Characters below a figure before a line is broken.
+_LINE = 90
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "font.family": "sans-serif",
@@ -100,7 +104,13 @@ def separation_figure(found: Findings) -> Figure:
         bottom.set_xlabel("layer")
         layers = sorted({layer for layer, _ in found})
         bottom.set_xticks(layers[:: math.ceil(len(layers) / _MOST_TICKS)])
-        figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        figure.legend(
+            *top.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=2,
+            title=textwrap.fill(model_name(found.analysis), _LINE),
+            title_fontsize="small",
+        )
     return figure
 
 

@@ -94,6 +94,12 @@ class TestSeparationFigure:
         assert {"threshold 0.65"} <= {text.get_text() for text in top.texts}
         assert {"chance"} <= {text.get_text() for text in bottom.texts}
 
+    def test_says_whose_it_is(self):
+        facts = {"model": "an/owner's $model$", "model_fingerprint": "ab" * 32}
+        found = results_of(layer_result(), provenance=facts)
+        (legend,) = separation_figure(found).legends
+        assert legend.get_title().get_text() == "an/owner's $model$ (abababab)"
+
     def test_in_sample_figures_are_drawn(self):
         top, bottom = separation_figure(results_of(layer_result())).axes
         assert any(list(line.get_ydata()) == [4.0] for line in top.lines)
