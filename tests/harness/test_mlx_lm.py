@@ -11,6 +11,7 @@ from gemma_mlx.intervention import ablate, add
 from harness.backends.choice import find_checkpoint, load_model
 from harness.backends.mlx_lm_checkpoint import MlxLmCheckpoint, normalised
 from tests.support.checkpoints import random_checkpoint, relative_error
+from tests.support.collecting import PAIRS, SETTINGS, gather
 from tests.support.llama import CONFIG, llama_checkpoint
 from tests.support.tokenizers import save_tokenizer
 
@@ -42,6 +43,28 @@ def check_same(some, others):
         for site in one.activations:
             error = relative_error(one.activations[site], other.activations[site])
             assert error <= 2e-5, site
+
+
+def test_a_run_of_both_conditions_is_collected_and_kept(tmp_path):
+    checkpoint = find_checkpoint(llama_checkpoint(tmp_path / "llama"))
+    settings = replace(SETTINGS, layers=(0, 2), positions="forced", sites=("mlp_out", "mlp_post"))
+    run = gather(checkpoint, tmp_path / "store", settings)
+    answers = run.responses()
+    for pair in PAIRS:
+        natural, artifact = (answers[pair.group(arm)] for arm in ("natural", "artifact"))
+        assert natural.token_ids == artifact.token_ids
+        shape = len(natural.token_ids), 96
+        assert run.tokens("mlp_post", 2)[pair.group("artifact")].shape == shape
+    assert gather(checkpoint, tmp_path / "store", settings).reused == 1
+    other = gather(checkpoint, tmp_path / "store", replace(settings, batch_size=1))
+    for group, tokens in run.tokens("mlp_out", 2).items():
+        np.testing.assert_allclose(other.tokens("mlp_out", 2)[group], tokens, atol=1e-4)
+
+
+def test_an_architecture_that_nobody_verified_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.backends.mlx_lm_loading.VERIFIED", frozenset())
+    with pytest.warns(UserWarning, match=r"nobody has verified.*harness verify --model"):
+        load_model(find_checkpoint(llama_checkpoint(tmp_path)))
 
 
 def test_architectures_choose_the_backend(tmp_path):
