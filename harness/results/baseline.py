@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,8 +102,10 @@ def find_baseline(name: str, directory: Path = BASELINES) -> Path:
     """
     path = Path(name)
     if path.suffix == ".safetensors" or os.sep in name:
-        if path.is_file():
-            return path
+        # Some names no file can have.
+        with suppress(OSError):
+            if path.is_file():
+                return path
         raise BaselineError(f"{name}: no such baseline file")
     listed = _listed(directory)
     for number, known, file in reversed(listed):

@@ -87,3 +87,9 @@ def test_none_is_one_line(tmp_path, monkeypatch, capsys):
     assert main(["history"]) == 2
     assert "no baselines in .artifact_baselines/; make one with" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["history", "x/" * 3000]) == 2
+    assert capsys.readouterr().err.endswith(": no such baseline file\n")

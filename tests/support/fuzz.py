@@ -16,6 +16,7 @@ import signal
 import tempfile
 import traceback
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,16 @@ _HARMLESS = ("", " ", "out", "a/b/c", "x" * 300, "x/" * 3000, "/dev/full", "/dev
              "\x1b[31m", "a\nb")  # fmt: skip
 
 
+@cache
+def _model() -> Path:
+    """A model with random weights."""
+    return checkpoint(Path(tempfile.mkdtemp()) / "model").path
+
+
 def prepare(folder: Path) -> None:
     """The files that command lines name."""
-    checkpoint(folder / "model")
-    written(folder / "pairs.json", two_categories(8))
+    shutil.copytree(_model(), folder / "model")
+    written(folder / "pairs.json", two_categories(12))
     written(folder / "few.json", two_categories(2))
     (folder / "broken.json").write_text('{"a": \n]')
     (folder / "list.json").write_text("[]")
