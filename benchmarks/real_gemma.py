@@ -156,12 +156,12 @@ def evading(found: Results) -> dict[str, str]:
     return {**rates, "AUROC of scores against evading, smallest and largest": span(follows)}
 
 
-def report(cells: dict[str, Results], options: str = "--write") -> str:
+def report(cells: dict[str, Results], command: str = "real_gemma --write") -> str:
     columns = {name: cell(found) for name, found in cells.items()}
     rows = next(iter(columns.values()))
     body = [[row, *(column[row] for column in columns.values())] for row in rows]
     return (
-        f"`python -m benchmarks.real_gemma {options}` on {date.today()}: {machine_with_mlx()}.\n\n"
+        f"`python -m benchmarks.{command}` on {date.today()}: {machine_with_mlx()}.\n\n"
         f"{table(['', *columns], body)}\n"
     )
 
@@ -192,6 +192,14 @@ def intervention_report(causes: dict[str, tuple[Effect, Effect]]) -> str:
     )
 
 
+def write(page: Path, title: str, text: str) -> None:
+    """Put the text under the title, in place of what was there."""
+    before, after = split(page, title)
+    end = after.find("\n## ", 1)
+    rest = after[end:] if end > 0 else ""
+    page.write_text(f"{before}\n## {title}\n\n{text}{rest}", encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = command_line("real_gemma", __doc__)
     parser.add_argument("--write", action="store_true", help="put the tables into the page")
@@ -202,16 +210,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.natural:
         title = NATURAL_TITLE
         found = measure(options.store, NATURAL_CELLS)
-        text = f"{report(found, '--natural --write')}\n{category_table(found)}\n"
+        text = f"{report(found, 'real_gemma --natural --write')}\n{category_table(found)}\n"
     else:
         title = TITLE
         text = report(measure(options.store)) + intervention_report(interventions(options.store))
     print(text)
     if options.write:
-        before, after = split(PAGE, title)
-        end = after.find("\n## ", 1)
-        rest = after[end:] if end > 0 else ""
-        PAGE.write_text(f"{before}\n## {title}\n\n{text}{rest}", encoding="utf-8")
+        write(PAGE, title, text)
     return 0
 
 

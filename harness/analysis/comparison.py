@@ -8,6 +8,7 @@ from typing import Any
 
 from gemma_mlx.errors import UserError
 from harness.analysis.behaviour import BehaviourChange, compare_behaviour
+from harness.analysis.claims import Ladder
 from harness.analysis.layers import Analysis, LayerResult, compare_runs, layer_id
 from harness.data.activations import LayerSite, PairActivations
 from harness.settings import AnalysisSettings, Criteria
@@ -42,16 +43,26 @@ class SavedRun:
     Attributes:
         path: its file; the file's name is the run's.
         analysis: with its activations.
-        separates: the layers and sites that separated when the run was made.
+        ladders: the claims at each layer and site, by the run's own criteria.
     """
 
     path: Path
     analysis: Analysis
-    separates: frozenset[LayerSite]
+    ladders: Mapping[LayerSite, Ladder]
 
     @property
     def name(self) -> str:
         return self.path.stem
+
+    @property
+    def separates(self) -> frozenset[LayerSite]:
+        """The layers and sites that separated when the run was made."""
+        return frozenset(key for key, each in self.ladders.items() if each.holds("separates"))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the activations, each once, the smallest first."""
+        return tuple(sorted({array.shape[1] for array in self.analysis.activations.artifact}))
 
     @property
     def layer_count(self) -> int:
@@ -151,16 +162,30 @@ def check_comparable(
     a: SavedRun, provenance: Mapping[str, Any], keys: Collection[LayerSite]
 ) -> None:
     """Raise `BaselineError` naming all that makes a run with `keys` incomparable with `a`."""
-    different = [
-        f"{what} ({_short(there)} there, {_short(here)} here)"
-        for key, what in _DECISIVE.items()
-        if (there := _value(a.analysis.provenance, key)) != (here := _value(provenance, key))
-    ]
+    different = differences(a, provenance)
     if different:
         raise BaselineError(f"{a.path}: can't be compared, different {'; '.join(different)}")
     absent = [layer_id(*key) for key in keys if key not in a.analysis.activations.keys]
     if absent:
         raise BaselineError(f"{a.path}: has no {', '.join(absent)}")
+
+
+def differences(a: SavedRun, provenance: Mapping[str, Any], *, template: bool = True) -> list[str]:
+    """What differs, of all that has to be equal for a run to be compared with `a`: of models of
+    different kind all but the chat template."""
+    return [
+        f"{what} ({_short(there)} there, {_short(here)} here)"
+        for key, what in _DECISIVE.items()
+        if (template or key != "template_fingerprint")
+        and (there := _value(a.analysis.provenance, key)) != (here := _value(provenance, key))
+    ]
+
+
+def of_one_kind(a: SavedRun, b: SavedRun) -> bool:
+    """Whether b can be a version of a: all its layers are there, and where they have other widths,
+    at least all that had to be equal is."""
+    same_layers = a.layer_count == b.layer_count and b.analysis.keys() <= a.analysis.keys()
+    return same_layers and (a.widths == b.widths or not differences(a, b.analysis.provenance))
 
 
 def _value(provenance: Mapping[str, Any], key: str) -> Any:

@@ -14,6 +14,8 @@ from harness.analysis.comparison import (
     SavedRun,
     VersionComparison,
     compare_versions,
+    differences,
+    of_one_kind,
 )
 from harness.analysis.gate import gate
 from harness.analysis.history import versions_of
@@ -30,7 +32,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         description=(
             "Compare runs saved with pytest artifact_checks --artifact-save: every later one with "
             "the first, layer by layer where they have the same layers, and all of them over "
-            "relative depth. Exit code 1 where a layer changed, its direction turned, that is "
+            "relative depth. Models of different kind, whatever their layers, widths and "
+            "tokenizers, are shown side by side: claims, behaviour, and how alike their layers "
+            "are. Exit code 1 where a layer changed, its direction turned, that is "
             "inconclusive, or a later run lacks layers of the first."
         ),
     )
@@ -116,9 +120,12 @@ def _compare(parsed: argparse.Namespace) -> int:
     first, *others = runs
     compared: list[VersionComparison] = []
     for other in others:
-        if not _same_layers(first, other):
+        if not of_one_kind(first, other):
             names = f"{other.name}: other layers than {first.name}"
             print(f"{printable(names)}, compared over depth only")
+            for what in differences(first, other.analysis.provenance, template=False):
+                said = f"{first.name} and {other.name}: different {what}"
+                print(f"warning: {printable(said)}", file=sys.stderr)
             continue
         found = compare_versions(first, other, criteria)
         compared.append(found)
@@ -129,6 +136,9 @@ def _compare(parsed: argparse.Namespace) -> int:
             print(line)
         print(printable(sentences.comparison_headline(found)))
     activations = depth.common_pairs(runs)
+    if len(compared) < len(others):
+        for line in depth.side_by_side(runs, activations):
+            print(printable(line))
     figures = {
         "comparison_depth": depth.depth_figure(runs),
         "comparison_likeness": depth.likeness_figure(runs, activations),
@@ -140,7 +150,3 @@ def _compare(parsed: argparse.Namespace) -> int:
     write_whole(folder / "comparison.json", f"{content}\n".encode())
     print(f"figures and comparison.json: {folder}/")
     return 0 if all(gate(found, criteria) == "passed" for found in compared) else 1
-
-
-def _same_layers(a: SavedRun, b: SavedRun) -> bool:
-    return a.layer_count == b.layer_count and set(b.analysis) <= set(a.analysis)

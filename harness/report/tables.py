@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
-from harness.analysis.claims import CLAIMS, MARKS
+from harness.analysis.claims import CLAIMS, MARKS, Claim, Ladder
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
 from harness.analysis.layers import LayerResult, layer_id
@@ -171,20 +171,24 @@ def ladder_table(found: Findings) -> list[tuple[str, Outcome | None]]:
     ladders = [found.ladder(key) for key in found]
     rows, judged = [], []
     for claim, (_, words, rules_out) in CLAIMS.items():
-        outcomes = [verdict.outcome for each in ladders if (verdict := each.verdicts[claim])]
-        decided = [outcome for outcome in outcomes if outcome != "undecidable"]
-        if not outcomes:
-            said = "not asked"
-        elif not decided:
-            said = "can't be decided"
-        else:
-            said = f"{decided.count('passed')} of {len(ladders)}"
-            undecided = decided.count("inconclusive")
-            said += f", {undecided} inconclusive" if undecided else ""
+        said, outcomes = claim_count(ladders, claim)
         outcome = worst(outcomes) if outcomes else None
         judged.append(outcome)
         rows.append((MARKS[outcome], words, said, f"rules out {rules_out}"))
     return list(zip(aligned(rows, left={0, 1, 2, 3}), judged, strict=True))
+
+
+def claim_count(ladders: Sequence[Ladder], claim: Claim) -> tuple[str, list[Outcome]]:
+    """In how many layers and sites a claim holds, in words, and its outcomes where it was asked."""
+    outcomes = [verdict.outcome for each in ladders if (verdict := each.verdicts[claim])]
+    decided = [outcome for outcome in outcomes if outcome != "undecidable"]
+    if not outcomes:
+        return "not asked", outcomes
+    if not decided:
+        return "can't be decided", outcomes
+    undecided = decided.count("inconclusive")
+    said = f"{decided.count('passed')} of {len(ladders)}"
+    return said + (f", {undecided} inconclusive" if undecided else ""), outcomes
 
 
 def _ordered(found: Findings, by: str) -> list[LayerSite]:

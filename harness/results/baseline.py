@@ -184,8 +184,7 @@ def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:
 
 def saved_run(path: Path, found: Findings) -> SavedRun:
     """What was found, as a run that others are compared with."""
-    separates = frozenset(key for key in found if found.ladder(key).holds("separates"))
-    return SavedRun(path, found.analysis, separates)
+    return SavedRun(path, found.analysis, {key: found.ladder(key) for key in found})
 
 
 def _listed(directory: Path) -> list[tuple[int, str, Path]]:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from harness import __main__
+from harness.analysis.behaviour import Behaviour, Rate
 from harness.cli import comparing
 from harness.data.activations import AnalysisError, PairActivations
 from harness.report import depth, plots
@@ -201,6 +204,81 @@ class TestMore:
                 assert ElementTree.parse(file).getroot().tag.endswith("svg")
             else:
                 assert matplotlib.image.imread(file).shape[0] > 300
+
+
+class TestDifferentKinds:
+    """Models whose layers don't correspond, side by side."""
+
+    @pytest.fixture
+    def said(self, compare):
+        save("small")
+        effects = {(layer, "mlp_out"): 3.0 for layer in range(5)}
+        changes = {"model_layers": 5, "model": "another", "template_fingerprint": "0" * 64}
+        save("large", effects, changes=changes, width=20, failed=[(4, "mlp_out")])
+        code, out, err = compare("small", "large")
+        assert (code, err) == (0, "")
+        _, names, *rows = out.splitlines()[:-1]
+        assert names.split() == ["0001_small", "0002_large"]
+        return {title: cells for title, *cells in (re.split(" {2,}", row) for row in rows)}
+
+    def test_what_each_is_and_claims(self, said):
+        assert said["model"] == ["a/model (ffffffff)", "another (ffffffff)"]
+        assert said["layers, width"] == ["2, 12", "5, 20"]
+        assert said["separate"] == ["2 of 2", "4 of 5"]
+        assert said["beyond the base model"] == ["not asked"] * 2
+        assert said["natural prompts evaded"] == ["–"] * 2
+
+    def test_what_cannot_be_compared_says_so(self, said):
+        assert said["cosine with 0001_small's direction"] == [
+            "–",
+            "can't be compared: other widths",
+        ]
+
+    def test_layers_at_equal_depth(self, said):
+        """Noise of the same seed by layer: only the first columns are the same numbers."""
+        own, likeness = said["CKA with 0001_small at equal depth"]
+        assert own == "–"
+        low, _, high = likeness.partition(" to ")
+        assert 0 < float(low) <= float(high) < 1
+
+    def test_the_layer_of_equal_depth_is_the_nearest(self):
+        one = measured({ONE: 0.0, TWO: 0.0}, seed=1)
+        effects = {(layer, "mlp_out"): 0.0 for layer in range(3)}
+        other = measured(effects, seed=2, width=7)
+        turn = np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))[0] * 3
+        arms = [
+            (arm[0] @ turn, others[1], arm[1] @ turn)
+            for arm, others in ((one.artifact, other.artifact), (one.natural, other.natural))
+        ]
+        other = PairActivations(other.pairs, other.keys, *arms, other.clusters)
+        runs = [version_of("a", one), version_of("b", other, changes={"model_layers": 3})]
+        lines = depth.side_by_side(runs, [run.analysis.activations for run in runs])
+        (row,) = (line for line in lines if line.startswith("CKA"))
+        # Ends match exactly; the middle, of equal distance to both, is noise.
+        assert re.search(r" (-0\.\d\d|0\.[0-4]\d) to 1\.00$", row)
+
+    def test_settings_that_differ_are_warned_of(self, compare):
+        save("small"), save("large", width=20, changes={
+            "template_fingerprint": "0" * 64, "collection.max_tokens": 5,
+        })  # fmt: skip
+        code, out, err = compare("small", "large")
+        assert code == 0
+        assert "compared over depth only" in out
+        assert "0001_small and 0002_large: different number of tokens (20 there, 5 here)" in err
+        assert "template" not in err
+
+    def test_behaviour(self, tmp_path):
+        rates = tuple(
+            Rate(c, None, 0.0, 0.0, 0.0, share, (0.0, 0.5), 16)
+            for c, share in (("natural", 0.1), ("artifact", 0.25))
+        )
+        run = version_of("a", measured({ONE: 1.0}))
+        found = replace(run, analysis=replace(
+            run.analysis, behaviour=Behaviour("patterns", "f", {}, rates)
+        ))  # fmt: skip
+        lines = depth.side_by_side([found, found], [run.analysis.activations] * 2)
+        (row,) = (line for line in lines if line.startswith("artifact prompts evaded"))
+        assert row.count("25% [0%, 50%]") == 2
 
 
 class TestRefused:
