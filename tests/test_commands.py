@@ -53,15 +53,15 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         del body["pairs"][4:]
     folder = tmp_path_factory.mktemp("given")
     deep = checkpoint(folder / "deep", num_hidden_layers=13)
+    llama = llama_checkpoint(folder / "llama", num_hidden_layers=8)
     return {
         # With a blank: no word of a command is meant.
         "few pairs": written(folder / "pairs.json", content),
         "a store": folder / "store",
         "path/to/checkpoint": deep.path,
         "ADAPTER": adapter(folder / "adapter", ALIGNED),
-        "HuggingFaceTB/SmolLM2-135M-Instruct": llama_checkpoint(
-            folder / "llama", num_hidden_layers=8
-        ),
+        "HuggingFaceTB/SmolLM2-135M-Instruct": llama,
+        ".smollm/SmolLM2-135M-Instruct.Q4_1.gguf": llama,
     }
 
 
