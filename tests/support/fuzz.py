@@ -28,7 +28,10 @@ from tests.support.runs import ROOT
 
 #: Seconds that a command line may take.
 LONGEST = 120
-_COMMANDS = ("prepare", "collect", "analyze", "report", "power", "compare", "history", "store")
+_COMMANDS = (
+    "prepare", "pairs", "collect", "analyze", "report", "power", "compare", "history", "store",
+    "verify",
+)  # fmt: skip
 _NASTY = (
     "", " ", "0", "-1", "1", "7", "8", "nan", "inf", "-inf", "1e999", "1e-320", "9" * 400, "0x10",
     "½", "١", "é", "名", "a\nb", "\x1b[31m", "\u202e", "\udc80", "%s", "{}", "*", "~", "~nobody/x",
@@ -82,6 +85,7 @@ def command_lines(seed: int) -> Iterator[list[str]]:
     """Endlessly many; the first word is a command, or pytest."""
     rng = random.Random(seed)
     flags = [option.flag for option in OPTIONS] + ["--output", "--days", "--layers", "--alpha"]
+    flags += ["--from", "--natural", "--artifact", "--category", "--match", "--preset"]
     while True:
         command = rng.choice((*_COMMANDS, "pytest"))
         line = [command]
@@ -89,7 +93,7 @@ def command_lines(seed: int) -> Iterator[list[str]]:
             line += _SMALL + ["--replicates=100"] * (command == "analyze")
         if command == "store":
             line.append(rng.choice(("list", "prune", "other")))
-        if command in ("report", "power", "compare", "history", "store"):
+        if command in ("pairs", "report", "power", "compare", "history", "store"):
             line += [rng.choice(_NASTY) for _ in range(rng.randrange(3))]
         for _ in range(rng.randrange(4)):
             flag = rng.choice(flags)
