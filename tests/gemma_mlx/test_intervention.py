@@ -236,10 +236,10 @@ class TestChoice:
             np.testing.assert_allclose(found[0], expected[range(len(text)), text], atol=1e-4)
 
     def test_many_vectors_are_for_one_row(self, gemma: Gemma) -> None:
-        vectors = np.ones((3, 64))
+        vectors = np.ones((4, 64))
         with (
             add(gemma, "mlp_out", 0, vectors, each=True),
-            pytest.raises(RequestError, match="3 vectors for a batch of 3 rows"),
+            pytest.raises(RequestError, match="4 vectors for a batch of 3 rows"),
         ):
             run(gemma)
         assert gemma.interventions == []

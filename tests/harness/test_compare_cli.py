@@ -366,7 +366,7 @@ class TestHelp:
         text = " ".join(capsys.readouterr().out.split())
         assert "usage: python -m harness" in text
         assert "compare saved runs" in text
-        assert "0 done, 1 a comparison failed, 2 bad input or usage, 130 interrupted" in text
+        assert "0 done, 1 a comparison or verify failed, or pairs are wrong, 2 bad" in text
 
     def test_of_compare(self, capsys):
         with pytest.raises(SystemExit) as stop:
