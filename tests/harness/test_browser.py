@@ -118,7 +118,7 @@ def test_opens_quickly_and_without_an_error(page):
     screenshot(page, "1400")
     assert [entry for entry in page.get_log("browser") if entry["level"] != "INFO"] == []
     timing = page.execute_script("return performance.getEntriesByType('navigation')[0].toJSON()")
-    assert timing["loadEventEnd"] < 5000, "a page that takes seconds, even on a busy machine"
+    assert timing["loadEventEnd"] < 15_000, "a page that takes seconds, even on a busy machine"
     assert page.title.startswith(str(BASE))
 
 

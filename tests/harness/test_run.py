@@ -657,6 +657,7 @@ class TestRefused:
 
 ALWAYS = {
     "test_effect_size": 2,
+    "test_alike_pairs": 2,
     "test_accuracy": 2,
     "test_significance": 2,
     "test_same_words": 2,
