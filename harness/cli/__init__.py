@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m harness",
         description="Statistics of alignment artifacts, without pytest.",
         epilog=(
-            "Exit codes: 0 done, 1 a comparison or verify failed, or pairs are wrong, 2 bad input or "
-            "usage, 130 interrupted."
+            "Exit codes: 0 done, 1 a comparison or verify failed, or pairs are wrong, 2 bad input "
+            "or usage, 130 interrupted."
         ),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
