@@ -16,10 +16,9 @@ from harness.analysis.verdict import (
     Verdict,
     alike_pairs,
     beyond_base,
-    beyond_embeddings,
+    beyond_words,
     crosses_categories,
     follows_behaviour,
-    same_words,
     uses_direction,
     worst,
 )
@@ -110,17 +109,12 @@ def ladder(
     separates = [judge(result, criteria) for judge in CRITERIA.values()]
     if analysis is not None:
         separates.append(alike_pairs(result, analysis, criteria))
-    words = None
-    if "forced" in result.companions:
-        words = same_words(result, criteria)
-    elif result.beyond_embeddings is not None:
-        words = beyond_embeddings(result)
     used = [uses_direction(result, effect, criteria) for effect in interventions]
     return Ladder(
         {
             "separates": _worst(separates),
             "across_categories": crosses_categories(result, criteria),
-            "beyond_words": words,
+            "beyond_words": beyond_words(result, criteria),
             "beyond_base": None if result.beyond_base is None else beyond_base(result),
             "follows_behaviour": follows_behaviour(
                 result, None if analysis is None else analysis.behaviour, criteria

@@ -308,6 +308,14 @@ def same_words(result: LayerResult, criteria: Criteria) -> Verdict:
     return companion_separates(result, "forced", criteria)
 
 
+def beyond_words(result: LayerResult, criteria: Criteria) -> Verdict | None:
+    """`same_words` or, where those weren't read, `beyond_embeddings`; None where neither was
+    asked."""
+    if "forced" in result.companions:
+        return same_words(result, criteria)
+    return None if result.beyond_embeddings is None else beyond_embeddings(result)
+
+
 def beyond_base(result: LayerResult) -> Verdict:
     """Passed if d is larger than the base model's: the lower bound of the change above 0.
 

@@ -13,10 +13,9 @@ from harness.analysis.verdict import (
     Verdict,
     alike_pairs,
     beyond_base,
-    beyond_embeddings,
+    beyond_words,
     crosses_categories,
     follows_behaviour,
-    same_words,
     uses_direction,
 )
 from harness.analysis.words import decimal
@@ -85,13 +84,6 @@ def _criterion(name: str) -> Callable[[Findings, LayerSite], Verdict | None]:
     return lambda found, key: CRITERIA[name](found[key], found.criteria)
 
 
-def _words(found: Findings, key: LayerSite) -> Verdict | None:
-    result = found[key]
-    if "forced" in result.companions:
-        return same_words(result, found.criteria)
-    return beyond_embeddings(result) if result.beyond_embeddings else None
-
-
 def _effect(number: int) -> Callable[[Findings, LayerSite], Verdict | None]:
     def judge(found: Findings, key: LayerSite) -> Verdict | None:
         effects = found.interventions.get(key)
@@ -121,7 +113,7 @@ CHECKS = (
     Check(
         "test_category_transfer", lambda found, key: crosses_categories(found[key], found.criteria)
     ),
-    Check("test_same_words", _words),
+    Check("test_same_words", lambda found, key: beyond_words(found[key], found.criteria)),
     Check(
         "test_beyond_base",
         lambda found, key: beyond_base(found[key]) if found[key].beyond_base else None,

@@ -37,7 +37,8 @@ def test_the_model_is_that_of_a_folder(written, llama):
 
 
 def test_the_model_is_that_of_transformers(written, llama):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="transformers reads GGUF files with PyTorch")
+    pytest.importorskip("accelerate", reason="transformers reads GGUF files with accelerate")
     from transformers import AutoModelForCausalLM
 
     file = written[0]
