@@ -1,6 +1,7 @@
 """What is run, once: a model, pairs, and how to collect and to estimate."""
 
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -338,14 +339,25 @@ class Experiment:
 
     @cached_property
     def noise_activations(self) -> RunStore | None:
-        """The same collection once more, in batches of about half the size, if it was asked for.
+        """The same collection once more, in smaller batches, if it was asked for.
 
-        Where those are as large as before, batches hold other prompts all the same.
+        At least nine tenths of the prompts are in another batch then, about half as large, unless
+        they were alone in theirs, of which a `UserWarning` tells.
         """
         if not self.noise:
             return None
-        largest = max(map(len, self.activations.plan() or [[]]))
-        return self.collect(batch_size=largest // 2 + 1, whose="again, for the noise")
+        plan = self.activations.plan() or []
+        # Prompts of mlx-lm's models are in batches of very different sizes.
+        sizes = sorted(len(batch) for batch in plan for _ in batch)
+        size = sizes[len(sizes) // 10]
+        if size == 1:
+            warnings.warn(
+                f"{sizes.count(1)} of {len(sizes)} prompts are alone in their batch, and show no "
+                "noise in a second one",
+                stacklevel=2,
+            )
+        smaller = max(1, min(size - 1, size // 2 + 1))
+        return self.collect(batch_size=smaller, whose="again, for the noise")
 
     @cached_property
     def opening_log_odds(self) -> dict[str, float] | None:

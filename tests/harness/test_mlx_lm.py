@@ -1,5 +1,6 @@
 """Models of mlx-lm: the same numbers as Gemma's own backend, exact batches, sites, the store."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 import gemma_mlx
 from gemma_mlx import CheckpointError, Request, RequestError, Sampling
 from gemma_mlx.intervention import ablate, add
+from harness import Experiment
 from harness.backends.choice import find_checkpoint, load_model
 from harness.backends.mlx_lm_checkpoint import MlxLmCheckpoint, normalised
+from harness.data.pairs import CONDITIONS
+from tests.support.builders import document
 from tests.support.checkpoints import random_checkpoint, relative_error
 from tests.support.collecting import PAIRS, SETTINGS, gather
 from tests.support.llama import CONFIG, llama_checkpoint
@@ -65,6 +69,49 @@ def test_an_architecture_that_nobody_verified_is_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.backends.mlx_lm_loading.VERIFIED", frozenset())
     with pytest.warns(UserWarning, match=r"nobody has verified.*harness verify --model"):
         load_model(find_checkpoint(llama_checkpoint(tmp_path)))
+
+
+def test_a_second_run_for_the_noise_has_nearly_all_prompts_in_other_batches(tmp_path):
+    """Lengths that 2, 8 and 30 prompts have: half of the largest batch would change that alone."""
+    entries = [
+        {"id": letter, **{arm: f"{arm[0]} {letter} {'x' * words}" for arm in CONDITIONS}}
+        for letters, words in (("a", 1), ("bcde", 3), ("fghijklmnopqrst", 6))
+        for letter in letters
+    ]
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps(document({"one": entries})))
+    experiment = Experiment(
+        llama_checkpoint(tmp_path / "llama"),
+        pairs,
+        store=tmp_path / "store",
+        layers=(0,),
+        max_tokens=1,
+        noise=True,
+    )
+    plan, again = (run.plan() for run in (experiment.activations, experiment.noise_activations))
+    assert sorted(map(len, plan)) == [2, 8, 30]
+    assert [batch for batch in again if batch in plan] == [
+        batch for batch in plan if len(batch) == 2
+    ]
+
+
+def test_prompts_that_are_alone_of_their_length_are_told_of_where_noise_is_asked_for(tmp_path):
+    entries = [
+        {"id": f"q{n}", "natural": "x" * (2 * n + 1), "artifact": "x" * (2 * n + 2)}
+        for n in range(8)
+    ]
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps(document({"one": entries})))
+    experiment = Experiment(
+        llama_checkpoint(tmp_path / "llama"),
+        pairs,
+        store=tmp_path / "store",
+        layers=(0,),
+        max_tokens=1,
+        noise=True,
+    )
+    with pytest.warns(UserWarning, match="16 of 16 prompts are alone in their batch"):
+        _ = experiment.noise_activations
 
 
 def test_architectures_choose_the_backend(tmp_path):
