@@ -50,3 +50,11 @@ def split(page: Path, title: str) -> tuple[str, str]:
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     start = text.find(f"\n## {title}\n")
     return (text, "") if start < 0 else (text[:start], text[start:])
+
+
+def write(page: Path, title: str, text: str) -> None:
+    """Put the text under the title, in place of what was there."""
+    before, after = split(page, title)
+    end = after.find("\n## ", 1)
+    rest = after[end:] if end > 0 else ""
+    page.write_text(f"{before}\n## {title}\n\n{text}{rest}", encoding="utf-8")

@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 
 import harness
-from benchmarks.page import ROOT, command_line, split, table
+from benchmarks.page import ROOT, command_line, table, write
 from benchmarks.workloads import machine_with_mlx
 from fixtures.real_gemma import fetch
 from fixtures.train_adapter import FOLDER, TEMPLATE
@@ -190,14 +190,6 @@ def intervention_report(causes: dict[str, tuple[Effect, Effect]]) -> str:
         "interventions:\n\n"
         f"{intervention_table(causes)}\n"
     )
-
-
-def write(page: Path, title: str, text: str) -> None:
-    """Put the text under the title, in place of what was there."""
-    before, after = split(page, title)
-    end = after.find("\n## ", 1)
-    rest = after[end:] if end > 0 else ""
-    page.write_text(f"{before}\n## {title}\n\n{text}{rest}", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:

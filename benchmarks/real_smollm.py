@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 import harness
-from benchmarks.page import ROOT, command_line
-from benchmarks.real_gemma import TITLE, TOPIC, report, write
+from benchmarks.page import ROOT, command_line, write
+from benchmarks.real_gemma import TITLE, TOPIC, report
 from fixtures.real_smollm import fetch
 from harness.data import embedded
 from harness.settings import STORE

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ import numpy as np
 
 import gemma_mlx
 from benchmarks.page import machine
-from fixtures.real_gemma import fetch
+from fixtures import real_gemma, real_smollm
 from fixtures.train_adapter import TEMPLATE
 from gemma_mlx import Checkpoint, Gemma, GemmaConfig, Request
 from gemma_mlx.system.backend import mx, tree_flatten
+from harness.backends.choice import find_checkpoint, load_model
+from harness.backends.gemma import GemmaBackend
+from harness.backends.gguf import LlamaGguf
+from harness.backends.model import Model
 from harness.data import embedded
 from harness.data.pairs import Pair, PromptPairs, load_pairs
 
@@ -33,6 +37,19 @@ LARGE: dict[str, int] = {
     "query_pre_attn_scalar": 256,
     "sliding_window": 512,
 }
+#: A Llama of the embedded checkpoint's size.
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 144,
+    "intermediate_size": 576,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10_000.0,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
 
 
 @dataclass(frozen=True)
@@ -41,13 +58,19 @@ class Workload:
 
     name: str
     path: Path
-    gemma: Gemma
+    model: Model
     batches: list[list[list[int]]]
     few: list[list[int]]
 
     @property
     def prompts(self) -> list[list[int]]:
         return [prompt for batch in self.batches for prompt in batch]
+
+    @property
+    def gemma(self) -> Gemma:
+        """The model, where it is one of `gemma_mlx`."""
+        assert isinstance(self.model, GemmaBackend)
+        return self.model.gemma
 
 
 def embedded_workload(count: int, batch_size: int | None) -> Workload:
@@ -65,7 +88,7 @@ def large_workload(folder: Path, count: int, batch_size: int | None) -> Workload
 
 def real_workload(folder: Path, count: int, batch_size: int | None) -> Workload:
     """So many prompts for Gemma 3 270M, whose weights are written to `folder` as float32."""
-    gguf = gemma_mlx.find_checkpoint(fetch(), chat_template=TEMPLATE)
+    gguf = gemma_mlx.find_checkpoint(real_gemma.fetch(), chat_template=TEMPLATE)
     gemma = gemma_mlx.load_checkpoint(gguf)
     config = {name: getattr(gemma.config, name) for name in LARGE} | {
         "model_type": "gemma3_text",
@@ -89,28 +112,83 @@ def real_workload(folder: Path, count: int, batch_size: int | None) -> Workload:
     return _workload(name, path, count, batch_size, few=10)
 
 
+def llama_workload(folder: Path, count: int, batch_size: int | None) -> Workload:
+    """So many prompts for a Llama of random weights, which are written to `folder`."""
+    path = folder / "llama"
+    path.mkdir()
+    for file in EMBEDDED.glob("tokenizer*"):
+        shutil.copy(file, path)
+    config = {**LLAMA, "vocab_size": gemma_mlx.find_checkpoint(EMBEDDED).config.vocab_size}
+    _write_llama(path, config, None)
+    name = "a Llama of random weights (8 layers, hidden 144)"
+    return _language_workload(name, path, count, batch_size)
+
+
+def smollm_workload(folder: Path, count: int, batch_size: int | None) -> Workload:
+    """So many prompts for SmolLM2-135M-Instruct, whose weights are written to `folder` as
+    float32."""
+    gguf = find_checkpoint(real_smollm.fetch())
+    assert isinstance(gguf, LlamaGguf)
+    assert gguf.chat_template
+    path = folder / "smollm"
+    tokenizer = gguf.read_tokenizer()
+    tokenizer.chat_template = gguf.chat_template.text
+    tokenizer.save_pretrained(path)
+    _write_llama(path, gguf.normalised_config(), gguf)
+    return _language_workload(
+        "SmolLM2-135M-Instruct (30 layers, hidden 576), float32", path, count, batch_size
+    )
+
+
+def _write_llama(path: Path, config: Mapping[str, Any], gguf: LlamaGguf | None) -> None:
+    """A checkpoint of the weights in a GGUF file, or of mlx-lm's initial ones."""
+    from mlx_lm.models.llama import Model as Llama
+    from mlx_lm.models.llama import ModelArgs
+
+    if gguf is None:
+        mx.random.seed(0)
+        weights = dict(tree_flatten(Llama(ModelArgs.from_dict(config)).parameters()))
+    else:
+        weights = {name: mx.array(values) for name, values in gguf.tensors()}
+    (path / "config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(path / "model.safetensors"), weights, metadata={"format": "mlx"})
+
+
+def _language_workload(name: str, path: Path, count: int, batch_size: int | None) -> Workload:
+    from harness.backends.mlx_lm import LanguageModel
+
+    model = load_model(find_checkpoint(path), dtype="float32")
+    assert isinstance(model, LanguageModel)
+    endless = replace(model, eos_token_ids=frozenset())
+    return _planned(name, path, endless, count, batch_size, few=0)
+
+
 def _workload(name: str, path: Path, count: int, batch_size: int | None, *, few: int) -> Workload:
     # Without end tokens every contender does the same work.
     gemma = replace(gemma_mlx.load(path, dtype="float32"), eos_token_ids=frozenset())
-    prompts = prompt_ids(gemma, count)
-    layers = tuple(range(gemma.config.num_hidden_layers))
-    plan = gemma_mlx.plan_batches(
-        Request(prompts=prompts, layers=layers, max_tokens=TOKENS), gemma.config, batch_size
-    )
+    return _planned(name, path, GemmaBackend(gemma), count, batch_size, few=few)
+
+
+def _planned(
+    name: str, path: Path, model: Model, count: int, batch_size: int | None, *, few: int
+) -> Workload:
+    prompts = prompt_ids(model, count)
+    layers = tuple(range(model.config.num_hidden_layers))
+    plan = model.plan(Request(prompts=prompts, layers=layers, max_tokens=TOKENS), batch_size)
     batches = [[prompts[i] for i in batch] for batch in plan]
-    return Workload(name, path, gemma, batches, prompts[:: max(1, count // few)][:few])
+    return Workload(name, path, model, batches, prompts[:: max(1, count // max(1, few))][:few])
 
 
-def prompt_ids(gemma: Gemma, count: int) -> list[list[int]]:
+def prompt_ids(model: Model, count: int) -> list[list[int]]:
     """The prompts of the pairs file; random ids of the same lengths without a tokenizer."""
     texts = list(load_pairs(embedded.PAIRS).prompts().values())
     # Evenly over the categories.
     texts = [texts[i * len(texts) // count % len(texts)] for i in range(count)]
-    if gemma.tokenizer is not None:
-        return gemma_mlx.encode_prompts(gemma, texts)
+    if model.tokenizer is not None:
+        return gemma_mlx.encode_prompts(model, texts)
     rng = np.random.default_rng(0)
     # About one token per word and the eight of the chat template, as in Gemma's vocabulary.
-    return [rng.integers(3, gemma.config.vocab_size, len(t.split()) + 10).tolist() for t in texts]
+    return [rng.integers(3, model.config.vocab_size, len(t.split()) + 10).tolist() for t in texts]
 
 
 def repeated_pairs(count: int) -> PromptPairs:

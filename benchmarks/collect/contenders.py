@@ -17,12 +17,12 @@ Contender = Callable[[], Sequence[Sequence[int]]]
 
 
 def ours(work: Workload, sites: tuple[str, ...], max_tokens: int = TOKENS) -> Contender:
-    layers = tuple(range(work.gemma.config.num_hidden_layers))
+    layers = tuple(range(work.model.config.num_hidden_layers))
 
     def run() -> list[list[int]]:
         for batch in work.batches:
             asked = Request(prompts=batch, layers=layers, sites=sites, max_tokens=max_tokens)
-            gemma_mlx.run_batch(work.gemma, asked, range(len(batch)))
+            work.model.run(asked, range(len(batch)))
         return work.prompts
 
     return run

@@ -21,15 +21,21 @@ from gemma_mlx.models.gemma import GemmaModel
 from gemma_mlx.system.backend import mx
 
 Rates = list[float]
+CAPTURE = "with capture of mlp_out"
+HEAD = ("", "tokens/s, median (range)", "capture is faster by")
 
 
-def measured(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Rates]:
+def measured(
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Rates]:
     """Tokens per second of each contender in each round, after one round to warm up."""
 
     def rate(contender: Contender) -> float:
-        start = time.perf_counter()
+        start = clock()
         done = contender()
-        return tokens(done) / (time.perf_counter() - start)
+        return tokens(done) / (clock() - start)
 
     calls: dict[str, Callable[[], float]] = {
         name: partial(rate, contender) for name, contender in contenders.items()
@@ -44,39 +50,73 @@ def faster(ours: Rates, theirs: Rates) -> str:
 
 def compare(work: Workload, folder: Path, rounds: int, torch: bool) -> str:
     """The cost of capture, and other programs beside ours, as a Markdown table."""
-    capture = "with capture of mlp_out"
-    # Capture reads the last token too, which generation alone has no need to: asked for one token
-    # more, it makes the same passes.
-    own = measured(
-        {
-            capture: ours(work, ("mlp_out",)),
-            "without capture": ours(work, ()),
-            "without capture, reading the last token too": ours(work, (), TOKENS + 1),
-        },
-        2 * rounds,
-    )
+    own = measured(_own(work), 2 * rounds)
     contenders: dict[str, Contender] = {
-        capture: ours(work, ("mlp_out",)),
+        CAPTURE: ours(work, ("mlp_out",)),
         "mlx-lm's batch generation, no capture": mlx_lm(work),
         "one prompt at a time, npz per step": one_at_a_time(work, folder),
     }
     if torch:
         contenders["transformers, hooks, batched"] = transformers(work)
     others = measured(contenders, rounds)
-    beside = others.pop(capture)
-    rows = [(capture, spread(own[capture]), "")]
-    rows += [(n, spread(r), faster(own[capture], r)) for n, r in own.items() if n != capture]
+    beside = others.pop(CAPTURE)
+    rows = [(CAPTURE, spread(own[CAPTURE]), "")]
+    rows += [(n, spread(r), faster(own[CAPTURE], r)) for n, r in own.items() if n != CAPTURE]
     rows += [(n, spread(r), faster(beside, r)) for n, r in others.items()]
-    lengths = [len(prompt) for prompt in work.prompts]
-    seconds = tokens(work.prompts) / median(own[capture])
+    seconds = tokens(work.prompts) / median(own[CAPTURE])
     done, most = operations(work) / seconds / 1e9, peak_operations() / 1e9
     return (
-        f"**{work.name}**: {len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens, "
-        f"batches of {', '.join(str(len(batch)) for batch in work.batches)}; {rounds} rounds, "
-        f"{2 * rounds} for the cost of capture\n\n"
-        + table(("", "tokens/s, median (range)", "capture is faster by"), rows)
+        f"{_about(work)}; {rounds} rounds, {2 * rounds} for the cost of capture\n\n"
+        + table(HEAD, rows)
         + f"\n\nWith capture {done:,.0f} GFLOP/s, {done / most:.0%} of the {most:,.0f} that a "
         "product of two 2048 × 2048 matrices reaches."
+    )
+
+
+def compare_language(work: Workload, rounds: int) -> str:
+    """What capture in mlx-lm's model costs, and batches of one length, as a Markdown table.
+
+    In processor time, which other work on the machine changes less, and from which nothing that
+    Python does is hidden behind MLX's thread.
+    """
+    padded, capture = replace(work, batches=_padded(work.prompts)), CAPTURE
+    found = measured(
+        {
+            **_own(work),
+            "mlx-lm's batch generation, the same batches": mlx_lm(work),
+            "mlx-lm's batch generation, padded batches": mlx_lm(padded),
+        },
+        rounds,
+        time.process_time,
+    )
+    rows = [
+        (n, spread(r), "" if n == capture else faster(found[capture], r)) for n, r in found.items()
+    ]
+    sizes = ", ".join(str(len(batch)) for batch in padded.batches)
+    return f"{_about(work)}, or padded of {sizes}; {rounds} rounds\n\n{table(HEAD, rows)}"
+
+
+def _padded(prompts: Sequence[list[int]], size: int = 64) -> list[list[list[int]]]:
+    """Prompts in batches of like length."""
+    ordered = sorted(prompts, key=len)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def _own(work: Workload) -> dict[str, Contender]:
+    # Capture reads the last token too, which generation alone has no need to: asked for one token
+    # more, it makes the same passes.
+    return {
+        CAPTURE: ours(work, ("mlp_out",)),
+        "without capture": ours(work, ()),
+        "without capture, reading the last token too": ours(work, (), TOKENS + 1),
+    }
+
+
+def _about(work: Workload) -> str:
+    lengths = [len(prompt) for prompt in work.prompts]
+    return (
+        f"**{work.name}**: {len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens, "
+        f"batches of {', '.join(str(len(batch)) for batch in work.batches)}"
     )
 
 
