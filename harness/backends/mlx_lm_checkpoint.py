@@ -13,8 +13,8 @@ from gemma_mlx.system.files import read_json
 #: Architectures that tests hold against transformers, at every site.
 VERIFIED = frozenset(
     (
-        "gemma3_text", "gemma3n", "gemma4", "gemma4_text", "gemma4_unified", "llama", "mistral",
-        "olmo2", "phi3", "qwen2", "qwen3", "smollm3",
+        "falcon_h1", "gemma3_text", "gemma3n", "gemma4", "gemma4_text", "gemma4_unified", "jamba",
+        "lfm2", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_next", "smollm3",
     )
 )  # fmt: skip
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
@@ -25,6 +25,7 @@ _NAMES = {
     "vocab_size": (),
 }
 _ENDLESS = 2**31 - 1
+_NOT_IN_JSON = ("Infinity", "-Infinity", "NaN")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def _filled(config: Mapping[str, Any]) -> dict[str, Any]:
         found = CONFIG_MAPPING[kind].from_dict(dict(config)).to_dict()
     except Exception as error:
         # transformers raises whatever its configs raise.
-        raise CheckpointError(f"transformers can't read the config ({error})") from error
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"transformers can't read the config ({reason})") from error
     text, given = found.get("text_config"), config.get("text_config")
     if isinstance(text, Mapping) and isinstance(given, Mapping):
         return {**found, **config, "text_config": {**text, **given}}
@@ -200,4 +202,15 @@ def _read(folder: Path) -> dict[str, Any]:
     content = read_json(path, error=CheckpointError)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
+    return {key: _decoded(value) for key, value in content.items()}
+
+
+def _decoded(value: Any) -> Any:
+    """transformers 5 writes numbers that JSON hasn't as `{"__float__": "Infinity"}`."""
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"__float__"} and value["__float__"] in _NOT_IN_JSON:
+        return float(value["__float__"])
+    return {key: _decoded(each) for key, each in value.items()}

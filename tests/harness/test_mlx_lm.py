@@ -1,7 +1,10 @@
 """Models of mlx-lm: the same numbers as Gemma's own backend, exact batches, sites, the store."""
 
 import json
+import math
+import shutil
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import pytest
 import gemma_mlx
 from gemma_mlx import CheckpointError, Request, RequestError, Sampling
 from gemma_mlx.intervention import ablate, add
+from gemma_mlx.system.backend import mx, tree_flatten, tree_unflatten
 from harness import Experiment
 from harness.backends.choice import find_checkpoint, load_model
 from harness.backends.mlx_lm_checkpoint import MlxLmCheckpoint, normalised
@@ -19,7 +23,7 @@ from tests.support.collecting import PAIRS, SETTINGS, gather
 from tests.support.llama import CONFIG, llama_checkpoint
 from tests.support.tokenizers import save_tokenizer
 
-pytest.importorskip("mlx_lm", reason="needs the extra 'models'")
+mlx_lm = pytest.importorskip("mlx_lm", reason="needs the extra 'models'")
 
 SITES = ("resid_pre", "attn_out", "mlp_post", "mlp_out", "resid_post")
 RNG = np.random.default_rng(0)
@@ -30,6 +34,23 @@ REQUEST = Request(PROMPTS, layers=(0, 1, 2), max_tokens=4, sites=SITES)
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     return load_model(find_checkpoint(llama_checkpoint(tmp_path_factory.mktemp("llama"))))
+
+
+def own_model(folder):
+    """mlx-lm's own, without hooks."""
+    model, _ = mlx_lm.utils.load_model(folder, model_config=normalised(CONFIG))
+    return model
+
+
+def own_checkpoint(model, like, folder, config=CONFIG):
+    """The weights of mlx-lm's own model, with the tokenizer of the folder `like`."""
+    folder.mkdir(exist_ok=True)
+    for file in like.glob("*token*"):
+        if folder != like:
+            shutil.copy(file, folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    return folder
 
 
 def run(model, request, batch_size=None):
@@ -211,17 +232,136 @@ def test_interventions_are_the_same_by_both_backends(tmp_path):
 
 
 def test_a_wrapped_model_is_mlx_lms_own_bit_for_bit(llama, tmp_path):
-    from mlx_lm.utils import load_model as load_own
-
-    from gemma_mlx.system.backend import mx
-
-    folder = llama_checkpoint(tmp_path)
-    own, _ = load_own(folder, model_config=normalised(CONFIG))
+    own = own_model(llama_checkpoint(tmp_path))
     expected = np.array(own(mx.array([PROMPTS[1]])))[0]
     np.testing.assert_array_equal(llama.logits(PROMPTS[1]), expected)
     with add(llama, "mlp_out", 1, np.ones(64, np.float32)):
         assert not np.array_equal(llama.logits(PROMPTS[1]), expected)
     np.testing.assert_array_equal(llama.logits(PROMPTS[1]), expected)
+
+
+def test_an_adapter_of_mlx_lm_is_the_fused_model(llama, tmp_path):
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+
+    folder = llama_checkpoint(tmp_path / "llama")
+    tuned = own_model(folder)
+    lora = {"rank": 3, "scale": 7.0, "dropout": 0.0}
+    linear_to_lora_layers(tuned, 3, lora)
+    tensors = {
+        name: mx.array(RNG.standard_normal(value.shape) * 0.1, mx.float32)
+        for name, value in tree_flatten(tuned.parameters())
+        if "lora_" in name
+    }
+    tuned.load_weights(list(tensors.items()), strict=False)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    mx.save_safetensors(str(adapter / "adapters.safetensors"), tensors)
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"fine_tune_type": "lora", "num_layers": 3, "lora_parameters": lora})
+    )
+    fused = [(name, each.fuse()) for name, each in tuned.named_modules() if hasattr(each, "fuse")]
+    tuned.update_modules(tree_unflatten(fused))
+    expected = own_checkpoint(tuned, folder, tmp_path / "fused")
+    found = run(load_model(find_checkpoint(folder, adapter=adapter)), REQUEST)
+    check_same(found, run(load_model(find_checkpoint(expected)), REQUEST))
+    before = run(llama, REQUEST)
+    assert not np.allclose(found[0].activations["mlp_out"], before[0].activations["mlp_out"])
+
+
+def test_a_quantized_checkpoint_is_what_mlx_lm_computes(tmp_path):
+    from mlx_lm.utils import quantize_model
+
+    folder = llama_checkpoint(tmp_path / "llama")
+    own, config = quantize_model(own_model(folder), dict(CONFIG), 32, 4)
+    model = load_model(find_checkpoint(own_checkpoint(own, folder, tmp_path / "4bit", config)))
+    expected = np.array(own(mx.array([PROMPTS[1]])))[0]
+    np.testing.assert_array_equal(model.logits(PROMPTS[1]), expected)
+    check_same(run(model, REQUEST), run(model, REQUEST, batch_size=1))
+
+
+class TestStates:
+    """Layers that keep one state for all tokens before: Mamba's, alone and beside attention."""
+
+    SIZES: ClassVar[dict[str, Any]] = {
+        "vocab_size": 131,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "tie_word_embeddings": True,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+    }
+
+    @pytest.fixture
+    def load(self, tmp_path):
+        def load(**config):
+            from mlx_lm.utils import _get_classes
+
+            folder = tmp_path / "model"
+            save_tokenizer(folder)
+            config = {**self.SIZES, **config}
+            kind, arguments = _get_classes(config)
+            mx.random.seed(0)
+            own = kind(arguments.from_dict(normalised(config)))
+            return load_model(find_checkpoint(own_checkpoint(own, folder, folder, config)))
+
+        return load
+
+    @pytest.mark.parametrize("positions", ["generated", "prompt_last", "forced"])
+    def test_batches_change_nothing(self, load, positions):
+        model = load(
+            model_type="jamba",
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            attn_layer_period=3,
+            attn_layer_offset=1,
+            num_experts=2,
+            num_experts_per_tok=1,
+            mamba_d_state=8,
+            mamba_dt_rank=4,
+        )
+        sites = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+        given = [RNG.integers(6, 100, n).tolist() for n in (3, 2, 3, 3, 2, 1)]
+        request = replace(
+            REQUEST,
+            positions=positions,
+            sites=sites,
+            continuation=given if positions == "forced" else None,
+        )
+        batches = [set(batch) for batch in model.plan(request, None)]
+        # Of given texts, too, one length alone.
+        ends = [{0, 2}, {5}] if positions == "forced" else [{0, 2, 5}]
+        assert sorted(batches, key=min) == sorted([*ends, {1, 4}, {3}], key=min)
+        check_same(run(model, request), run(model, request, batch_size=1))
+
+    @pytest.mark.filterwarnings("ignore:.*nobody has verified")
+    def test_what_was_written_gives_the_same_when_it_is_given(self, load):
+        """Step by step from the state, or in one pass."""
+        model = load(
+            model_type="mamba",
+            state_size=8,
+            conv_kernel=4,
+            use_bias=False,
+            use_conv_bias=True,
+            time_step_rank=4,
+        )
+        request = replace(REQUEST, sites=("resid_pre", "resid_post"))
+        written = run(model, request)
+        given = [each.token_ids for each in written]
+        again = run(model, replace(request, positions="forced", continuation=given))
+        for one, other in zip(written, again, strict=True):
+            for site, values in one.activations.items():
+                assert relative_error(other.activations[site], values) <= 2e-5
+        with pytest.raises(
+            RequestError, match=r"'mlp_out' wasn't found.*are resid_post, resid_pre"
+        ):
+            model.check(Request(PROMPTS, layers=(0,)))
+
+
+def test_numbers_that_json_has_not_are_read_as_transformers_writes_them(tmp_path):
+    folder = llama_checkpoint(tmp_path, time_step_limit=[0.0, {"__float__": "Infinity"}])
+    found = find_checkpoint(folder).normalised_config()
+    assert found["time_step_limit"] == [0.0, math.inf]
 
 
 def test_texts_fit_into_a_window_that_mlx_lms_model_hasnt(tmp_path):

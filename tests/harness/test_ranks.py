@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from gemma_mlx import CheckpointError, RequestError
+from harness.backends.choice import find_checkpoint
 from harness.collect import _deal
 from harness.data.store import RunStore
 from tests.support.builders import two_categories, written
 from tests.support.collecting import SETTINGS, gather, shards
 from tests.support.launch import finish, launch, launcher
+from tests.support.llama import llama_checkpoint
 
 PROGRAM = ["-m", "tests.support.together_collect"]
 BATCHES = 3
@@ -61,6 +63,17 @@ class TestSharedOut:
             runs[0].shards()[batch].unlink()
         assert ran(together(3, small_checkpoint, tmp_path, own_folders=True)) == [0, 0, 0]
         assert shards(runs[0]) == shards(undisturbed)
+
+    def test_models_of_mlx_lm(self, tmp_path):
+        pytest.importorskip("mlx_lm", reason="needs the extra 'models'")
+        model = find_checkpoint(llama_checkpoint(tmp_path / "llama"))
+        settings = replace(SETTINGS, layers=(0, 2))
+        expected = gather(model, tmp_path / "alone", settings)
+        batches = len(expected.shards())
+        ran(together(2, model, tmp_path, [{"layers": [0, 2]}] * 2, own_folders=True))
+        first, second = (store_of(rank, tmp_path, expected.settings) for rank in range(2))
+        assert shards(first) == shards(expected)
+        assert len(second.shards()) == batches // 2
 
     def test_forced_answers_are_the_first_ranks(self, small_checkpoint, tmp_path):
         forced = replace(SETTINGS, positions="forced")

@@ -161,6 +161,59 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "OLMo 2": ("olmo2", _plain("Olmo2")),
     "SmolLM 3": ("smollm3", _plain("SmolLM3", no_rope_layers=[1, 1, 0, 1])),
+    # Layers with a state that goes on from token to token, beside attention or between it.
+    "LFM 2": (
+        "lfm2",
+        _plain(
+            "Lfm2",
+            layer_types=["conv", "full_attention", "conv", "conv"],
+            block_auto_adjust_ff_dim=False,
+            # What published configs say and transformers doesn't need.
+            block_dim=64,
+            block_multiple_of=8,
+            block_ffn_dim_multiplier=1.0,
+        ),
+    ),
+    "Falcon H1": (
+        "falcon_h1",
+        _plain(
+            "FalconH1",
+            head_dim=16,
+            mamba_d_ssm=64,
+            mamba_n_heads=4,
+            mamba_d_head=16,
+            mamba_d_state=8,
+            mamba_chunk_size=16,
+        ),
+    ),
+    "Jamba": (
+        "jamba",
+        _plain(
+            "Jamba",
+            rope_parameters=None,
+            num_experts=2,
+            attn_layer_period=2,
+            attn_layer_offset=1,
+            mamba_d_state=8,
+            mamba_dt_rank=4,
+        ),
+    ),
+    "Qwen 3 Next": (
+        "qwen3_next",
+        _plain(
+            "Qwen3Next",
+            head_dim=16,
+            layer_types=["linear_attention"] * 3 + ["full_attention"],
+            linear_key_head_dim=16,
+            linear_value_head_dim=16,
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=24,
+            shared_expert_intermediate_size=24,
+        ),
+    ),
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Collect as one of several ranks: `together.py MODEL STORE CHANGES`; prints how many batches this
-rank ran. The changes, as JSON, are those of each rank to the settings; beside these it may
-`die_after` N batches, or say that it chose `other_tokens`."""
+rank ran of a model of `gemma_mlx`. The changes, as JSON, are those of each rank to the settings;
+beside these it may `die_after` N batches, or say that it chose `other_tokens`."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gemma_mlx
+from harness.backends.choice import find_checkpoint
 from tests.support.collecting import SETTINGS, gather
 
 
@@ -29,7 +30,7 @@ def main(model: str, store: str, changes: str) -> None:
 
     gemma_mlx.run_batch = counted
     settings = replace(SETTINGS, **change)
-    gather(gemma_mlx.Checkpoint(Path(model)), Path(store), settings, ranks=ranks)
+    gather(find_checkpoint(model), Path(store), settings, ranks=ranks)
     print(count)
 
 
