@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from gemma_mlx.system.files import write_whole
 from gemma_mlx.system.terminal import printable
@@ -19,10 +20,22 @@ from harness.analysis.comparison import (
 )
 from harness.analysis.gate import gate
 from harness.analysis.history import versions_of
-from harness.report import depth, history, plots, sentences, tables
+from harness.report import depth, history, plots, sentences, side_by_side, tables
+from harness.report.side_by_side import Comparisons, summarise
 from harness.results.baseline import find_baseline, list_baselines, load_baseline
-from harness.results.schema import plain
+from harness.results.schema import plain, schema_of
 from harness.settings import BASELINES, Criteria
+
+FILE_NAME = "comparison.json"
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the file that `compare` writes."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": FILE_NAME,
+        **schema_of(Comparisons),
+    }
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -127,17 +140,18 @@ def _compare(parsed: argparse.Namespace) -> int:
                 said = f"{first.name} and {other.name}: different {what}"
                 print(f"warning: {printable(said)}", file=sys.stderr)
             continue
-        found = compare_versions(first, other, criteria)
-        compared.append(found)
-        for warning in found.warnings:
+        versions = compare_versions(first, other, criteria)
+        compared.append(versions)
+        for warning in versions.warnings:
             said = f"{first.name} and {other.name}: {warning}"
             print(f"warning: {printable(said)}", file=sys.stderr)
-        for line in tables.comparison_table(found):
+        for line in tables.comparison_table(versions):
             print(line)
-        print(printable(sentences.comparison_headline(found)))
+        print(printable(sentences.comparison_headline(versions)))
     activations = depth.common_pairs(runs)
+    found = Comparisons(tuple(compared), summarise(runs, activations))
     if len(compared) < len(others):
-        for line in depth.side_by_side(runs, activations):
+        for line in side_by_side.table(runs, found.runs):
             print(printable(line))
     figures = {
         "comparison_depth": depth.depth_figure(runs),
@@ -146,7 +160,7 @@ def _compare(parsed: argparse.Namespace) -> int:
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             write_whole(folder / f"{name}.{kind}", plots.to_bytes(figure, kind))
-    content = json.dumps([plain(found) for found in compared], indent=1, allow_nan=False)
-    write_whole(folder / "comparison.json", f"{content}\n".encode())
-    print(f"figures and comparison.json: {folder}/")
-    return 0 if all(gate(found, criteria) == "passed" for found in compared) else 1
+    content = json.dumps(plain(found), indent=1, allow_nan=False)
+    write_whole(folder / FILE_NAME, f"{content}\n".encode())
+    print(f"figures and {FILE_NAME}: {folder}/")
+    return 0 if all(gate(each, criteria) == "passed" for each in compared) else 1

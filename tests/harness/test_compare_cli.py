@@ -12,12 +12,13 @@ from xml.etree import ElementTree
 import matplotlib.image
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from harness import __main__
 from harness.analysis.behaviour import Behaviour, Rate
 from harness.cli import comparing
 from harness.data.activations import AnalysisError, PairActivations
-from harness.report import depth, plots
+from harness.report import depth, plots, side_by_side
 from harness.results import Results
 from harness.results.baseline import load_baseline
 from harness.settings import Criteria
@@ -63,11 +64,18 @@ def compare(capsys):
     return run
 
 
-def comparisons(tmp_path, folder="artifact_report"):
+def written(tmp_path, folder="artifact_report"):
     def refuse(name):
         raise AssertionError(f"{name} isn't JSON")
 
-    return json.loads((tmp_path / folder / "comparison.json").read_text(), parse_constant=refuse)
+    text = (tmp_path / folder / "comparison.json").read_text()
+    found = json.loads(text, parse_constant=refuse)
+    Draft202012Validator(comparing.schema()).validate(found)
+    return found
+
+
+def comparisons(tmp_path, folder="artifact_report"):
+    return written(tmp_path, folder)["compared"]
 
 
 class TestTwo:
@@ -206,6 +214,11 @@ class TestMore:
                 assert matplotlib.image.imread(file).shape[0] > 300
 
 
+def lines_of(runs):
+    activations = [run.analysis.activations for run in runs]
+    return side_by_side.table(runs, side_by_side.summarise(runs, activations))
+
+
 class TestDifferentKinds:
     """Models whose layers don't correspond, side by side."""
 
@@ -224,6 +237,7 @@ class TestDifferentKinds:
     def test_what_each_is_and_claims(self, said):
         assert said["model"] == ["a/model (ffffffff)", "another (ffffffff)"]
         assert said["layers, width"] == ["2, 12", "5, 20"]
+        assert said["pairs"] == ["16", "16"]
         assert said["separate"] == ["2 of 2", "4 of 5"]
         assert said["beyond the base model"] == ["not asked"] * 2
         assert said["natural prompts evaded"] == ["–"] * 2
@@ -233,6 +247,21 @@ class TestDifferentKinds:
             "–",
             "can't be compared: other widths",
         ]
+
+    def test_the_table_is_in_the_file_too(self, said, tmp_path):
+        small, large = written(tmp_path)["runs"]
+        assert (small["name"], small["layers"], small["widths"]) == ("0001_small", 2, [12])
+        assert large["claims"]["separates"] == {"passed": 4, "failed": 1}
+        assert large["claims"]["beyond_base"] == {}
+        assert (large["largest"], large["depth"]) == ("layer_0-mlp_out", 0.0)
+        assert (small["no_cosine"], large["no_cosine"]) == ("", "other widths")
+        assert (small["pairs"], small["common_pairs"]) == (16, 16)
+        assert small["likeness"] == []
+        assert [(each["layer"], each["first_layer"]) for each in large["likeness"]] == [
+            (0, 0), (1, 0), (2, 0), (3, 1), (4, 1),
+        ]  # fmt: skip
+        cka = [each["cka"] for each in large["likeness"]]
+        assert said["CKA with 0001_small at equal depth"][1] == f"{min(cka):.2f} to {max(cka):.2f}"
 
     def test_layers_at_equal_depth(self, said):
         """Noise of the same seed by layer: only the first columns are the same numbers."""
@@ -252,10 +281,19 @@ class TestDifferentKinds:
         ]
         other = PairActivations(other.pairs, other.keys, *arms, other.clusters)
         runs = [version_of("a", one), version_of("b", other, changes={"model_layers": 3})]
-        lines = depth.side_by_side(runs, [run.analysis.activations for run in runs])
+        lines = lines_of(runs)
         (row,) = (line for line in lines if line.startswith("CKA"))
         # Ends match exactly; the middle, of equal distance to both, is noise.
         assert re.search(r" (-0\.\d\d|0\.[0-4]\d) to 1\.00$", row)
+
+    def test_pairs_that_not_all_have_are_counted(self):
+        pairs = pairs_of(16)
+        whole = measured({ONE: 1.0}, pairs=pairs)
+        some = version_of("b", whole.select(pairs[:12], whole.keys))
+        runs = [version_of("a", whole), some]
+        lines = side_by_side.table(runs, side_by_side.summarise(runs, depth.common_pairs(runs)))
+        (row,) = (line for line in lines if line.startswith("pairs"))
+        assert re.split(" {2,}", row) == ["pairs", "16, 12 in all runs", "12"]
 
     def test_settings_that_differ_are_warned_of(self, compare):
         save("small"), save("large", width=20, changes={
@@ -276,7 +314,7 @@ class TestDifferentKinds:
         found = replace(run, analysis=replace(
             run.analysis, behaviour=Behaviour("patterns", "f", {}, rates)
         ))  # fmt: skip
-        lines = depth.side_by_side([found, found], [run.analysis.activations] * 2)
+        lines = lines_of([found, found])
         (row,) = (line for line in lines if line.startswith("artifact prompts evaded"))
         assert row.count("25% [0%, 50%]") == 2
 
@@ -457,6 +495,7 @@ class TestFigures:
             (axes.get_xlabel(), axes.get_ylabel()): np.asarray(axes.images[0].get_array())
             for axes in panels
         }
+        assert [label.get_text() for label in panels[0].get_yticklabels()] == ["0", "1", "2"]
         first, second, _ = found
         assert first == ("layer of a", "layer of b")
         assert second == ("layer of a", "layer of c")
@@ -464,6 +503,19 @@ class TestFigures:
         assert found[first][2, 0] == pytest.approx(1)
         assert np.abs(found[first][:2]).max() < 0.5
         np.testing.assert_allclose(np.diagonal(found[second]), 1)
+
+    @pytest.mark.parametrize(
+        ("keys", "names"),
+        [
+            ([(n, "mlp_out") for n in (5, 12, 17)], ["5", "12", "17"]),
+            ([(n, "mlp_out") for n in range(30)], ["0", "4", "8", "12", "16", "20", "24", "28"]),
+            ([(3, "mlp_out"), (3, "attn_out")], ["3, mlp_out", "3, attn_out"]),
+        ],
+    )
+    def test_layers_go_by_their_own_numbers(self, keys, names):
+        run = version_of("a", measured(dict.fromkeys(keys, 1.0)))
+        figure = depth.likeness_figure([run, run], [run.analysis.activations] * 2)
+        assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == names
 
     def test_pairs_that_all_have(self):
         pairs = pairs_of(16)

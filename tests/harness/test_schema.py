@@ -13,6 +13,7 @@ from gemma_mlx.npz import step_file, write_steps
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import compare_versions
 from harness.analysis.layers import analyze
+from harness.cli import comparing
 from harness.results import Results
 from harness.results.file import FILE_NAME, ResultsError, check, from_json, schema, to_bytes
 from harness.results.schema import from_plain, plain, schema_of
@@ -88,9 +89,12 @@ def test_numbers_that_json_has_not():
     assert (result.separation.d_z, result.separation.d_se) == (math.inf, -math.inf)
 
 
-def test_schema_in_docs_is_the_schema():
-    there = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
-    assert there == schema()
+@pytest.mark.parametrize(
+    ("name", "expected"), [("results", schema()), ("comparison", comparing.schema())]
+)
+def test_schema_in_docs_is_the_schema(name, expected):
+    there = json.loads((ROOT / f"docs/{name}.schema.json").read_text(encoding="utf-8"))
+    assert there == expected
 
 
 def test_no_figure_can_be_left_out(content):
