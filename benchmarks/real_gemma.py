@@ -22,6 +22,7 @@ from fixtures.train_adapter import FOLDER, TEMPLATE
 from harness import Experiment, Results
 from harness.analysis.causality import Effect, causal_effects
 from harness.analysis.claims import CLAIMS
+from harness.analysis.words import decimal
 from harness.backends.choice import load_model
 from harness.data import embedded
 from harness.data.activations import read_activations
@@ -102,7 +103,7 @@ def measure(store: Path, cells: Cells = CELLS) -> dict[str, Results]:
 def span(values: Iterable[float]) -> str:
     """Smallest and largest."""
     found = list(values)
-    return f"{min(found):.2f} to {max(found):.2f}" if found else "–"
+    return f"{decimal(min(found))} to {decimal(max(found))}" if found else "–"
 
 
 def cell(found: Results) -> dict[str, str]:
@@ -139,10 +140,10 @@ def cell(found: Results) -> dict[str, str]:
         **held,
         "**layers with an alignment artifact**": f"{shown} of {count}",
         **evading(found),
-        "d of the prompts' words alone": f"{texts['prompt_words'].d:.2f}"
+        "d of the prompts' words alone": decimal(texts["prompt_words"].d)
         if "prompt_words" in texts
         else "the same words",
-        "d of the responses' words alone": f"{texts['response_words'].d:.2f}",
+        "d of the responses' words alone": decimal(texts["response_words"].d),
         "the original's ratio (in-sample accuracy), layers 0 and 1": original,
     }
 
