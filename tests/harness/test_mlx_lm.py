@@ -240,25 +240,29 @@ def test_a_wrapped_model_is_mlx_lms_own_bit_for_bit(llama, tmp_path):
     np.testing.assert_array_equal(llama.logits(PROMPTS[1]), expected)
 
 
-def test_an_adapter_of_mlx_lm_is_the_fused_model(llama, tmp_path):
+def adapted(model, adapter):
+    """Give mlx-lm's own model a random LoRA, which is saved in the folder `adapter`."""
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
-    folder = llama_checkpoint(tmp_path / "llama")
-    tuned = own_model(folder)
     lora = {"rank": 3, "scale": 7.0, "dropout": 0.0}
-    linear_to_lora_layers(tuned, 3, lora)
+    linear_to_lora_layers(model, 3, lora)
     tensors = {
         name: mx.array(RNG.standard_normal(value.shape) * 0.1, mx.float32)
-        for name, value in tree_flatten(tuned.parameters())
+        for name, value in tree_flatten(model.parameters())
         if "lora_" in name
     }
-    tuned.load_weights(list(tensors.items()), strict=False)
-    adapter = tmp_path / "adapter"
+    model.load_weights(list(tensors.items()), strict=False)
     adapter.mkdir()
     mx.save_safetensors(str(adapter / "adapters.safetensors"), tensors)
     (adapter / "adapter_config.json").write_text(
         json.dumps({"fine_tune_type": "lora", "num_layers": 3, "lora_parameters": lora})
     )
+
+
+def test_an_adapter_of_mlx_lm_is_the_fused_model(llama, tmp_path):
+    folder, adapter = llama_checkpoint(tmp_path / "llama"), tmp_path / "adapter"
+    tuned = own_model(folder)
+    adapted(tuned, adapter)
     fused = [(name, each.fuse()) for name, each in tuned.named_modules() if hasattr(each, "fuse")]
     tuned.update_modules(tree_unflatten(fused))
     expected = own_checkpoint(tuned, folder, tmp_path / "fused")
@@ -268,15 +272,23 @@ def test_an_adapter_of_mlx_lm_is_the_fused_model(llama, tmp_path):
     assert not np.allclose(found[0].activations["mlp_out"], before[0].activations["mlp_out"])
 
 
-def test_a_quantized_checkpoint_is_what_mlx_lm_computes(tmp_path):
+def test_a_quantized_checkpoint_is_what_mlx_lm_computes_with_an_adapter_too(tmp_path):
     from mlx_lm.utils import quantize_model
 
-    folder = llama_checkpoint(tmp_path / "llama")
-    own, config = quantize_model(own_model(folder), dict(CONFIG), 32, 4)
-    model = load_model(find_checkpoint(own_checkpoint(own, folder, tmp_path / "4bit", config)))
-    expected = np.array(own(mx.array([PROMPTS[1]])))[0]
-    np.testing.assert_array_equal(model.logits(PROMPTS[1]), expected)
+    plain = llama_checkpoint(tmp_path / "llama")
+    own, config = quantize_model(own_model(plain), dict(CONFIG), 32, 4)
+    folder, adapter = own_checkpoint(own, plain, tmp_path / "4bit", config), tmp_path / "adapter"
+    model = load_model(find_checkpoint(folder))
+
+    def expected():
+        return np.array(own(mx.array([PROMPTS[1]])))[0]
+
+    np.testing.assert_array_equal(model.logits(PROMPTS[1]), expected())
     check_same(run(model, REQUEST), run(model, REQUEST, batch_size=1))
+    adapted(own, adapter)
+    tuned = load_model(find_checkpoint(folder, adapter=adapter)).logits(PROMPTS[1])
+    assert relative_error(tuned, expected()) <= 1e-5
+    assert relative_error(tuned, model.logits(PROMPTS[1])) > 0.1
 
 
 class TestStates:
