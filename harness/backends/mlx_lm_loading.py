@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ _UNNEEDED = re.compile(
     r".*(rotary_emb\.|inv_freq|vision_|visual|audio_|multi_modal_projector|embed_vision|"
     r"embed_audio|_scale_inv$).*"
 )
+
+# rope_theta, rope_local_base_freq, rotary_emb_base, …
+_BASE = re.compile(r".*(rope|rotary).*(theta|base|freq).*")
 
 _SHARED = re.compile(r".*layers\.(?P<layer>\d+)\.self_attn\.(k_proj|v_proj|k_norm)\.weight")
 
@@ -98,9 +101,34 @@ def load(checkpoint: MlxLmCheckpoint, *, dtype: str | None = None) -> "LanguageM
             ),
             stacklevel=2,
         )
+    _check_rope(checkpoint, told, model)
     longest = min(config.max_position_embeddings, _window(told, model), _short_rope(told))
     config = replace(config, max_position_embeddings=int(longest))
     return LanguageModel(model, Taps(model.layers), tokenizer, config, ends)
+
+
+def _check_rope(checkpoint: MlxLmCheckpoint, config: Mapping[str, Any], model: nn.Module) -> None:
+    """Warn of a base of RoPE that the model computes with and the config doesn't say: some of
+    mlx-lm's models don't ask for it."""
+    said = sorted(set(_rope_bases(config)))
+    bases = {float(each.base) for _, each in model.named_modules() if isinstance(each, nn.RoPE)}
+    if said and not bases <= set(said):
+        warnings.warn(
+            printable(
+                f"{checkpoint.path}: mlx-lm's {checkpoint.config.model_type} computes RoPE with "
+                f"base {min(bases - set(said)):g}, and the config says "
+                f"{' and '.join(f'{base:g}' for base in said)}: it is another model"
+            ),
+            stacklevel=3,
+        )
+
+
+def _rope_bases(config: Mapping[str, Any]) -> Iterator[float]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _rope_bases(value)
+        elif type(value) in (int, float) and _BASE.fullmatch(key):
+            yield float(value)
 
 
 def _window(config: Mapping[str, Any], model: nn.Module) -> float:

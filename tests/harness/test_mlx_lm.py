@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import warnings
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -318,6 +319,27 @@ class TestStates:
             return load_model(find_checkpoint(own_checkpoint(own, folder, folder, config)))
 
         return load
+
+    @pytest.mark.filterwarnings("ignore:.*nobody has verified")
+    def test_a_base_of_rope_that_mlx_lm_does_not_ask_for_is_told_of(self, load):
+        griffin = {
+            "model_type": "recurrent_gemma",
+            "attention_bias": False,
+            "conv1d_width": 4,
+            "logits_soft_cap": 30.0,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "rms_norm_eps": 1e-6,
+            "attention_window_size": 8,
+            "block_types": ["recurrent", "recurrent", "attention"],
+            "lru_width": 64,
+        }
+        with pytest.warns(UserWarning, match="RoPE with base 10000, and the config says 700"):
+            load(**griffin, rope_theta=700.0)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            load(**griffin, rope_theta=10_000.0)
+        assert not any("RoPE" in str(each.message) for each in told)
 
     @pytest.mark.parametrize("positions", ["generated", "prompt_last", "forced"])
     def test_batches_change_nothing(self, load, positions):
