@@ -115,6 +115,7 @@ def run(
             **pairs,
             **stored,
             **quick,
+            "--artifact-random-directions": "39",
             "-c": ROOT / "pytest.ini",
             "--rootdir": ROOT,
         }
