@@ -89,9 +89,10 @@ def models(prompts: int, batch_size: int | None, rounds: int) -> str:
     """The section of the page on models that mlx-lm computes."""
     parts = [
         f"`python -m benchmarks.collect --models --prompts {prompts} --rounds {rounds}` on "
-        f"{date.today()}: {machine_with_mlx()}, {os.environ.get('OPENBLAS_NUM_THREADS', 'any')} of "
-        "its threads at a time. Tokens are those per second of processor time, of Python and MLX "
-        "together: other work on the machine changes it less than the time of day."
+        f"{date.today()}: {machine_with_mlx()}, "
+        f"`OPENBLAS_NUM_THREADS={os.environ.get('OPENBLAS_NUM_THREADS', '')}`. Tokens are those per "
+        "second of processor time, Python's and MLX's together, which other work on the machine "
+        "disturbs less."
     ]
     for workload in MODELS:
         with tempfile.TemporaryDirectory() as made:
