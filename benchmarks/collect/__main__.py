@@ -87,11 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def models(prompts: int, batch_size: int | None, rounds: int) -> str:
     """The section of the page on models that mlx-lm computes."""
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
     parts = [
         f"`python -m benchmarks.collect --models --prompts {prompts} --rounds {rounds}` on "
-        f"{date.today()}: {machine_with_mlx()}, "
-        f"`OPENBLAS_NUM_THREADS={os.environ.get('OPENBLAS_NUM_THREADS', '')}`. Tokens are those per "
-        "second of processor time, Python's and MLX's together, which other work on the machine "
+        f"{date.today()}: {machine_with_mlx()}, `OPENBLAS_NUM_THREADS={threads}`. Tokens are those "
+        "per second of processor time, Python's and MLX's together, which other work on the machine "
         "disturbs less."
     ]
     for workload in MODELS:
