@@ -91,8 +91,8 @@ def models(prompts: int, batch_size: int | None, rounds: int) -> str:
     parts = [
         f"`python -m benchmarks.collect --models --prompts {prompts} --rounds {rounds}` on "
         f"{date.today()}: {machine_with_mlx()}, `OPENBLAS_NUM_THREADS={threads}`. Tokens are those "
-        "per second of processor time, Python's and MLX's together, which other work on the machine "
-        "disturbs less."
+        "per second of processor time, Python's and MLX's together, which other work on the "
+        "machine disturbs less."
     ]
     for workload in MODELS:
         with tempfile.TemporaryDirectory() as made:
