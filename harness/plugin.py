@@ -9,6 +9,7 @@ import pickle
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
@@ -272,7 +273,13 @@ def _write_results(ours: Session, config: pytest.Config) -> None:
     plan, results = ours.good_plan(), ours.results
     assert plan is not None
     assert results is not None
-    ours.earlier = results.write(plan.report, checks=list(_of_others(ours.reports, results)))
+    ours.earlier = results.write(
+        plan.report,
+        checks=list(_of_others(ours.reports, results)),
+        over_time=results.over_time(
+            progress=partial(plan.experiment.bars, desc="over time", unit="version")
+        ),
+    )
     if plan.save_as is not None:
         ours.saved = results.save(plan.save_as)
 

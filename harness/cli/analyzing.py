@@ -125,7 +125,8 @@ def _analyze(parsed: argparse.Namespace) -> int:
     if close:
         print(close)
     print(_in_sample(results))
-    earlier = results.write(folder)
+    over_time = results.over_time(progress=partial(ON_TERMINAL, desc="over time", unit="version"))
+    earlier = results.write(folder, over_time=over_time)
     print(f"report, plot and results: {folder}/")
     if earlier is not None:
         print(f"the earlier ones: {earlier}/")
