@@ -20,6 +20,8 @@ from harness.report.templating import rendered
 
 MARKS: dict[Mark, str] = {"changed": "▲", "turned": "↻"}
 KEY = "▲ d changed from the version before, ↻ its direction turned"
+# Of layers, without the yellow that can't be seen on white.
+_DEPTHS = mpl.colormaps["viridis"](np.linspace(0, 0.85, 64))
 # Of sites.
 _LINES = ("-", "--", ":", "-.")
 
@@ -55,7 +57,7 @@ def history_figure(versions: Sequence[Version]) -> Figure:
     """d of every layer over the versions, one line each, coloured by depth; below it the share of
     responses that evade, with intervals. Lines are broken where two versions can't be compared."""
     x = np.arange(len(versions))
-    colours = mpl.colormaps["viridis"]
+    colours = mpl.colors.LinearSegmentedColormap.from_list("depth", _DEPTHS)
     with drawing(9, 6.5, nrows=2, sharex=True, height_ratios=(2, 1)) as (figure, (top, bottom)):
         depth = max(version.run.layer_count for version in versions)
         styles = dict(zip(dict.fromkeys(s for _, s in layers_of(versions)), _LINES, strict=False))

@@ -381,6 +381,11 @@ const choose = (number, { write = true, redraw = true } = {}) => {
   const layer = layers[chosen];
   for (const element of all(".chosen")) element.classList.remove("chosen");
   for (const element of all(`[data-layer="${layer.id}"]`)) (element.closest("th") ?? element).classList.add("chosen");
+  // On a narrow window a strip is scrolled sideways.
+  for (const head of all(".matrix thead .chosen")) {
+    const strip = head.closest(".matrix");
+    strip.scrollLeft = head.offsetLeft - strip.clientWidth / 2;
+  }
   $("choose").value = layer.id;
   $("summary").replaceChildren(html("strong", {}, `Layer ${layer.layer}, ${layer.site}`),
     `: d = ${between(layer.d)}, accuracy ${between(layer.accuracy)}. `,
