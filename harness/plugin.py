@@ -362,4 +362,6 @@ def pytest_terminal_summary(
         terminalreporter.line(f"saved as baseline {ours.saved}")
     terminalreporter.line(f"report, plot and results: {plan.report}/")
     if ours.earlier is not None:
-        terminalreporter.line(f"the earlier ones: {ours.earlier}/")
+        from harness.results.value import kept_sentence
+
+        terminalreporter.line(kept_sentence(ours.earlier))

@@ -14,6 +14,7 @@ from gemma_mlx.system.files import read_json, write_whole
 from harness.analysis.comparison import SavedRun
 from harness.analysis.findings import Findings
 from harness.analysis.history import OverTime, versions_of
+from harness.analysis.words import file_size
 from harness.report import plots, sentences, tables
 from harness.report.checks import Reported
 from harness.report.page import page_html
@@ -30,8 +31,22 @@ PAGE_NAME = "report.html"
 #: What a run leaves in its folder, and the folder in it where that goes when the next one comes.
 FILES = (file.FILE_NAME, tokens.TOKENS_NAME, f"{PLOT_NAME}.png", f"{PLOT_NAME}.svg", PAGE_NAME)
 EARLIER = "earlier"
+#: So many runs there are told of by number and size.
+MANY = 10
 #: Saved runs that a page compares; `python -m harness history` has no such limit.
 MOST_VERSIONS = 5
+
+
+def kept_sentence(earlier: Path) -> str:
+    """Where an earlier run's files went; from `MANY` runs on, how many are kept there and how large
+    they are."""
+    files = [path for path in earlier.parent.glob("*/*") if path.name in FILES]
+    runs = len({path.parent for path in files})
+    said = f"the earlier ones: {earlier}/"
+    if runs < MANY:
+        return said
+    size = file_size(sum(path.lstat().st_size for path in files))
+    return f"{said} ({runs} runs are in {earlier.parent}/, {size}, safe to delete)"
 
 
 def _move_earlier(folder: Path) -> Path | None:
