@@ -113,7 +113,7 @@ class TestSection:
         save("v1", {ONE: 9.0, TWO: 3.0})
         save("v2", {ONE: 9.0, TWO: 3.0})
         section = run.page(over_time=run.over_time()).split('<h2 id="time">')[1]
-        names = re.findall(r'<th scope="col">([^<]*)</th>', section)
+        names = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', section)
         assert names[4:8] == ["d", "0001_v1", "0002_v2", "this run"]
         marked = re.findall(r'class="number changed">(▲[^<]*)<small>\[', section)
         assert len(marked) == 1
