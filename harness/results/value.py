@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from gemma_mlx.errors import UserError
 from gemma_mlx.system.files import read_json, write_whole
-from harness.analysis.comparison import SavedRun
 from harness.analysis.findings import Findings
 from harness.analysis.history import OverTime, versions_of
 from harness.analysis.words import file_size
@@ -179,13 +178,13 @@ class Results(Findings):
         self,
         directory: str | Path = BASELINES,
         *,
-        progress: Callable[[Iterable[SavedRun]], Iterable[SavedRun]] = iter,
+        progress: Callable[[Iterable[Path]], Iterable[Path]] = iter,
     ) -> OverTime | None:
         """The project's latest saved runs, and then this one, each compared with the one before.
 
         Args:
             directory: where baselines are.
-            progress: wraps the iteration over runs.
+            progress: wraps the iteration over baselines.
 
         Returns:
             None where none are saved, and for results without activations or model.
@@ -196,8 +195,9 @@ class Results(Findings):
             return None
         left_out: list[str] = []
         latest = files[-MOST_VERSIONS:]
-        runs = chain(readable(latest, left_out.append), [saved_run(Path("this run"), self)])
-        versions = versions_of(progress(runs), replace(self.criteria, partial=True))
+        saved = readable(progress(latest), left_out.append)
+        runs = chain(saved, [saved_run(Path("this run"), self)])
+        versions = versions_of(runs, replace(self.criteria, partial=True))
         return OverTime(versions, left_out, len(files) - len(latest))
 
     def to_dataframe(self) -> "pandas.DataFrame":
