@@ -101,7 +101,9 @@ const contrast = (element) => {
   const [a, b] = [light(rgb(getComputedStyle(element).color)), light(paper(element))];
   return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 };
-const texts = [...document.querySelectorAll("body *:not(svg *, script)")].filter((e) =>
+// Marks in a figure's key are drawing, as its dots are.
+const all = "body *:not(svg *, script, figure .key [aria-hidden])";
+const texts = [...document.querySelectorAll(all)].filter((e) =>
   e.checkVisibility()
   && [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.textContent.trim()));
 return [texts.length, texts.filter((e) => contrast(e) < 4.5).map((e) => e.textContent)];
@@ -167,6 +169,9 @@ def test_every_figure_is_drawn_and_named(page):
         drawing = figure.find_element("tag name", "svg")
         assert drawing.size["height"] > 50
         assert f"{BASE} (" in drawing.get_attribute("aria-label")
+    marks = visible(page, "[data-figure=positions] .key [aria-hidden]")
+    colours = [mark.value_of_css_property("color") for mark in marks]
+    assert len(set(colours)) == len(colours) == 3, "curves and their marks are told apart"
 
 
 def test_whatever_takes_the_focus_or_is_a_picture_has_a_name(page):

@@ -63,7 +63,7 @@ const frame = (width, height, { x, y, xName, yName, xTicks, yTicks, xText = Stri
 const level = (to, value) => to.root.append(svg("line", { class: "at", x1: to.left, x2: to.right, y1: to.Y(value), y2: to.Y(value) }));
 const label = (to, value, text) => to.root.append(svg("text", { class: "label", x: to.right, y: to.Y(value) - 4, "text-anchor": "end" }, text));
 const keyOf = (names) => html("p", { class: "key" }, ...names.map(([mark, css, name]) =>
-  html("span", {}, html("span", { class: css, "aria-hidden": "true", style: "color: currentColor" }, mark), ` ${name}`)));
+  html("span", {}, html("span", { class: css, "aria-hidden": "true" }, mark), ` ${name}`)));
 const every = (most) => numbers.filter((_, n) => n % Math.ceil(numbers.length / most) === 0);
 
 // Curves over layers: dots with intervals; a click on a layer chooses it.
@@ -160,7 +160,7 @@ const figures = {
     band: data.null == null ? null : [0, data.null], mark: layers.map((l) => ({ layer: l.layer, value: l.in_sample[0] })) }),
   accuracy: (width, height) => overLayers(width, height, bySite((l) => l.accuracy, (l) => ({ hollow: !l.separates })), {
     yName: "share on their side", lines: [[0.5, "chance"]],
-    y: [Math.min(0.35, ...known(layers.flatMap((l) => l.accuracy))), 1.02], mark: layers.map((l) => ({ layer: l.layer, value: l.in_sample[1] })) }),
+    y: [Math.min(0.35, ...known(layers.flatMap((l) => l.accuracy))) - 0.02, 1.02], mark: layers.map((l) => ({ layer: l.layer, value: l.in_sample[1] })) }),
   positions: (width, height) => {
     const same = layers.filter((l) => l.site === layers[chosen].site);
     const said = { generated: "generated: each prompt's own answer", forced: "forced: the natural answer after both prompts", prompt_last: "prompt_last: nothing written yet" };
