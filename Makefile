@@ -43,7 +43,7 @@ smollm: install
 # Two processes with one thread each; a file's tests share what they prepare, and the files come in
 # the order that tests/conftest.py gives them.
 TESTS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests \
-  -n 2 --dist loadgroup --no-loadscope-reorder
+  -n 2 --dist loadfile --no-loadscope-reorder
 
 test: develop
 	$(TESTS)

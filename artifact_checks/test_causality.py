@@ -8,7 +8,7 @@ import pytest
 
 from harness.analysis import LayerResult
 from harness.analysis.causality import Effect
-from harness.analysis.verdict import uses_direction
+from harness.analysis.judges import uses_direction
 from harness.plugin import needs
 from harness.settings import Criteria
 

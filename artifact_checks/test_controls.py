@@ -4,7 +4,7 @@ Checks of what else could make a layer separate.
 """
 
 from harness.analysis import Analysis, LayerResult
-from harness.analysis.verdict import (
+from harness.analysis.judges import (
     beyond_base,
     companion_separates,
     crosses_categories,

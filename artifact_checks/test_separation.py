@@ -1,7 +1,7 @@
 """Do natural and artifact prompts separate in this layer, on pairs the direction hasn't seen?"""
 
 from harness.analysis import Analysis, LayerResult
-from harness.analysis.verdict import above_chance, alike_pairs, effect_size, significant
+from harness.analysis.judges import above_chance, alike_pairs, effect_size, significant
 from harness.plugin import require
 from harness.settings import Criteria
 

@@ -23,14 +23,9 @@ from tqdm import tqdm
 import harness
 from benchmarks.calibration.page import OTHER_SEEDS
 from benchmarks.page import ROOT, command_line, split, table
+from harness.analysis.judges import CRITERIA, crosses_categories
 from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import (
-    CLOSE,
-    CRITERIA,
-    Outcome,
-    Verdict,
-    crosses_categories,
-)
+from harness.analysis.verdict import CLOSE, Outcome, Verdict
 from harness.settings import Criteria
 from harness.stats import separation
 

@@ -27,7 +27,7 @@ from harness.experiment import Experiment
 from harness.report import plots
 from harness.results.file import FILE_NAME
 
-# Where `Experiment.run` and `harness.analysis.layers.analyze` call for each part.
+# Where `Experiment.run` and `harness.analysis.estimating.analyze` call for each part.
 PARTS = (
     (Experiment, "collect", "collecting"),
     (analysis, "read_activations", "reading activations, averaging over tokens"),

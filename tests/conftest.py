@@ -16,21 +16,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join([_FOLDER, *(p for p in _PATH if p not
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes seconds; make quick leaves it out")
-    config.addinivalue_line(
-        "markers", "apart: shares nothing slow with the other tests of its file"
-    )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that no process is left alone with one in the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        apart = item.get_closest_marker("apart")
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if apart else str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)

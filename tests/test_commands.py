@@ -115,6 +115,7 @@ def run(
             **pairs,
             **stored,
             **quick,
+            "--artifact-random-directions": "39",
             "-c": ROOT / "pytest.ini",
             "--rootdir": ROOT,
         }
@@ -129,7 +130,6 @@ def run(
 
 
 @pytest.mark.slow
-@pytest.mark.apart
 @pytest.mark.parametrize("name", [name for name in NAMES if commands(name)])
 def test_every_command_runs(name: str, run: Callable[[str], int]) -> None:
     for file, code in EXAMPLE.findall((ROOT / name).read_text(encoding="utf-8")):

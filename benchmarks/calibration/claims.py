@@ -108,7 +108,7 @@ def bounds(law: Population, target: float, runs: int) -> Iterator[Run]:
 
 
 def holds(s: Separation) -> bool:
-    """As `harness.analysis.verdict.crosses_categories` decides."""
+    """As `harness.analysis.judges.crosses_categories` decides."""
     assert s.p_folds is not None
     return s.d_lower > 0 and s.p_adjusted < 0.05 and s.p_folds <= 2.0 ** (1 - FEWEST_CATEGORIES)
 

@@ -288,16 +288,18 @@ def versions(
 
 
 @gathered
-def categories(n: int, runs: int, *, shared: bool) -> Iterator[Run]:
-    """Five categories with one direction, or each with its own."""
+def categories(law: Population, n: int, runs: int, effect: str = "none") -> Iterator[Run]:
+    """Five categories without an effect, with one direction ("shared"), or each with its own; with
+    one only where the law's dimensions are independent and alike."""
     labels = np.arange(n) % 5
-    shifts = np.zeros((5, HIDDEN))
-    shifts[np.arange(5), 0 if shared else np.arange(5)] = 6.0
-    for _, rng in generators(runs, "categories", n, shared):
-        artifact, natural = rng.standard_normal((2, n, HIDDEN))
-        artifact += shifts[labels]
+    shifts = np.zeros((5, len(law.spread)))
+    if effect != "none":
+        shifts[np.arange(5), 0 if effect == "shared" else np.arange(5)] = 6.0
+    for run, rng in generators(runs, "categories", law.name, n, effect):
+        artifact, natural = law.pairs(rng, n)
+        artifact = artifact + shifts[labels]
         (parts,) = leave_one_category_out(
-            artifact[None], natural[None], labels.tolist(), permutations=1
+            artifact[None], natural[None], labels.tolist(), permutations=FLIPS, seed=run
         )
         hits = []
         for category, part in enumerate(parts):
@@ -309,4 +311,5 @@ def categories(n: int, runs: int, *, shared: bool) -> Iterator[Run]:
             "held-out d": one_layer(artifact, natural, permutations=0).d,
             "d of the category left out": float(np.mean([part.d for part in parts])),
             "coverage of its interval": float(np.mean(hits)),
+            "some category's p below .05": any(part.p_adjusted < 0.05 for part in parts),
         }

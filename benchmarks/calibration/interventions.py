@@ -180,7 +180,7 @@ def _some(p_values: Iterable[float]) -> bool:
 
 
 def holds(effect: Effect) -> bool:
-    """As `harness.analysis.verdict.uses_direction` decides."""
+    """As `harness.analysis.judges.uses_direction` decides."""
     low, high = effect.shift_interval
     bound = low if effect.kind == "add" else -high
     return bound > 0 and effect.p_adjusted < Criteria.alpha

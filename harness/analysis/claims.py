@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.analysis.causality import Effect
-from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import (
+from harness.analysis.judges import (
     CRITERIA,
-    Outcome,
-    Verdict,
     alike_pairs,
     beyond_base,
     beyond_words,
     crosses_categories,
     follows_behaviour,
     uses_direction,
-    worst,
 )
+from harness.analysis.layers import Analysis, LayerResult
+from harness.analysis.verdict import Outcome, Verdict, worst
 from harness.settings import Criteria
 
 Claim = Literal[

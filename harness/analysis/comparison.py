@@ -9,7 +9,8 @@ from typing import Any
 from gemma_mlx.errors import UserError
 from harness.analysis.behaviour import BehaviourChange, compare_behaviour
 from harness.analysis.claims import Ladder
-from harness.analysis.layers import Analysis, LayerResult, compare_runs, layer_id
+from harness.analysis.estimating import compare_runs
+from harness.analysis.layers import Analysis, LayerResult, layer_id
 from harness.data.activations import LayerSite, PairActivations
 from harness.settings import AnalysisSettings, Criteria
 from harness.stats import Comparison, DirectionDrift, direction_drift

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from harness.analysis.causality import Effect
 from harness.analysis.claims import Ladder, ladder
 from harness.analysis.comparison import VersionComparison
+from harness.analysis.judges import CRITERIA
 from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import CRITERIA, Outcome, Verdict
+from harness.analysis.verdict import Outcome, Verdict
 from harness.data.activations import LayerSite
 from harness.settings import Criteria
 

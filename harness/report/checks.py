@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from harness.analysis.claims import OUTCOMES
 from harness.analysis.findings import Findings
 from harness.analysis.gate import same_direction, unchanged
-from harness.analysis.layers import layer_id
-from harness.analysis.verdict import (
+from harness.analysis.judges import (
     CRITERIA,
-    Verdict,
     alike_pairs,
     beyond_base,
     beyond_words,
@@ -17,6 +15,8 @@ from harness.analysis.verdict import (
     follows_behaviour,
     uses_direction,
 )
+from harness.analysis.layers import layer_id
+from harness.analysis.verdict import Verdict
 from harness.analysis.words import decimal
 from harness.data.activations import LayerSite
 

@@ -8,8 +8,9 @@ from harness.analysis.causality import Effect
 from harness.analysis.claims import CLAIMS, OUTCOMES, said
 from harness.analysis.findings import Findings
 from harness.analysis.history import OverTime
+from harness.analysis.judges import sample_size, uses_direction
 from harness.analysis.layers import layer_id
-from harness.analysis.verdict import Outcome, sample_size, uses_direction
+from harness.analysis.verdict import Outcome
 from harness.report import checks, sentences
 from harness.report.content import MOST_PAIRS, as_script, page_content
 from harness.report.history import history_section

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.analysis.findings import Findings
+from harness.analysis.judges import CHANCE
 from harness.analysis.layers import LayerResult
-from harness.analysis.verdict import CHANCE
 from harness.report.sentences import model_name
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/

@@ -9,8 +9,9 @@ from scipy.special import ndtri
 from harness.analysis.claims import CLAIMS, Claim, Ladder
 from harness.analysis.comparison import VersionComparison
 from harness.analysis.findings import Findings
+from harness.analysis.judges import sample_size
 from harness.analysis.layers import Analysis, layer_id
-from harness.analysis.verdict import CLOSE, Verdict, sample_size
+from harness.analysis.verdict import CLOSE, Verdict
 from harness.analysis.words import decimal, interval
 from harness.stats import clearing_effect
 

@@ -11,8 +11,9 @@ from gemma_mlx.errors import UserError
 from harness.analysis.behaviour import PairResponses
 from harness.analysis.claims import CLAIMS
 from harness.analysis.findings import Findings
+from harness.analysis.judges import CRITERIA
 from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import CRITERIA, Outcome, Verdict
+from harness.analysis.verdict import Outcome, Verdict
 from harness.data.activations import PairActivations
 from harness.data.pairs import CONDITIONS, Pair
 from harness.data.store import Response

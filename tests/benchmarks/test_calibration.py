@@ -92,10 +92,10 @@ def test_versions():
 
 @pytest.mark.slow
 def test_a_category_of_its_own_does_not_count():
-    apart = experiments.categories(50, 60, shared=False)
+    apart = experiments.categories(populations.gaussian(), 50, 60, "each its own")
     left_out = apart.figure("d of the category left out")
     assert abs(left_out.value) < 5 * left_out.error
-    shared = experiments.categories(50, 60, shared=True)
+    shared = experiments.categories(populations.gaussian(), 50, 60, "shared")
     assert shared.figure("d of the category left out").value > 0.8
 
 

@@ -3,7 +3,7 @@
 import math
 
 from benchmarks.flakiness import JUDGES, Found, judged, markdown, with_seeds
-from harness.analysis.layers import analyze
+from harness.analysis.estimating import analyze
 from harness.settings import AnalysisSettings
 from tests.support.builders import noise, parsed, planted, run_of, two_categories
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from harness.analysis.claims import ladder
-from harness.analysis.layers import analyze
-from harness.analysis.verdict import alike_pairs, effect_size, significant
+from harness.analysis.estimating import analyze
+from harness.analysis.judges import alike_pairs, effect_size, significant
 from harness.data.clusters import find_clusters
 from harness.settings import AnalysisSettings, Criteria
 from tests.support.builders import document, noise, parsed, planted, run_of

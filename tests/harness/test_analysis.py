@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.analysis.layers import AnalysisError, analyze
+from harness.analysis.estimating import AnalysisError, analyze
 from harness.settings import AnalysisSettings
 from harness.stats import in_sample_separation, separation
 from tests.support.builders import (

@@ -11,7 +11,7 @@ import gemma_mlx
 from gemma_mlx import intervention
 from harness.analysis import causality
 from harness.analysis.causality import NEUTRAL_PROMPTS, mixtures
-from harness.analysis.verdict import uses_direction
+from harness.analysis.judges import uses_direction
 from harness.backends.gemma import GemmaBackend
 from harness.data.activations import AnalysisError
 from harness.data.store import Response

@@ -11,7 +11,7 @@ import pytest
 import gemma_mlx
 import harness.collect
 from gemma_mlx import Checkpoint, CheckpointError, RequestError, Sampling
-from harness.analysis.layers import AnalysisError, analyze
+from harness.analysis.estimating import AnalysisError, analyze
 from harness.data.store import RunStore, StoreError
 from harness.results.provenance import origin
 from harness.settings import CollectSettings

@@ -17,8 +17,7 @@ from harness.analysis.controls import (
     text_baselines,
 )
 from harness.analysis.gate import covers_baseline, gate, same_direction, unchanged
-from harness.analysis.verdict import (
-    CheckFailedError,
+from harness.analysis.judges import (
     beyond_base,
     beyond_embeddings,
     companion_separates,
@@ -26,6 +25,7 @@ from harness.analysis.verdict import (
     follows_behaviour,
     uses_direction,
 )
+from harness.analysis.verdict import CheckFailedError
 from harness.data.pairs import Pair
 from harness.data.store import Response
 from harness.settings import AnalysisSettings, Criteria

@@ -582,25 +582,6 @@ class TestXdist:
         assert saved.stem == "0001_kept"
         assert Page(together.page).content == Page(alone.page).content
 
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (("--layers", "99"), "--layers '99': layer 99 doesn't exist"),
-            (("--max-tokens", "5000"), "the model's context is 2048"),
-        ],
-        ids=["before collection", "in a fixture"],
-    )
-    def test_bad_input_is_one_line(self, tmp_path, store, some_pairs, arguments, message):
-        run = run_checks(
-            tmp_path, "--model", BASE, "--pairs", some_pairs, "--artifact-store", store,
-            "-n", "2", *arguments,
-        )  # fmt: skip
-        assert run.code == pytest.ExitCode.USAGE_ERROR
-        assert "INTERNALERROR" not in run.output
-        assert "Traceback" not in run.output
-        assert run.output.count(message) == 1
-        assert not run.folder.exists()
-
 
 @pytest.mark.slow
 class TestTable:

@@ -12,7 +12,7 @@ import harness
 from gemma_mlx.npz import step_file, write_steps
 from harness.analysis.causality import Effect
 from harness.analysis.comparison import compare_versions
-from harness.analysis.layers import analyze
+from harness.analysis.estimating import analyze
 from harness.results import Results
 from harness.results.file import FILE_NAME, ResultsError, check, from_json, schema, to_bytes
 from harness.results.schema import from_plain, plain, schema_of

@@ -17,7 +17,7 @@ from tests.support.builders import noise, parsed, planted, run_of, two_categorie
 from tests.support.measured import tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
-QUICK = AnalysisSettings(replicates=50)
+QUICK = AnalysisSettings(replicates=100)
 
 
 def uneven(pair, condition, layer, site):

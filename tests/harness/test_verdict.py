@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.verdict import (
-    CheckFailedError,
-    above_chance,
-    companion_separates,
-    effect_size,
-    significant,
-)
+from harness.analysis.judges import above_chance, companion_separates, effect_size, significant
+from harness.analysis.verdict import CheckFailedError
 from harness.analysis.words import decimal, interval, p_value
 from harness.settings import Criteria
 from harness.stats import separation
