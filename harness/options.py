@@ -108,7 +108,10 @@ class Option(Generic[T]):
             text = given.getini(self.dest) or None
             if self.many and text is not None:
                 text = text.replace(",", " ").split()
-        return text
+        # What argparse makes of `--option=--` before Python 3.13.
+        if self.many and text is not None:
+            return ["--" if each == [] else each for each in text]
+        return "--" if text == [] else text
 
 
 class Given(Protocol):

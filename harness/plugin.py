@@ -9,6 +9,7 @@ import pickle
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
@@ -272,7 +273,13 @@ def _write_results(ours: Session, config: pytest.Config) -> None:
     plan, results = ours.good_plan(), ours.results
     assert plan is not None
     assert results is not None
-    ours.earlier = results.write(plan.report, checks=list(_of_others(ours.reports, results)))
+    ours.earlier = results.write(
+        plan.report,
+        checks=list(_of_others(ours.reports, results)),
+        over_time=results.over_time(
+            progress=partial(plan.experiment.bars, desc="over time", unit="version")
+        ),
+    )
     if plan.save_as is not None:
         ours.saved = results.save(plan.save_as)
 
@@ -355,4 +362,6 @@ def pytest_terminal_summary(
         terminalreporter.line(f"saved as baseline {ours.saved}")
     terminalreporter.line(f"report, plot and results: {plan.report}/")
     if ours.earlier is not None:
-        terminalreporter.line(f"the earlier ones: {ours.earlier}/")
+        from harness.results.value import kept_sentence
+
+        terminalreporter.line(kept_sentence(ours.earlier))

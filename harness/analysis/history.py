@@ -1,7 +1,7 @@
 """A project's saved runs over time: what each changed against the one before."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.analysis.comparison import (
@@ -11,7 +11,7 @@ from harness.analysis.comparison import (
     compare_versions,
 )
 from harness.analysis.layers import LayerResult
-from harness.data.activations import AnalysisError, LayerSite
+from harness.data.activations import AnalysisError, LayerSite, PairActivations
 from harness.settings import Criteria
 
 Mark = Literal["changed", "turned"]
@@ -44,17 +44,42 @@ class Version:
         return tuple(mark for mark, shown in found.items() if shown)
 
 
+@dataclass(frozen=True)
+class OverTime:
+    """Versions in their order, and what isn't among them.
+
+    Attributes:
+        left_out: for each saved run that can't be read, why.
+        earlier: how many older ones there are.
+    """
+
+    versions: Sequence[Version]
+    left_out: Sequence[str] = ()
+    earlier: int = 0
+
+    @property
+    def reasons(self) -> list[tuple[str, str]]:
+        """Versions that can't be compared with the one before, and why."""
+        return [(version.run.name, version.reason) for version in self.versions if version.reason]
+
+
 def versions_of(runs: Iterable[SavedRun], criteria: Criteria) -> list[Version]:
-    """Each run, in the order given, held against the one before by margin and cosine."""
+    """Each run, in the order given, held against the one before by margin and cosine.
+
+    Those that are returned have no activations: of two runs at a time they are in memory.
+    """
     found: list[Version] = []
+    before: SavedRun | None = None
     for run in runs:
-        if not found:
-            found.append(Version(run))
-            continue
-        try:
-            found.append(Version(run, compare_versions(found[-1].run, run, criteria)))
-        except (BaselineError, AnalysisError) as error:
-            found.append(Version(run, reason=str(error)))
+        change, reason = None, ""
+        if before is not None:
+            try:
+                change = compare_versions(before, run, criteria)
+            except (BaselineError, AnalysisError) as error:
+                reason = str(error)
+        bare = replace(run.analysis, activations=PairActivations((), (), (), (), ()))
+        found.append(Version(replace(run, analysis=bare), change, reason))
+        before = run
     return found
 
 

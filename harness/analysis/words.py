@@ -20,3 +20,12 @@ def error(se: float) -> str:
     """A Monte Carlo error, to stand behind its figure; empty where there is none or it isn't
     known."""
     return f" ± {se:.1g}" if se > 0 else ""
+
+
+def file_size(count: float) -> str:
+    """A number of bytes in the unit that suits it."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

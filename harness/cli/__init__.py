@@ -1,6 +1,7 @@
 """Command line: the steps of a run, without pytest."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for step in (preparing, screening, collecting, analyzing, comparing, storing, verifying):
         step.add(commands)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for argument in arguments:
+        # Before Python 3.13 argparse makes an empty list of it.
+        if re.fullmatch(r"--[\w-]+=--", argument):
+            parser.error(f"argument {argument[:-3]}: -- is no value")
     options = parser.parse_args(arguments)
     try:
         with interruptible():

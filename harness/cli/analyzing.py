@@ -16,6 +16,7 @@ from harness.report import sentences, tables
 from harness.results import Results
 from harness.results.file import FILE_NAME, ResultsError
 from harness.results.provenance import provenance_of_files
+from harness.results.value import kept_sentence
 from harness.settings import REPORT, Criteria
 from harness.stats import MIN_PAIRS, smallest_detectable_effect
 
@@ -125,10 +126,11 @@ def _analyze(parsed: argparse.Namespace) -> int:
     if close:
         print(close)
     print(_in_sample(results))
-    earlier = results.write(folder)
+    over_time = results.over_time(progress=partial(ON_TERMINAL, desc="over time", unit="version"))
+    earlier = results.write(folder, over_time=over_time)
     print(f"report, plot and results: {folder}/")
     if earlier is not None:
-        print(f"the earlier ones: {earlier}/")
+        print(kept_sentence(earlier))
     return 0
 
 

@@ -3,8 +3,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from gemma_mlx.system.files import write_whole
@@ -12,17 +10,16 @@ from gemma_mlx.system.terminal import printable
 from harness import options
 from harness.analysis.comparison import (
     BaselineError,
-    SavedRun,
     VersionComparison,
     compare_versions,
     differences,
     of_one_kind,
 )
 from harness.analysis.gate import gate
-from harness.analysis.history import versions_of
+from harness.analysis.history import OverTime, versions_of
 from harness.report import depth, history, plots, sentences, side_by_side, tables
 from harness.report.side_by_side import Comparisons, summarise
-from harness.results.baseline import find_baseline, list_baselines, load_baseline
+from harness.results.baseline import find_baseline, list_baselines, load_baseline, readable
 from harness.results.schema import plain, schema_of
 from harness.settings import BASELINES, Criteria
 
@@ -86,37 +83,27 @@ def _history(parsed: argparse.Namespace) -> int:
     criteria = Criteria(
         margin=options.MARGIN.read(given), cosine=options.COSINE.read(given), partial=True
     )
-    if parsed.runs:
-        runs = [load_baseline(find_baseline(name)) for name in parsed.runs]
-    else:
-        runs = list(_readable(list_baselines()))
-    if not runs:
+    left_out: list[str] = []
+    named = [find_baseline(name) for name in parsed.runs]
+    runs = readable(list_baselines(), left_out.append) if not named else map(load_baseline, named)
+    versions = versions_of(runs, criteria)
+    shown = OverTime(versions, left_out)
+    for reason in [f"left out: {each}" for each in left_out] + [text for _, text in shown.reasons]:
+        print(f"warning: {printable(reason)}", file=sys.stderr)
+    if not versions:
         raise BaselineError(
             f"no baselines in {BASELINES}/; make one with pytest artifact_checks "
             f"{options.SAVE.flag} {options.SAVE.metavar}"
         )
-    versions = versions_of(runs, criteria)
-    for version in versions:
-        if version.reason:
-            print(f"warning: {printable(version.reason)}", file=sys.stderr)
     for line in history.history_table(versions):
         print(printable(line))
     print(history.KEY)
     figure = history.history_figure(versions)
     for kind in ("png", "svg"):
         write_whole(folder / f"history.{kind}", plots.to_bytes(figure, kind))
-    write_whole(folder / "history.html", history.history_page(versions).encode())
+    write_whole(folder / "history.html", history.history_page(shown).encode())
     print(f"history.html and figure: {folder}/")
     return 0
-
-
-def _readable(files: Iterable[Path]) -> Iterator[SavedRun]:
-    """Baselines of other formats are left where they are, and said to be left out."""
-    for file in files:
-        try:
-            yield load_baseline(file)
-        except BaselineError as error:
-            print(f"warning: left out: {printable(error)}", file=sys.stderr)
 
 
 def _compare(parsed: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gemma_mlx.system.terminal import printable
 from harness import options
+from harness.analysis.words import file_size
 from harness.data.kept import KeptRun, delete, kept_runs
 from harness.data.store import StoreError
 from harness.report.tables import aligned
@@ -66,7 +67,7 @@ def _list(parsed: argparse.Namespace) -> int:
     runs = kept_runs(folder)
     for line in _table(runs):
         print(line)
-    print(f"{len(runs)} runs in {printable(folder)}/, {_size(sum(run.size for run in runs))}")
+    print(f"{len(runs)} runs in {printable(folder)}/, {file_size(sum(run.size for run in runs))}")
     return 0
 
 
@@ -77,7 +78,7 @@ def _prune(parsed: argparse.Namespace) -> int:
     cleared = [run for run in _chosen(parsed, runs) if _deleted(run)]
     for line in _table(cleared):
         print(line)
-    print(f"{len(cleared)} runs deleted, {_size(sum(run.size for run in cleared))}")
+    print(f"{len(cleared)} runs deleted, {file_size(sum(run.size for run in cleared))}")
     return 0
 
 
@@ -125,15 +126,7 @@ def _row(run: KeptRun) -> tuple[str, ...]:
         printable(known.get("positions", "–")),
         printable(" ".join(map(str, known.get("sites", ["–"])))),
         "–" if layers == "–" else str(len(layers)) if layers else "all",
-        _size(run.size),
+        file_size(run.size),
         f"{run.date:%Y-%m-%d %H:%M}",
         "" if run.state == "whole" else printable(run.state),
     )
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

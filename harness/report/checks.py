@@ -16,7 +16,7 @@ from harness.analysis.judges import (
     uses_direction,
 )
 from harness.analysis.layers import layer_id
-from harness.analysis.verdict import Outcome, Verdict
+from harness.analysis.verdict import Verdict
 from harness.analysis.words import decimal
 from harness.data.activations import LayerSite
 
@@ -28,16 +28,10 @@ class Check:
     Attributes:
         name: the test's.
         judge: its verdict; None where it wasn't asked.
-        passed: what is said where it holds.
     """
 
     name: str
     judge: Callable[[Findings, LayerSite], Verdict | None]
-    passed: str = "holds"
-
-    def words(self, verdict: Verdict | None) -> str:
-        """What it found, in a word or two."""
-        return self.passed if verdict and verdict.outcome == "passed" else OUTCOMES[_of(verdict)]
 
 
 @dataclass(frozen=True)
@@ -102,9 +96,9 @@ def _direction(found: Findings, key: LayerSite) -> Verdict | None:
 
 #: Those that come with the harness, and are about one layer.
 CHECKS = (
-    Check("test_effect_size", _criterion("d"), "separates"),
-    Check("test_accuracy", _criterion("accuracy"), "separates"),
-    Check("test_significance", _criterion("p"), "separates"),
+    Check("test_effect_size", _criterion("d")),
+    Check("test_accuracy", _criterion("accuracy")),
+    Check("test_significance", _criterion("p")),
     Check(
         "test_alike_pairs",
         lambda found, key: alike_pairs(found[key], found.analysis, found.criteria),
@@ -139,7 +133,6 @@ def outcomes(found: Findings) -> dict[str, dict[LayerSite, Verdict | None]]:
 def groups(found: Findings) -> list[Group]:
     """What each check found, the layers that came out alike together; those that hold come last."""
     grouped: list[Group] = []
-    of = {check.name: check for check in CHECKS}
     for name, verdicts in outcomes(found).items():
         asked = {key: verdict for key, verdict in verdicts.items() if verdict is not None}
         for outcome in ("failed", "inconclusive", "undecidable", "passed"):
@@ -149,7 +142,7 @@ def groups(found: Findings) -> list[Group]:
                 grouped.append(
                     Group(
                         name,
-                        of[name].words(first),
+                        words(first),
                         first.outcome,
                         tuple(layer_id(*key) for key in alike),
                         len(asked),
@@ -191,5 +184,6 @@ def by_layer(reported: Sequence[Reported]) -> Mapping[str, Mapping[str, Reported
     return found
 
 
-def _of(verdict: Verdict | None) -> Outcome | None:
-    return None if verdict is None else verdict.outcome
+def words(verdict: Verdict | None) -> str:
+    """What a check found, in a word or two."""
+    return OUTCOMES[None if verdict is None else verdict.outcome]

@@ -19,7 +19,7 @@ from harness.analysis.layers import LayerResult, layer_id
 from harness.analysis.tokens import TokenScores
 from harness.data.activations import LayerSite
 from harness.data.pairs import CONDITIONS
-from harness.report.checks import CHECKS
+from harness.report.checks import CHECKS, words
 from harness.report.plots import standardized_scores
 
 #: Pairs whose texts are in the page, and how many have a dot in a figure.
@@ -103,7 +103,7 @@ def _layer(found: Findings, key: LayerSite, chosen: np.ndarray) -> dict[str, Any
             for (claim, v), (_, words, _) in zip(claims.items(), CLAIMS.values(), strict=True)
         ],
         "checks": [
-            [check.name, check.words(verdict), verdict.explanation]
+            [check.name, words(verdict), verdict.explanation]
             for check in CHECKS
             if (verdict := check.judge(found, key)) is not None
         ],
@@ -113,6 +113,7 @@ def _layer(found: Findings, key: LayerSite, chosen: np.ndarray) -> dict[str, Any
             "auroc": [result.follows.auroc, result.follows.lower],
             "evaded": result.follows.scores_evaded,
             "answered": result.follows.scores_answered,
+            "holds": found.ladder(key).holds("follows_behaviour"),
         },
         "categories": [[str(t.category), t.d, *t.d_interval, t.n_pairs] for t in result.transfer],
         "steps": [[t.step, t.d, t.p_adjusted, t.null_quantile_95] for t in result.steps],

@@ -2,37 +2,28 @@
 
 import base64
 from collections.abc import Sequence
-from html import escape
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from harness.analysis.behaviour import Rate
-from harness.analysis.history import Mark, Version, layers_of
+from harness.analysis.history import Mark, OverTime, Version, layers_of
 from harness.analysis.layers import layer_id
-from harness.analysis.words import decimal, interval
+from harness.analysis.words import decimal
+from harness.data.activations import LayerSite
 from harness.data.pairs import CONDITIONS, Condition
 from harness.report.plots import COLOURS, drawing, to_bytes
 from harness.report.sentences import model_name
 from harness.report.tables import aligned
+from harness.report.templating import rendered
 
 MARKS: dict[Mark, str] = {"changed": "▲", "turned": "↻"}
 KEY = "▲ d changed from the version before, ↻ its direction turned"
+# Of layers, without the yellow that can't be seen on white.
+_DEPTHS = mpl.colormaps["viridis"](np.linspace(0, 0.85, 64))
 # Of sites.
 _LINES = ("-", "--", ":", "-.")
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; }
-body { max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-.changed { font-weight: bold; }
-.wide { overflow-x: auto; }
-figure { margin: 1rem 0; background: white; }
-img { max-width: 100%; }
-"""
 
 
 def history_table(versions: Sequence[Version]) -> list[str]:
@@ -66,7 +57,7 @@ def history_figure(versions: Sequence[Version]) -> Figure:
     """d of every layer over the versions, one line each, coloured by depth; below it the share of
     responses that evade, with intervals. Lines are broken where two versions can't be compared."""
     x = np.arange(len(versions))
-    colours = mpl.colormaps["viridis"]
+    colours = mpl.colors.LinearSegmentedColormap.from_list("depth", _DEPTHS)
     with drawing(9, 6.5, nrows=2, sharex=True, height_ratios=(2, 1)) as (figure, (top, bottom)):
         depth = max(version.run.layer_count for version in versions)
         styles = dict(zip(dict.fromkeys(s for _, s in layers_of(versions)), _LINES, strict=False))
@@ -112,43 +103,31 @@ def _stretches(versions: Sequence[Version]) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(versions)], strict=True))
 
 
-def history_page(versions: Sequence[Version]) -> str:
-    """A self-contained page with the figure and everything that the table says."""
-    picture = base64.b64encode(to_bytes(history_figure(versions), "svg")).decode()
-    described = "".join(
-        f"<tr><td>{escape(v.run.name)}</td>"
-        f"<td>{escape(model_name(v.run.analysis))}</td>"
-        f"<td>{escape(str(v.run.analysis.provenance.get('date', '–'))[:10])}</td>"
-        f"<td>{len(v.run.analysis.scored)}</td></tr>"
-        for v in versions
-    )
-    head = "".join(f"<th scope=col>{escape(v.run.name)}</th>" for v in versions)
-    body = "".join(
-        f"<tr><td>{layer_id(*key)}</td>{''.join(_html_cell(v, key) for v in versions)}</tr>"
-        for key in layers_of(versions)
-    )
-    rates = "".join(f"<td>{_evaded(version)}</td>" for version in versions)
-    reasons = "".join(
-        f"<li>{escape(v.run.name)}: {escape(v.reason)}</li>" for v in versions if v.reason
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Alignment artifacts over time</title>
-<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
-<h1>Alignment artifacts over time</h1>
-<div class="wide"><table><thead><tr><th scope=col>version</th><th scope=col>model</th>
-<th scope=col>date</th><th scope=col>pairs</th></tr></thead><tbody>{described}</tbody></table></div>
-<figure><img alt="d by layer and evaded responses, version by version; the table has the numbers"
-src="data:image/svg+xml;base64,{picture}"></figure>
-<p>{KEY}.</p>
-<div class="wide"><table><thead><tr><th scope=col>d</th>{head}</tr></thead>
-<tbody>{body}<tr><td>artifact prompts evaded</td>{rates}</tr></tbody></table></div>
-{f"<h2>Not compared</h2><ul>{reasons}</ul>" if reasons else ""}
-</body></html>
-"""
+def history_page(shown: OverTime) -> str:
+    """A self-contained page of `history_section`."""
+    return rendered("history.html", section=history_section(shown))
 
 
-def _html_cell(version: Version, key: tuple[int, str]) -> str:
+def history_section(shown: OverTime) -> str:
+    """HTML: the figure and everything that the table says, with intervals."""
+    versions = shown.versions
+    picture = to_bytes(history_figure(versions), "svg")
+    return rendered(
+        "over_time.html",
+        shown=shown,
+        model_name=model_name,
+        picture=base64.b64encode(picture).decode(),
+        key=KEY,
+        rows=[
+            (layer_id(*key), [_with_bounds(v, key) for v in versions])
+            for key in layers_of(versions)
+        ],
+        evaded=[_evaded(version) for version in versions],
+    )
+
+
+def _with_bounds(version: Version, key: LayerSite) -> tuple[str, bool, tuple[float, float] | None]:
+    """A cell, whether it is marked, and the interval of its d."""
     result = version.result(key)
-    bounds = "" if result is None else interval(result.separation.d_interval)
-    marked = " class=changed" if version.marks(key) else ""
-    return f'<td{marked} title="{bounds}">{_cell(version, key)}</td>'
+    bounds = None if result is None else result.separation.d_interval
+    return _cell(version, key), bool(version.marks(key)), bounds

@@ -4,18 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from harness.analysis.causality import Effect
 from harness.analysis.claims import CLAIMS, OUTCOMES, said
 from harness.analysis.findings import Findings
+from harness.analysis.history import OverTime
 from harness.analysis.judges import sample_size, uses_direction
 from harness.analysis.layers import layer_id
 from harness.analysis.verdict import Outcome
-from harness.analysis.words import decimal, interval
 from harness.report import checks, sentences
 from harness.report.content import MOST_PAIRS, as_script, page_content
+from harness.report.history import history_section
 from harness.report.tables import COLUMNS, Column
+from harness.report.templating import rendered
 
 _TABLE = (
     "d", "accuracy", "p", "same_words", "beyond_base", "agreement", "in_sample_d",
@@ -46,22 +46,24 @@ class Row:
     cells: Mapping[str, Cell]
 
 
-def page_html(found: Findings, reported: Sequence[checks.Reported] = ()) -> str:
+def page_html(
+    found: Findings,
+    reported: Sequence[checks.Reported] = (),
+    over_time: OverTime | None = None,
+) -> str:
     """The report as a page of its own; every text in it is escaped.
 
     Args:
         reported: checks that pytest ran and that aren't the harness' own.
+        over_time: saved runs up to this one, for a section of their own.
     """
-    environment = Environment(
-        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters.update(decimal=decimal, interval=interval)
     analysis, compared = found.analysis, found.comparison
     effects = _effects(found)
     by_site: dict[str, list[tuple[int, str]]] = {}
     for layer, site in found:
         by_site.setdefault(site, []).append((layer, layer_id(layer, site)))
-    return environment.get_template("page.html").render(
+    return rendered(
+        "page.html",
         name=sentences.model_name(analysis),
         facts=list(_facts(found)),
         headline=sentences.headline(found),
@@ -81,6 +83,7 @@ def page_html(found: Findings, reported: Sequence[checks.Reported] = ()) -> str:
         causal_headline=_causal_headline(effects),
         compared=compared,
         comparison=compared and sentences.comparison_headline(compared),
+        over_time=over_time and history_section(over_time),
         behaviour_sentence=sentences.behaviour_sentence(found),
         openings_sentence=sentences.openings_sentence(found),
         columns=_columns(found),
@@ -144,13 +147,12 @@ def _ladder(found: Findings) -> list[Row]:
 
 def _matrix(found: Findings) -> list[Row]:
     """The harness' own checks, layer by layer."""
-    of = {check.name: check for check in checks.CHECKS}
     return [
         Row(
             name,
             "",
             {
-                layer_id(*key): Cell(verdict.outcome if verdict else None, of[name].words(verdict))
+                layer_id(*key): Cell(verdict.outcome if verdict else None, checks.words(verdict))
                 for key, verdict in verdicts.items()
             },
         )
@@ -205,7 +207,8 @@ def _figures(found: Findings) -> Iterator[tuple[str, str, str]]:
     yield (
         "accuracy",
         "Accuracy of a linear boundary",
-        f"Share of prompts on their side, with {level} intervals.",
+        f"Share of prompts on their side, with {level} intervals; filled where the layer "
+        "separates.",
     )
     if any(result.companions for result in results):
         yield (
@@ -235,8 +238,8 @@ def _figures(found: Findings) -> Iterator[tuple[str, str, str]]:
             "Do the scores go with what the model does?",
             "The prompt's last token, before anything is written: AUROC is the probability that "
             "artifact prompts that were then evaded lie further along the direction than "
-            "answered ones of the same category. Lines reach to the lower bound; 0.5 is no more "
-            "than chance.",
+            "answered ones of the same category. Lines reach to the lower bound; filled where it "
+            "holds; 0.5 is no more than chance.",
         )
 
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from harness.analysis.screening import SHARED, Screening
 from harness.analysis.words import decimal, interval
+from harness.report.templating import rendered
 
 # They are as many as the pairs make them; the JSON file has all.
 _MOST_LINKS = 100
@@ -48,11 +47,8 @@ def lines(found: Screening) -> Iterator[str]:
 
 def page_html(found: Screening) -> str:
     """A page of its own; every text in it is escaped."""
-    environment = Environment(
-        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters.update(decimal=decimal, interval=interval)
-    return environment.get_template("pairs.html").render(
+    return rendered(
+        "pairs.html",
         found=found,
         verdict=verdict(found),
         shared=SHARED,

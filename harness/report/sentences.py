@@ -57,7 +57,7 @@ def headline(found: Findings) -> str:
     total = len(found)
     ladders = [found.ladder(key) for key in found]
     what = "layer" if len({site for _, site in found}) == 1 else "layer and site"
-    many = f"{what}s" if total > 1 else what
+    many = what if total == 1 else "layers" if what == "layer" else "layers and sites"
     separate = sum(each.holds("separates") for each in ladders)
     held = ", ".join(
         f"{sum(each.holds(claim) for each in ladders)} {words}"

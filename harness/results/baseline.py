@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,16 @@ def load_baseline(path: Path) -> SavedRun:
         found.analysis, activations=PairActivations(pairs, keys, clusters=clusters, **arms)
     )
     return saved_run(path, replace(found, analysis=analysis))
+
+
+def readable(files: Iterable[Path], say: Callable[[str], object]) -> Iterator[SavedRun]:
+    """Baselines one after the other. What can't be read, one of another format for instance, stays
+    where it is, and why is told to `say`."""
+    for file in files:
+        try:
+            yield load_baseline(file)
+        except BaselineError as error:
+            say(str(error))
 
 
 def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:

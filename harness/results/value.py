@@ -1,21 +1,24 @@
 """What a run gives: one value that is written, read, saved and shown."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma_mlx.errors import UserError
 from gemma_mlx.system.files import read_json, write_whole
 from harness.analysis.findings import Findings
+from harness.analysis.history import OverTime, versions_of
+from harness.analysis.words import file_size
 from harness.report import plots, sentences, tables
 from harness.report.checks import Reported
 from harness.report.page import page_html
 from harness.results import file, tokens
-from harness.results.baseline import save_baseline
+from harness.results.baseline import list_baselines, readable, save_baseline, saved_run
 from harness.settings import BASELINES
 
 if TYPE_CHECKING:
@@ -27,6 +30,22 @@ PAGE_NAME = "report.html"
 #: What a run leaves in its folder, and the folder in it where that goes when the next one comes.
 FILES = (file.FILE_NAME, tokens.TOKENS_NAME, f"{PLOT_NAME}.png", f"{PLOT_NAME}.svg", PAGE_NAME)
 EARLIER = "earlier"
+#: So many runs there are told of by number and size.
+MANY = 10
+#: Saved runs that a page compares; `python -m harness history` has no such limit.
+MOST_VERSIONS = 5
+
+
+def kept_sentence(earlier: Path) -> str:
+    """Where an earlier run's files went; from `MANY` runs on, how many are kept there and how large
+    they are."""
+    files = [path for path in earlier.parent.glob("*/*") if path.name in FILES]
+    runs = len({path.parent for path in files})
+    said = f"the earlier ones: {earlier}/"
+    if runs < MANY:
+        return said
+    size = file_size(sum(path.lstat().st_size for path in files))
+    return f"{said} ({runs} runs are in {earlier.parent}/, {size}, safe to delete)"
 
 
 def _move_earlier(folder: Path) -> Path | None:
@@ -84,7 +103,12 @@ class Results(Findings):
         return file.to_json(self)
 
     def write(
-        self, folder: str | Path, *, page: bool = True, checks: Sequence[Reported] = ()
+        self,
+        folder: str | Path,
+        *,
+        page: bool = True,
+        checks: Sequence[Reported] = (),
+        over_time: OverTime | None = None,
     ) -> Path | None:
         """Write results file, tokens' scores, plot (PNG and SVG) and report.html, each whole or not
         at all.
@@ -95,6 +119,7 @@ class Results(Findings):
         Args:
             page: without it no report.html.
             checks: what checks found that pytest ran and that aren't the harness' own.
+            over_time: what `over_time` gives, for the page's section of that name.
 
         Returns:
             Where the files of an earlier run are now; None if there were none.
@@ -109,11 +134,16 @@ class Results(Findings):
         write_whole(path, content)
         if scores is not None:
             write_whole(Path(folder) / tokens.TOKENS_NAME, scores)
-        self.draw(folder, page=page, checks=checks)
+        self.draw(folder, page=page, checks=checks, over_time=over_time)
         return earlier
 
     def draw(
-        self, folder: str | Path, *, page: bool = True, checks: Sequence[Reported] = ()
+        self,
+        folder: str | Path,
+        *,
+        page: bool = True,
+        checks: Sequence[Reported] = (),
+        over_time: OverTime | None = None,
     ) -> None:
         """`write` without the results file and the tokens' scores.
 
@@ -125,7 +155,7 @@ class Results(Findings):
             figure = plots.separation_figure(self)
             drawn = {f"{PLOT_NAME}.{kind}": plots.to_bytes(figure, kind) for kind in ("png", "svg")}
             if page:
-                drawn[PAGE_NAME] = self.page(checks).encode()
+                drawn[PAGE_NAME] = self.page(checks, over_time).encode()
         except (ValueError, OverflowError) as error:
             raise file.ResultsError(f"the results can't be drawn ({error})") from error
         for name, content in drawn.items():
@@ -140,9 +170,35 @@ class Results(Findings):
         """
         return save_baseline(name, self, Path(directory))
 
-    def page(self, checks: Sequence[Reported] = ()) -> str:
-        """The report, a self-contained HTML page; `checks` as in `write`."""
-        return page_html(self, checks)
+    def page(self, checks: Sequence[Reported] = (), over_time: OverTime | None = None) -> str:
+        """The report, a self-contained HTML page; `checks` and `over_time` as in `write`."""
+        return page_html(self, checks, over_time)
+
+    def over_time(
+        self,
+        directory: str | Path = BASELINES,
+        *,
+        progress: Callable[[Iterable[Path]], Iterable[Path]] = iter,
+    ) -> OverTime | None:
+        """The project's latest saved runs, and then this one, each compared with the one before.
+
+        Args:
+            directory: where baselines are.
+            progress: wraps the iteration over baselines.
+
+        Returns:
+            None where none are saved, and for results without activations or model.
+        """
+        files = list_baselines(Path(directory))
+        here = self.analysis.activations.keys and "model_layers" in self.analysis.provenance
+        if not files or not here:
+            return None
+        left_out: list[str] = []
+        latest = files[-MOST_VERSIONS:]
+        saved = readable(progress(latest), left_out.append)
+        runs = chain(saved, [saved_run(Path("this run"), self)])
+        versions = versions_of(runs, replace(self.criteria, partial=True))
+        return OverTime(versions, left_out, len(files) - len(latest))
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row per layer and site with its verdict, one column per figure; needs pandas.

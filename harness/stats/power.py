@@ -16,6 +16,8 @@ from harness.stats.separation import Separation
 
 # More pairs than these times what there are is no advice.
 _MOST_TIMES = 100.0
+# More than anybody has, and what a float can hold.
+_MOST_PAIRS = 1e18
 
 
 def smallest_detectable_effect(
@@ -24,7 +26,7 @@ def smallest_detectable_effect(
     """Smallest true held-out d that is found with probability `power`.
 
     Args:
-        n_pairs: number of pairs, at least 8.
+        n_pairs: number of pairs, at least 8 and at most 1e18.
         layers: effective number of independent layers in the family (`Separation.effective_layers`
             of an earlier run; the plain number of layers is the cautious choice).
         power, alpha: wanted power, and family-wise level of the test.
@@ -123,6 +125,6 @@ def _check(layers: float, power: float, alpha: float) -> None:
 
 
 def _checked(n_pairs: int) -> int:
-    if n_pairs < MIN_PAIRS:
-        raise ValueError(f"n_pairs must be at least {MIN_PAIRS}, not {n_pairs}")
+    if not MIN_PAIRS <= n_pairs <= _MOST_PAIRS:
+        raise ValueError(f"n_pairs must be from {MIN_PAIRS} to {_MOST_PAIRS:g}, not {n_pairs}")
     return n_pairs

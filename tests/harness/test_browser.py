@@ -7,11 +7,13 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.builders import written
+from harness.stats import Following
+from tests.support.builders import layer_result, results_of, written
 from tests.support.runs import BASE, PAIRS, QUICK, ROOT, run_checks
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed")
@@ -26,6 +28,8 @@ pytestmark = [
 SCREENSHOTS = ROOT / "artifact_report" / "screenshots"
 EVIL = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
 LONG = "unbroken" * 60
+# Between margins of 1 cm.
+A4 = {"width": 718, "height": 1047, "deviceScaleFactor": 1}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,9 @@ const contrast = (element) => {
   const [a, b] = [light(rgb(getComputedStyle(element).color)), light(paper(element))];
   return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 };
-const texts = [...document.querySelectorAll("body *:not(svg *, script)")].filter((e) =>
+// Marks in a figure's key are drawing, as its dots are.
+const all = "body *:not(svg *, script, figure .key [aria-hidden])";
+const texts = [...document.querySelectorAll(all)].filter((e) =>
   e.checkVisibility()
   && [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.textContent.trim()));
 return [texts.length, texts.filter((e) => contrast(e) < 4.5).map((e) => e.textContent)];
@@ -145,6 +151,11 @@ def test_fits_the_window(page, width):
     page.refresh()
     page.execute_script("document.querySelectorAll('details').forEach((d) => (d.open = true))")
     page.find_element("id", "more").click()
+    # As long as names and as many as sections get.
+    page.execute_script("""
+    document.querySelectorAll('.who').forEach((e) => (e.textContent += ` with ${e.textContent}`));
+    document.querySelector('nav').append(...document.querySelector('nav').cloneNode(true).children);
+    """)
     screenshot(page, f"{width}-open")
     wide = page.execute_script("return document.documentElement.scrollWidth - innerWidth")
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
@@ -158,6 +169,26 @@ def test_every_figure_is_drawn_and_named(page):
         drawing = figure.find_element("tag name", "svg")
         assert drawing.size["height"] > 50
         assert f"{BASE} (" in drawing.get_attribute("aria-label")
+    marks = visible(page, "[data-figure=positions] .key [aria-hidden]")
+    colours = [mark.value_of_css_property("color") for mark in marks]
+    assert len(set(colours)) == len(colours) == 3, "curves and their marks are told apart"
+
+
+def test_whatever_takes_the_focus_or_is_a_picture_has_a_name(page):
+    """In the tree that screen readers read."""
+    page.execute_cdp_cmd("Accessibility.enable", {})
+    nodes = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    there = [node for node in nodes if not node["ignored"]]
+    names = {
+        (node["role"]["value"], node["name"]["value"].strip())
+        for node in there
+        if node["role"]["value"] in ("columnheader", "image", "img", "region")
+        or any(p["name"] == "focusable" and p["value"]["value"] for p in node["properties"])
+    }
+    roles = {role for role, _ in names}
+    assert {"button", "link", "combobox", "searchbox", "image", "columnheader"} <= roles
+    assert [role for role, name in names if not name] == []
+    assert len([name for role, name in names if role == "button" and "Enlarge" in name]) >= 9
 
 
 def test_a_layer_is_chosen_by_click_key_list_and_address(page, report):
@@ -302,6 +333,39 @@ def test_prints_everything_that_is_closed(page):
     assert len(visible(page, ".pair")) == 15
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
     assert not visible(page, "nav, .chooser, .buttons")
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**A4, "mobile": False})
+    wide = page.execute_script("return document.documentElement.scrollWidth - innerWidth")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= 0
     printed = page.execute_cdp_cmd("Page.printToPDF", {})["data"]
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     (SCREENSHOTS / "print.pdf").write_bytes(base64.b64decode(printed))
+
+
+def opened(driver, folder, found):
+    (folder / "report.html").write_text(found.page(), encoding="utf-8")
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    driver.get((folder / "report.html").as_uri())
+
+
+def test_a_chosen_layer_is_in_sight_on_a_telephone(driver, tmp_path):
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False},
+    )
+    opened(driver, tmp_path, results_of(*map(layer_result, range(62))))
+    box = "return document.querySelector('.matrix .chosen').getBoundingClientRect().toJSON()"
+    head = driver.execute_script(box)
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert 150 < head["left"] < head["right"] < 390
+
+
+def test_lower_bounds_are_drawn(driver, tmp_path):
+    follows = Following(0.7, 0.4, 0.01, 0.3, 0.4, 0.01, 20, 20, 3, (1.0,) * 8, (0.0,) * 8)
+    opened(driver, tmp_path, results_of(replace(layer_result(), follows=follows)))
+    ends = driver.execute_script("""
+    const line = document.querySelector("[data-figure=behaviour] g line");
+    return [line.getAttribute("y1"), line.getAttribute("y2")].map(Number);
+    """)
+    assert ends[1] - ends[0] > 20
+    assert driver.find_elements("css selector", "[data-figure=behaviour] circle.hollow")

@@ -222,7 +222,8 @@ class TestRefused:
                 ["report", "lies.json"],
                 "lies.json: the results can't be drawn (",
             ),
-            (["power", "3"], "n_pairs must be at least 8"),
+            (["power", "3"], "n_pairs must be from 8 to"),
+            (["power", "9" * 400], "n_pairs must be from 8 to"),
         ],
     )
     def test_in_a_line(self, here, arguments, message, capsys):
@@ -238,6 +239,16 @@ class TestRefused:
         assert message in said
         assert said.startswith("error: ")
         assert said.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [["analyze", "--artifact-layers=--"], ["collect", "--site=--"], ["pairs", "--artifact=--"]],
+    )
+    def test_two_dashes_are_no_value(self, arguments, capsys):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.endswith(f"error: argument {arguments[1][:-3]}: -- is no value")
 
     @pytest.mark.parametrize("change", [("--max-tokens", "3"), ("--site", "attn_out")])
     def test_another_collection_is_not_overwritten(self, made, here, change, capsys):

@@ -8,7 +8,7 @@ import pytest
 from harness.cli import main
 from harness.report import history as report
 from harness.report import plots
-from harness.results import Results
+from harness.results import Results, value
 from harness.settings import Criteria
 from tests.support.measured import analysis_from, measured
 
@@ -49,7 +49,7 @@ def test_changes_are_marked(history, tmp_path):
     assert "▲" not in second
     assert evaded.split() == ["evaded", "–", "–", "–"]
     page = (tmp_path / "artifact_report" / "history.html").read_text(encoding="utf-8")
-    assert page.count("<td class=changed") == 1
+    assert page.count('<td class="number changed">▲') == 1
     assert 'src="data:image/svg+xml;base64,' in page
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert matplotlib.image.imread(tmp_path / "artifact_report" / "history.png").shape[0] > 400
@@ -64,7 +64,7 @@ def test_what_cannot_be_compared_is_shown_and_said(history, tmp_path):
     assert err.count("\n") == 1
     assert "▲" not in out.splitlines()[1]
     page = (tmp_path / "artifact_report" / "history.html").read_text(encoding="utf-8")
-    assert "<h2>Not compared</h2>" in page
+    assert "<h3>Not compared</h3>" in page
 
 
 def test_damaged_ones_are_left_out_and_said(history, tmp_path):
@@ -93,3 +93,55 @@ def test_a_name_that_no_file_can_have_is_one_line(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert main(["history", "x/" * 3000]) == 2
     assert capsys.readouterr().err.endswith(": no such baseline file\n")
+
+
+class TestSection:
+    """Of a run's page."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for module in (plots, report):
+            monkeypatch.setattr(module, "to_bytes", lambda *_: b"a picture")
+
+    @pytest.fixture
+    def run(self):
+        changes = {"model": "<b>of today"}
+        return Results(analysis_from(measured({ONE: 0.0, TWO: 3.0}), changes=changes), Criteria())
+
+    def test_ends_with_this_run(self, run):
+        save("v1", {ONE: 9.0, TWO: 3.0})
+        save("v2", {ONE: 9.0, TWO: 3.0})
+        section = run.page(over_time=run.over_time()).split('<h2 id="time">')[1]
+        names = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', section)
+        assert names[4:8] == ["d", "0001_v1", "0002_v2", "this run"]
+        marked = re.findall(r'class="number changed">(▲[^<]*)<small>\[', section)
+        assert len(marked) == 1
+        assert "&lt;b&gt;of today" in section
+        assert "Not compared" not in section
+
+    def test_is_bounded(self, run, monkeypatch):
+        monkeypatch.setattr(value, "MOST_VERSIONS", 1)
+        save("v1", {ONE: 9.0, TWO: 3.0})
+        save("v2", {ONE: 9.0, TWO: 3.0})
+        shown = run.over_time()
+        assert [version.run.name for version in shown.versions] == ["0002_v2", "this run"]
+        assert not shown.versions[0].run.analysis.activations.keys
+        assert "1 earlier ones aren't shown" in run.page(over_time=shown)
+
+    def test_says_what_it_cannot_compare(self, run, tmp_path):
+        save("v1", {ONE: 9.0, TWO: 3.0}, pairs_fingerprint="others")
+        (tmp_path / ".artifact_baselines" / "0002_v2.safetensors").write_bytes(b"x")
+        page = run.page(over_time=run.over_time())
+        assert "<li>this run: .artifact_baselines/0001_v1.safetensors: can&#39;t be" in page
+        assert "<li>left out: .artifact_baselines/0002_v2.safetensors: not a" in page
+
+    def test_is_not_there_without_a_baseline(self, run):
+        assert run.over_time() is None
+        assert "Over time" not in run.page(over_time=None)
+
+    def test_is_not_there_without_activations(self, run, tmp_path):
+        save("v1", {ONE: 9.0, TWO: 3.0})
+        run.write(tmp_path / "folder", page=False)
+        (file,) = (tmp_path / "folder").glob("*.json")
+        assert Results.read(file).over_time() is None

@@ -442,6 +442,13 @@ class TestOptions:
         with pytest.raises(options.OptionError, match=f"--artifact-{name} .*: choose from"):
             option.read(PytestOptions(pytester.parseconfig("-p", "harness.plugin")))
 
+    @pytest.mark.parametrize("name", ["site", "layers"])
+    def test_two_dashes_are_no_value(self, pytester, name):
+        (option,) = (option for option in options.OPTIONS if option.name == name)
+        given = pytester.parseconfig("-p", "harness.plugin", f"{option.flag}=--")
+        with pytest.raises(options.OptionError, match=f"{option.flag} '--': "):
+            option.read(PytestOptions(given))
+
     def test_defaults_of_the_design(self):
         defaults = {option.name: option.default for option in options.OPTIONS}
         assert Experiment().checkpoint.path == ALIGNED

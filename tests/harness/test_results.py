@@ -11,7 +11,7 @@ from gemma_mlx.errors import UserError
 from harness import settings
 from harness.data.activations import Dropped
 from harness.report import tables
-from harness.results import Results
+from harness.results import Results, value
 from harness.results.baseline import BaselineError
 from harness.results.file import FILE_NAME, SCHEMA_VERSION
 from harness.settings import Criteria
@@ -297,3 +297,19 @@ class TestEarlierRuns:
             kept = {path.name: path.read_bytes() for path in place.iterdir()}
             assert {**kept, "mine.txt": b"mine"} == first
         assert {path.name for path in tmp_path.iterdir()} == {*first, "earlier"}
+
+    def test_many_are_told_of(self, tmp_path, monkeypatch):
+        """How many and how large; nothing of somebody else's counts."""
+        monkeypatch.setattr(value, "MANY", 2)
+        places = []
+        for content in ("1", "22", "333"):
+            (tmp_path / "report.html").write_text(content)
+            places.append(value._move_earlier(tmp_path))
+            (tmp_path / "earlier" / "mine.txt").write_text("mine")
+            (places[-1] / "mine.txt").symlink_to("nowhere")
+            if len(places) == 1:
+                assert value.kept_sentence(places[0]) == f"the earlier ones: {places[0]}/"
+        assert value.kept_sentence(places[2]) == (
+            f"the earlier ones: {places[2]}/ (3 runs are in {tmp_path}/earlier/, 6 bytes, safe to "
+            "delete)"
+        )

@@ -529,6 +529,9 @@ class TestCompare:
         assert {
             c["comparison"]["difference"] for c in content["comparison"]["layers"].values()
         } == {0}
+        page = (folder / "artifact_report" / "report.html").read_text()
+        (shown,) = re.findall(r'<h2 id="time">.*?<h2', page, re.DOTALL)
+        assert [name in shown for name in ("0001_v1", "this run", "0002")] == [True, True, False]
 
     @pytest.mark.parametrize("name", ["1", ".artifact_baselines/0001_v1.safetensors"])
     def test_other_names(self, checks, name):

@@ -74,9 +74,10 @@ def test_pairs_that_would_decide(result):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: smallest_detectable_effect(7), "n_pairs must be at least 8"),
-        (lambda: smallest_passing_effect(7, threshold=0.8), "n_pairs must be at least 8"),
+        (lambda: smallest_detectable_effect(7), "n_pairs must be from 8 to 1e\\+18"),
+        (lambda: smallest_passing_effect(7, threshold=0.8), "n_pairs must be from 8 to 1e\\+18"),
         (lambda: smallest_passing_effect(50, threshold=0.8, layers=0), "layers must be at least"),
+        (lambda: smallest_detectable_effect(10**400), "n_pairs must be from 8 to"),
         (lambda: smallest_detectable_effect(50, layers=0), "layers must be at least 1"),
         (lambda: smallest_detectable_effect(50, power=1), "power and alpha must lie"),
         (lambda: pairs_needed(0.0), "effect must be positive"),

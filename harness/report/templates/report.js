@@ -60,11 +60,10 @@ const frame = (width, height, { x, y, xName, yName, xTicks, yTicks, xText = Stri
   if (yName) root.append(svg("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(12 ${(height - below) / 2}) rotate(-90)` }, yName));
   return { root, X, Y, left, right: width - right, top, bottom: height - below };
 };
-const level = (to, value, label) => to.root.append(
-  svg("line", { class: "at", x1: to.left, x2: to.right, y1: to.Y(value), y2: to.Y(value) }),
-  svg("text", { x: to.right, y: to.Y(value) - 4, "text-anchor": "end" }, label));
+const level = (to, value) => to.root.append(svg("line", { class: "at", x1: to.left, x2: to.right, y1: to.Y(value), y2: to.Y(value) }));
+const label = (to, value, text) => to.root.append(svg("text", { class: "label", x: to.right, y: to.Y(value) - 4, "text-anchor": "end" }, text));
 const keyOf = (names) => html("p", { class: "key" }, ...names.map(([mark, css, name]) =>
-  html("span", {}, html("span", { class: css, "aria-hidden": "true", style: "color: currentColor" }, mark), ` ${name}`)));
+  html("span", {}, html("span", { class: css, "aria-hidden": "true" }, mark), ` ${name}`)));
 const every = (most) => numbers.filter((_, n) => n % Math.ceil(numbers.length / most) === 0);
 
 // Curves over layers: dots with intervals; a click on a layer chooses it.
@@ -76,7 +75,7 @@ const overLayers = (width, height, series, { yName, y, lines = [], band, mark = 
   const here = svg("rect", { class: "here", y: to.top, height: to.bottom - to.top });
   to.root.append(here);
   if (band) to.root.append(svg("rect", { class: "band", x: to.left, width: to.right - to.left, y: to.Y(band[1]), height: to.Y(band[0]) - to.Y(band[1]) }));
-  for (const [value, label] of lines) level(to, value, label);
+  for (const [value] of lines) level(to, value);
   for (const { layer, value } of mark) {
     if (value == null) continue;
     const [cx, cy] = [to.X(layer), to.Y(value)];
@@ -89,10 +88,11 @@ const overLayers = (width, height, series, { yName, y, lines = [], band, mark = 
     to.root.append(fill(svg("g", { class: `c${one.colour ?? n % 6}` }), {}, [
       svg("polyline", { class: "line", opacity: 0.45, points: points.map((p) => `${px(p)},${to.Y(p.value[0])}`).join(" ") }),
       ...points.filter((p) => p.value.length > 1 && p.value.every((v) => v != null)).map((p) =>
-        svg("line", { class: "line", "stroke-width": 1.6, x1: px(p), x2: px(p), y1: to.Y(p.value.at(1)), y2: to.Y(p.value.at(-1)) })),
+        svg("line", { class: "line", "stroke-width": 1.6, x1: px(p), x2: px(p), y1: to.Y(p.value.at(-2)), y2: to.Y(p.value.at(-1)) })),
       ...points.map((p) => svg("circle", { class: p.hollow ? "dot hollow" : "dot", r: 3.5, cx: px(p), cy: to.Y(p.value[0]) })),
     ]));
   });
+  for (const [value, text] of lines) label(to, value, text);
   const half = numbers.length > 1 ? (to.X(numbers[1]) - to.X(numbers[0])) / (numbers[1] - numbers[0]) / 2 : 20;
   for (const layer of numbers) {
     const said = series.flatMap((one) => one.points.filter((p) => p.layer === layer).map((p) =>
@@ -160,7 +160,7 @@ const figures = {
     band: data.null == null ? null : [0, data.null], mark: layers.map((l) => ({ layer: l.layer, value: l.in_sample[0] })) }),
   accuracy: (width, height) => overLayers(width, height, bySite((l) => l.accuracy, (l) => ({ hollow: !l.separates })), {
     yName: "share on their side", lines: [[0.5, "chance"]],
-    y: [Math.min(0.35, ...known(layers.flatMap((l) => l.accuracy))), 1.02], mark: layers.map((l) => ({ layer: l.layer, value: l.in_sample[1] })) }),
+    y: [Math.min(0.35, ...known(layers.flatMap((l) => l.accuracy))) - 0.02, 1.02], mark: layers.map((l) => ({ layer: l.layer, value: l.in_sample[1] })) }),
   positions: (width, height) => {
     const same = layers.filter((l) => l.site === layers[chosen].site);
     const said = { generated: "generated: each prompt's own answer", forced: "forced: the natural answer after both prompts", prompt_last: "prompt_last: nothing written yet" };
@@ -169,7 +169,7 @@ const figures = {
     return overLayers(width, height, curves.map(([name, value]) => ({ name: said[name] ?? name,
       points: same.filter(value).map((l) => ({ layer: l.layer, value: value(l) })) })), { yName: `d, ${layers[chosen].site}`, lines: [[0, ""]] });
   },
-  behaviour: (width, height) => overLayers(width, height, bySite((l) => l.follows?.auroc), {
+  behaviour: (width, height) => overLayers(width, height, bySite((l) => l.follows?.auroc, (l) => ({ hollow: !l.follows.holds })), {
     yName: "AUROC", lines: [[0.5, "chance"]], y: [Math.min(0.4, ...known(layers.flatMap((l) => l.follows?.auroc ?? []))) - 0.03, 1.03] }),
   categories: (width) => {
     const names = [...new Set(layers.flatMap((l) => l.categories.map(([name]) => name)))];
@@ -208,8 +208,8 @@ const figures = {
     const layer = layers[chosen];
     const order = layer.natural.map((_, i) => i).sort((a, b) => layer.artifact[a] - layer.natural[a] - layer.artifact[b] + layer.natural[b]);
     const to = frame(width, Math.min(height, 260), { x: [-1, order.length], y: reach([...layer.natural, ...layer.artifact], 0),
-      xName: "pair, worst separated first", yName: "score (SD)", xTicks: [] });
-    level(to, 0, "boundary");
+      xName: "pair, worst separated first", yName: "score (SD)", xTicks: [], below: 22 });
+    level(to, 0);
     order.forEach((i, x) => {
       const [natural, artifact] = [layer.natural[i], layer.artifact[i]], px = to.X(x);
       if (natural == null) return;
@@ -218,6 +218,7 @@ const figures = {
         svg("path", { class: "c1", fill: "currentColor", d: `M${px} ${to.Y(artifact) - 4}l4 7h-8z` }),
         svg("title", {}, `${data.dots[i]}: natural ${decimal(natural)}, artifact ${decimal(artifact)}`)));
     });
+    label(to, 0, "boundary");
     return { root: to.root, key: keyOf([["●", "c0", "natural"], ["▲", "c1", "artifact"]]) };
   },
   "layer-categories": (width) => {
@@ -262,7 +263,9 @@ const draw = (figure, width = figure.clientWidth) => {
   figure.hidden = !made;
   if (!made) return;
   made.root.setAttribute("aria-label", caption.textContent.replace(/\s+/g, " ").trim());
-  const buttons = html("div", { class: "buttons" }, html("button", { type: "button", "data-do": "enlarge" }, "Enlarge"), html("button", { type: "button", "data-do": "save" }, "Save SVG"));
+  const buttons = html("div", { class: "buttons" }, 
+    ...[["enlarge", "Enlarge"], ["save", "Save SVG"]].map(([task, words]) =>
+      html("button", { type: "button", "data-do": task, "aria-label": `${words}: ${caption.querySelector("strong").textContent}` }, words)));
   figure.replaceChildren(caption, made.root, ...known([made.key]), buttons);
   drawn.set(name, made);
 };
@@ -378,6 +381,11 @@ const choose = (number, { write = true, redraw = true } = {}) => {
   const layer = layers[chosen];
   for (const element of all(".chosen")) element.classList.remove("chosen");
   for (const element of all(`[data-layer="${layer.id}"]`)) (element.closest("th") ?? element).classList.add("chosen");
+  // On a narrow window a strip is scrolled sideways.
+  for (const head of all(".matrix thead .chosen")) {
+    const strip = head.closest(".matrix");
+    strip.scrollLeft = head.offsetLeft - strip.clientWidth / 2;
+  }
   $("choose").value = layer.id;
   $("summary").replaceChildren(html("strong", {}, `Layer ${layer.layer}, ${layer.site}`),
     `: d = ${between(layer.d)}, accuracy ${between(layer.accuracy)}. `,
