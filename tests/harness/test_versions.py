@@ -330,7 +330,7 @@ FREE = {
     "collection.sites": ["mlp_out", "attn_out"],
     "collection.layers": [0, 1],
     "collection.batch_size": 3,
-    "analysis.replicates": 99,
+    "analysis.replicates": 999,
     "analysis.level": 0.9,
     "analysis.seed": 3,
     "git_commit": "0" * 40,
