@@ -1,11 +1,12 @@
 """The ladder of claims: what may be said of a layer, and what it rules out.
 
-A rung holds only where its check passed. One whose input wasn't given is *not asked*, and one that
-can't be decided for want of input is *undecidable*; neither is ever a pass, or a miss.
+A rung holds only where its check passed and the layer separates: the others are about what does.
+One whose input wasn't given is *not asked*, and one that can't be decided for want of input is
+*undecidable*; neither is ever a pass, or a miss.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.analysis.causality import Effect
@@ -107,18 +108,28 @@ def ladder(
     separates = [judge(result, criteria) for judge in CRITERIA.values()]
     if analysis is not None:
         separates.append(alike_pairs(result, analysis, criteria))
+    first = _worst(separates)
     used = [uses_direction(result, effect, criteria) for effect in interventions]
-    return Ladder(
-        {
-            "separates": _worst(separates),
-            "across_categories": crosses_categories(result, criteria),
-            "beyond_words": beyond_words(result, criteria),
-            "beyond_base": None if result.beyond_base is None else beyond_base(result),
-            "follows_behaviour": follows_behaviour(
-                result, None if analysis is None else analysis.behaviour, criteria
-            ),
-            "used": _worst(used) if used else None,
-        }
+    others: Mapping[Claim, Verdict | None] = {
+        "across_categories": crosses_categories(result, criteria),
+        "beyond_words": beyond_words(result, criteria),
+        "beyond_base": None if result.beyond_base is None else beyond_base(result),
+        "follows_behaviour": follows_behaviour(
+            result, None if analysis is None else analysis.behaviour, criteria
+        ),
+        "used": _worst(used) if used else None,
+    }
+    return Ladder({"separates": first, **{c: _above(first, v) for c, v in others.items()}})
+
+
+def _above(first: Verdict, verdict: Verdict | None) -> Verdict | None:
+    """A rung's verdict, given that of the first one."""
+    if verdict is None or verdict.outcome != "passed" or first.outcome == "passed":
+        return verdict
+    return replace(
+        verdict,
+        outcome=first.outcome,
+        explanation=f"{verdict.explanation}; but the layer is not shown to separate",
     )
 
 

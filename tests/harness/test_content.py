@@ -180,7 +180,7 @@ class TestHead:
         ]
         assert said[:12] == [
             "layer 0: separates", "layer 1: doesn't",
-            "layer 0: holds", "layer 1: holds",
+            "layer 0: holds", "layer 1: doesn't",
             *["layer 0: holds", "layer 1: not asked"] * 2,
             *["layer 0: not asked", "layer 1: not asked"] * 2,
         ]  # fmt: skip

@@ -54,7 +54,7 @@ class TestHeadline:
         )
         found = headline(results)
         assert found.startswith("2 of 5 layers separate")
-        assert "beyond d = 0.8; 5 across the categories. Topic is not ruled out" in found
+        assert "beyond d = 0.8; 2 across the categories. Topic is not ruled out" in found
         assert "from -0.40 to 3.21" in found
         assert "n = 8 pairs" in found
 
@@ -147,10 +147,12 @@ class TestTerminal:
         )
         assert "accuracy" in header
         assert [outcome for _, outcome in rows] == ["failed", "inconclusive", "passed"]
-        first, _, last = (line for line, _ in rows)
+        first, second, last = (line for line, _ in rows)
         cells = ["layer_1-mlp_out", "0.10", "[-0.40, 0.60]", "0.80", "[0.70, 0.90]", "0.7000"]
         assert re.split(r"  +", first)[:6] == cells
-        assert re.split(r" +", first)[-6:] == ["✗", "✓", "–", "–", "–", "–"]
+        # What crosses the categories where nothing separates is no claim.
+        assert re.split(r" +", first)[-6:] == ["✗", "✗", "–", "–", "–", "–"]
+        assert re.split(r" +", second)[-6:] == ["?", "?", "–", "–", "–", "–"]
         assert last.startswith("layer_20-mlp_out ")
         assert re.split(r" +", last)[-6:] == ["✓", "✓", "✓", "✓", "–", "–"]
 
@@ -251,7 +253,7 @@ class TestSummary:
         shown = Page(results.page())
         assert headline(results) in shown.text
         assert (
-            f"layer_3-mlp_out doesn't holds {'not asked ' * 4}0.10 [-0.40, 0.60] ± 0.004 "
+            f"layer_3-mlp_out doesn't doesn't {'not asked ' * 4}0.10 [-0.40, 0.60] ± 0.004 "
             "0.80 [0.70, 0.90] 0.7000 ± 0.0002"
         ) in shown.text
         assert re.search(

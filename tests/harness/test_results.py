@@ -200,7 +200,7 @@ class TestShown:
 
     def test_repr_is_a_sentence(self, large):
         assert repr(large) == (
-            "<Results: 15 of 26 layers separate artifact from natural prompts beyond d = 0.8; 26 "
+            "<Results: 15 of 26 layers separate artifact from natural prompts beyond d = 0.8; 15 "
             "across the categories. Topic is not ruled out: no base model was asked. Held-out d is "
             "1.50, n = 65 pairs.>"
         )
