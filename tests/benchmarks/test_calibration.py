@@ -28,14 +28,14 @@ def assert_reached(figure):
 )
 @pytest.mark.slow
 def test_size_and_null_means(population):
-    result = experiments.size(population, 50, 400)
+    result = experiments.size(population, 50, 200)
     for name, required in {**NULL, "control": Range(low=0.99)}.items():
         assert_reached(result.figure(name, required))
 
 
 @pytest.mark.slow
 def test_size_with_correlated_tokens_of_unequal_number():
-    result = experiments.token_size("lengths", populations.drift_and_lengths, 50, 120)
+    result = experiments.token_size("lengths", populations.drift_and_lengths, 50, 60)
     assert_reached(result.figure("type-I error", SIZE))
     assert_reached(result.figure("pooled t-test rejects", Range(low=0.99)))
     assert experiments.uncut_size(50, 50).figure("type-I error").value > 0.5
@@ -49,7 +49,7 @@ def test_size_with_duplicates():
 
 @pytest.mark.slow
 def test_family_wise_error():
-    result = experiments.family(50, 80)
+    result = experiments.family(50, 40)
     assert_reached(result.figure("family-wise (maxT)", Range(0.03, 0.065)))
     assert_reached(result.figure("uncorrected", Range(low=0.3)))
 
@@ -57,11 +57,11 @@ def test_family_wise_error():
 @pytest.mark.parametrize(
     ("population", "n", "effect", "runs"),
     [
-        (populations.gaussian(), 20, 0.0, 200),
-        (populations.gaussian(), 50, 0.0, 200),
-        (populations.gaussian(), 50, 1.5, 200),
-        (populations.massive(), 50, 3.0, 200),
-        (populations.elementwise_t3(), 50, 1.5, 80),
+        (populations.gaussian(), 20, 0.0, 100),
+        (populations.gaussian(), 50, 0.0, 100),
+        (populations.gaussian(), 50, 1.5, 100),
+        (populations.massive(), 50, 3.0, 100),
+        (populations.elementwise_t3(), 50, 1.5, 60),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
@@ -83,9 +83,9 @@ def test_power():
 @pytest.mark.slow
 def test_versions():
     law = populations.gaussian()
-    same = experiments.versions(law, 50, (0.7, 0.7), 200)
+    same = experiments.versions(law, 50, (0.7, 0.7), 100)
     assert_reached(same.figure("detected", Range(0.02, 0.065)))
-    apart = experiments.versions(law, 50, (0.7, 1.2), 120)
+    apart = experiments.versions(law, 50, (0.7, 1.2), 60)
     assert_reached(apart.figure("detected", Range(low=0.65)))
     assert_reached(apart.figure("called equivalent", Range(high=0.07)))
 
@@ -129,7 +129,7 @@ def test_tables_mark_what_is_required():
 @pytest.mark.slow
 @pytest.mark.parametrize("population", [populations.gaussian(), populations.low_rank()])
 def test_interventions_along_what_nothing_reads(population):
-    result = interventions.unread(population, 65, 4.0, 0.0, 60)
+    result = interventions.unread(population, 65, 4.0, 0.0, 30)
     assert_reached(result.figure("some layer is said to be used", Range(high=0.064)))
     # Without a correction, and as it was at first, some layer is said to be used far too often.
     assert result.figure("some p of a layer alone").value > 0.3
