@@ -108,18 +108,15 @@ def load(checkpoint: MlxLmCheckpoint, *, dtype: str | None = None) -> "LanguageM
 
 
 def _check_rope(checkpoint: MlxLmCheckpoint, config: Mapping[str, Any], model: nn.Module) -> None:
-    """Warn of a base of RoPE that the model computes with and the config doesn't say: some of
-    mlx-lm's models don't ask for it."""
+    """Refuse a model that computes RoPE with a base that the config doesn't say: some of mlx-lm's
+    don't ask for it."""
     said = sorted(set(_rope_bases(config)))
     bases = {float(each.base) for _, each in model.named_modules() if isinstance(each, nn.RoPE)}
     if said and not bases <= set(said):
-        warnings.warn(
-            printable(
-                f"{checkpoint.path}: mlx-lm's {checkpoint.config.model_type} computes RoPE with "
-                f"base {min(bases - set(said)):g}, and the config says "
-                f"{' and '.join(f'{base:g}' for base in said)}: it is another model"
-            ),
-            stacklevel=3,
+        raise CheckpointError(
+            f"{checkpoint.path}: mlx-lm's {checkpoint.config.model_type} computes RoPE with base "
+            f"{min(bases - set(said)):g}, and the config says "
+            f"{' and '.join(f'{base:g}' for base in said)}: it would be another model"
         )
 
 

@@ -341,6 +341,7 @@ def peak_and_weights(file: Path) -> tuple[int, int]:
     return int(peak), int(size)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_reading_takes_at_most_twice_the_memory_of_the_weights(tmp_path: Path) -> None:
     """An embedding that is most of the model, as in the small Gemmas."""

@@ -120,6 +120,7 @@ def tokens(gemma: Gemma, rows: list[list[int]], **how: Any) -> list[list[int]]:
     return [g.token_ids for g in generations]
 
 
+@pytest.mark.slow
 def test_a_prompts_sample_does_not_depend_on_its_batch(gemma: Gemma) -> None:
     rows = [[3, 4, 5], [6] * 11, [7, 8], [9, 10, 11, 12, 13]]
     seeds = [11, 12, 13, 14]
@@ -129,6 +130,7 @@ def test_a_prompts_sample_does_not_depend_on_its_batch(gemma: Gemma) -> None:
     assert tokens(gemma, rows[2:3], seed=[13]) == together[2:3]
 
 
+@pytest.mark.slow
 def test_one_seed_gives_every_prompt_its_own_numbers(gemma: Gemma) -> None:
     rows = [[3, 4, 5]] * 4
     first = tokens(gemma, rows, seed=1)

@@ -76,6 +76,7 @@ class TestPipeline:
                 assert content["model.layers.3.mlp.output"].dtype == np.float32
                 assert len(content.files) == 6
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("quick_pictures")
     def test_npz_and_store_give_the_same(self, made, here):
         _, asked = made

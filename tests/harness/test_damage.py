@@ -11,13 +11,13 @@ from tests.support.collecting import FOUR_BATCHES, gather, stored
 @pytest.mark.slow
 class TestDamage:
     def test_never_used(self, tiny, whole, loaded, tmp_path):
-        """520 shards with flipped bits or cut off, several at a time."""
+        """260 shards with flipped bits or cut off, several at a time."""
         chance = random.Random(0)
         expected = stored(whole)
         run = gather(tiny, tmp_path, FOUR_BATCHES)
         tokens, answers = run.tokens("mlp_out", 1), run.responses()
         cases = 0
-        while cases < 520:
+        while cases < 260:
             damaged = chance.sample(sorted(run.shards().values()), chance.randint(1, 4))
             for file in damaged:
                 content = bytearray(file.read_bytes())

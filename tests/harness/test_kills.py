@@ -56,7 +56,7 @@ def undisturbed(tmp_path_factory):
 class TestStopped:
     @pytest.mark.parametrize(
         ("signals", "times"),
-        [((signal.SIGKILL,), 40), ((signal.SIGINT, signal.SIGTERM), 14)],
+        [((signal.SIGKILL,), 30), ((signal.SIGINT, signal.SIGTERM), 10)],
         ids=["killed", "interrupted"],
     )
     def test_goes_on(self, undisturbed, tmp_path, signals, times):

@@ -44,6 +44,7 @@ def test_are_those_of_the_logits(checkpoint, tmp_path):
         assert found[group] == pytest.approx(sums[0] - sums[1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_are_measured_once(checkpoint, tmp_path, monkeypatch):
     first = opening_log_odds(checkpoint, PROMPTS, PATTERNS, tmp_path)
     loads = []
@@ -74,6 +75,7 @@ def test_conditions_are_compared_pair_by_pair():
     assert found.interval == (2.0, 2.0)
 
 
+@pytest.mark.slow
 def test_an_experiment_asks_where_it_is_told_to(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.experiment.load_behaviours", lambda _: PATTERNS)
     quiet = Experiment("tiny-gemma3-base", PAIRS, store=tmp_path)

@@ -420,20 +420,25 @@ OPTION_VALUES = {
 
 
 class TestOptions:
-    @pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.flag)
-    def test_command_line_over_ini_over_default(self, pytester, option):
-        in_ini, given, from_ini, from_command_line = OPTION_VALUES[option.name]
-        quiet = ("-p", "harness.plugin", *SHORT, "-p", "no:html")
-
+    def test_command_line_over_ini_over_default(self, pytester):
         def read(*arguments):
-            return option.read(PytestOptions(pytester.parseconfig(*quiet, *arguments)))
+            quiet = ("-p", "harness.plugin", *SHORT, "-p", "no:html")
+            given = PytestOptions(pytester.parseconfig(*quiet, *arguments))
+            return {option.name: option.read(given) for option in options.OPTIONS}
 
-        assert read() == option.default
-        pytester.makeini(f"[pytest]\n{option.dest} = {in_ini}")
-        assert read() == from_ini
-        for flag in (option.flag, *([option.short_flag] if option.short else [])):
-            flags = [flag] if given is None else [f"{flag}={value}" for value in given]
-            assert read(*flags) == from_command_line
+        def typed(flag, name):
+            _, given, _, _ = OPTION_VALUES[name]
+            return [flag] if given is None else [f"{flag}={value}" for value in given]
+
+        assert read() == {option.name: option.default for option in options.OPTIONS}
+        lines = [f"{option.dest} = {OPTION_VALUES[option.name][0]}" for option in options.OPTIONS]
+        pytester.makeini("\n".join(["[pytest]", *lines]))
+        assert read() == {name: from_ini for name, (_, _, from_ini, _) in OPTION_VALUES.items()}
+        expected = {name: from_line for name, (*_, from_line) in OPTION_VALUES.items()}
+        assert read(*(f for o in options.OPTIONS for f in typed(o.flag, o.name))) == expected
+        short = [o for o in options.OPTIONS if o.short]
+        found = read(*(f for o in short for f in typed(o.short_flag, o.name)))
+        assert {o.name: found[o.name] for o in short} == {o.name: expected[o.name] for o in short}
 
     @pytest.mark.parametrize("name", ["site", "positions", "columns"])
     def test_a_list_of_nothing(self, pytester, name):

@@ -333,6 +333,7 @@ class TestChatTemplate:
         (folder / "model.safetensors").write_bytes(b"damaged")
         return folder
 
+    @pytest.mark.slow
     def test_without_one_it_is_said_before_weights_are_read(self, checks, bare):
         result = checks("--model", bare)
         assert result.ret == 4

@@ -26,7 +26,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analysed(model: str | Path, store: Path, **options: object) -> Results:
-    return harness.analyze(model, layers=LAYERS, settings=QUICK, store=store, **options)
+    return harness.analyze(
+        model, layers=LAYERS, max_tokens=8, settings=QUICK, store=store, **options
+    )
 
 
 @pytest.fixture(scope="module")

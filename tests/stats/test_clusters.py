@@ -172,10 +172,10 @@ def test_error_rates_of_dependent_pairs(kind):
 
 @pytest.mark.slow
 def test_error_rates_of_bounds_and_categories():
-    bounds = claims.bounds(gaussian(), 0.8, 40)
+    bounds = claims.bounds(gaussian(), 0.8, 24)
     assert bounds.figure("some bound of d above its truth").value <= 0.15
     assert bounds.figure("some interval of d").value >= 0.08
-    alarms = claims.across(gaussian(), 0.3, 0.0, 2, 80)
+    alarms = claims.across(gaussian(), 0.3, 0.0, 2, 50)
     assert alarms.figure("claim in some layer").value <= 0.14
     assert alarms.figure("flips of pairs alone").value >= 0.15
 

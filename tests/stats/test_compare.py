@@ -184,6 +184,7 @@ def correlated(seed, shift=0.0, layers=12, n=40, hidden=50, noise=0.45):
     return first[0], first[1], second[0], second[1]
 
 
+@pytest.mark.slow
 def test_changed_is_said_over_the_family():
     """Somewhere a layer's own interval excludes zero, by chance; that isn't enough."""
     found = [c for seed in range(12) for c in compare(*correlated(seed), margin=0.01)]
@@ -195,6 +196,7 @@ def test_changed_is_said_over_the_family():
     assert strong.verdict == "changed"
 
 
+@pytest.mark.slow
 def test_an_unchanged_model_passes_as_often_as_is_said():
     said, passed = [], []
     for seed in range(80):

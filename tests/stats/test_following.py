@@ -46,6 +46,7 @@ def test_auroc_is_that_of_the_definition(effect):
         assert len(found.scores_evaded) == found.n_evaded
 
 
+@pytest.mark.slow
 def test_p_is_the_share_of_dealings_that_do_as_well():
     scores, evaded = drawn(2, 0.4)
     (first, _) = following(scores, evaded, CATEGORIES, permutations=4000, bootstrap=10)
@@ -104,6 +105,7 @@ def test_clusters_are_dealt_out_and_counted_whole():
     assert other.n_evaded < one.n_evaded
 
 
+@pytest.mark.slow
 def test_false_alarms_over_layers_and_power():
     alarms = finds = 0
     for seed in range(120):

@@ -88,6 +88,7 @@ def test_order_of_pairs_does_not_matter_to_the_estimates(seed, n, hidden, effect
     assert one.accuracy_interval == pytest.approx(other.accuracy_interval, abs=1e-9)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, sizes, widths, effects)
 def test_exchanging_the_versions_mirrors_the_comparison(seed, n, hidden, effect):
