@@ -85,6 +85,7 @@ def test_the_notebook_runs() -> None:
         assert kinds[0] == kinds[1], before["id"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_small")
 def test_the_check_that_is_shown_runs() -> None:
     block, _ = blocks("docs/checks.md", "python")

@@ -99,6 +99,7 @@ def test_a_category_of_its_own_does_not_count():
     assert shared.figure("d of the category left out").value > 0.8
 
 
+@pytest.mark.slow
 def test_truth_agrees_with_fresh_pairs():
     """The closed form that coverage is judged by, against a large fresh sample."""
     law, rng = populations.low_rank(), np.random.default_rng(0)

@@ -225,6 +225,7 @@ def test_a_file_that_was_cut_short_anywhere(tmp_path: Path) -> None:
         assert_refused(short, "GGUF" if length < 4 else "damaged or truncated")
 
 
+@pytest.mark.slow
 def test_a_file_that_is_damaged_anywhere_in_its_head(tmp_path: Path) -> None:
     content, broken = made(tmp_path).read_bytes(), tmp_path / "broken.gguf"
     rng = np.random.default_rng(0)

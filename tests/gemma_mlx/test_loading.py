@@ -209,6 +209,7 @@ def test_tensors_that_do_not_fit(
     assert_refused(checkpoint, message)
 
 
+@pytest.mark.slow
 def test_every_parameter_is_loaded_and_used(tmp_path: Path) -> None:
     """A change of any one tensor changes the logits."""
     made = config(

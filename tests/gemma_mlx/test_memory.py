@@ -33,6 +33,7 @@ def peak(do: Callable[[], Any]) -> int:
     return mx.get_peak_memory() - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["prompt_last", "generated"])
 def test_of_a_long_prompt_only_the_asked_for_positions_are_held(
     wide: Gemma, positions: str
@@ -46,6 +47,7 @@ def test_of_a_long_prompt_only_the_asked_for_positions_are_held(
     assert run(VECTOR_SITES) - run(()) < 2**20
 
 
+@pytest.mark.slow
 def test_of_a_replayed_continuation_only_its_own_tokens_are_held(wide: Gemma) -> None:
     def run(sites: tuple[str, ...], layers: tuple[int, ...]) -> int:
         return peak(

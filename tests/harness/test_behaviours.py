@@ -87,6 +87,7 @@ class TestFile:
 
 
 class TestShipped:
+    @pytest.mark.slow
     @pytest.mark.parametrize("words", [None, 20])
     def test_the_grammar_of_the_small_models(self, words):
         """Which answers evade; a hedge that also says what it can't do may go by either name."""

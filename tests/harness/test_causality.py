@@ -176,6 +176,7 @@ class TestDirectionThatIsNot:
 
 
 class TestMeasure:
+    @pytest.mark.slow
     @pytest.mark.parametrize("key", [LAST, (0, "mlp_post")])
     def test_by_hand(self, gemma, key, monkeypatch):
         """Pair by pair, from the model's plain logits."""
@@ -217,6 +218,7 @@ class TestMeasure:
             assert effect.shift == pytest.approx(effect.own_shift - effect.random_shift, abs=1e-6)
             assert (effect.n_pairs, effect.n_random) == (12, 2)
 
+    @pytest.mark.slow
     def test_batches_do_not_matter(self, gemma, monkeypatch):
         responses = answers(lambda n: range(20, 21 + n % 4), lambda n: (50 + n,))
         whole = effects(gemma, activations(), responses)
@@ -249,6 +251,7 @@ class TestMeasure:
             causality.PAIRS // len({pair.category for pair in pairs})
         }
 
+    @pytest.mark.slow
     def test_family(self, gemma):
         """The p-values by themselves are each member's own; the others are the family's."""
         keys = [(0, "mlp_out"), LAST]
@@ -279,6 +282,7 @@ class TestMeasure:
         )
         assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
+    @pytest.mark.slow
     def test_seed(self, gemma):
         responses = answers(lambda n: (11 + n,), lambda _: (40,))
         one, again, other = (
@@ -436,6 +440,7 @@ class TestRefused:
         with pytest.raises(AnalysisError, match="7 pairs have two different answers; 8 are needed"):
             effects(gemma, activations(), responses)
 
+    @pytest.mark.slow
     def test_pairs_of_equal_answers_are_left_out(self, gemma):
         responses = answers(lambda n: (11, n) if n < 9 else (40,), lambda _: (40,))
         few = activations().select(PAIRS[:9], [LAST])

@@ -165,6 +165,7 @@ class TestTwo:
         assert compare("v1", "v2", "--partial")[0] == 0
         assert list(comparisons(tmp_path)[0]["layers"]) == ["layer_1-mlp_out"]
 
+    @pytest.mark.slow
     def test_d_that_is_not_defined(self, compare, tmp_path, real_pictures):
         """One layer is the same for all prompts; in another the conditions can't overlap."""
         activations = measured({ONE: 3.0, TWO: 3.0, (2, "mlp_out"): 3.0})
@@ -199,6 +200,7 @@ class TestMore:
         assert "0003_large: other layers than 0001_small, compared over depth only" in out
         assert [c["b"] for c in comparisons(tmp_path)] == ["0002_same"]
 
+    @pytest.mark.slow
     def test_only_other_depths(self, compare, tmp_path, real_pictures):
         effects = {(layer, "mlp_out"): 3.0 for layer in range(5)}
         save("small"), save("large", effects, changes={"model_layers": 5}, width=20)

@@ -68,6 +68,7 @@ def names(folder):
 class TestNames:
     """Options, fixtures, ids, signals and objects of others are theirs."""
 
+    @pytest.mark.slow
     def test_options(self, suite):
         folder = suite(
             conftest="""
@@ -127,6 +128,7 @@ class TestNames:
         )
         passes(run(folder))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("plugins", [(), (*XDIST, "-n", "1")], ids=["alone", "xdist"])
     def test_keywords(self, suite, plugins):
         """`-k layer_1` is a part of a name, as everywhere."""
@@ -213,6 +215,7 @@ class TestNothingIsLeft:
 
 
 class TestImports:
+    @pytest.mark.slow
     def test_of_a_run_of_theirs(self, suite):
         folder = suite(
             test_theirs=f"""

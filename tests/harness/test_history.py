@@ -37,6 +37,7 @@ def save(name, effects, **changes):
     return Results(analysis, Criteria()).save(name)
 
 
+@pytest.mark.slow
 def test_changes_are_marked(history, tmp_path):
     save("v1", {ONE: 9.0, TWO: 3.0})
     save("v2", {ONE: 9.0, TWO: 3.0})

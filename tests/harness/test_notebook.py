@@ -22,6 +22,7 @@ def test_results_show_verdict_table_and_figure():
     assert re.search(r'<img alt="[^"]+" src="data:image/png;base64,iVBOR', shown)
 
 
+@pytest.mark.slow
 def test_plot_shows_itself_and_is_saved(tmp_path):
     plot = results_of(layer_result()).plot()
     assert plot._repr_png_().startswith(PNG)

@@ -762,6 +762,7 @@ class TestBadInput:
         assert re.fullmatch(pattern, lines[0]), lines[0]
         assert not (pytester.path / "report").exists()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", BAD_OPTIONS)
     def test_option(self, checks, pytester, name):
         arguments, message = BAD_OPTIONS[name]
@@ -844,6 +845,7 @@ class TestReportsOfEarlierRuns:
         assert earlier.read_text() == "of an earlier run"
         assert [file.name for file in earlier.parent.iterdir()] == ["report.html"]
 
+    @pytest.mark.slow
     def test_stay_if_the_model_cannot_be_used(self, checks, earlier, tmp_path):
         checks("--model", copied(tmp_path / "model", model__safetensors=None))
         assert earlier.read_text() == "of an earlier run"

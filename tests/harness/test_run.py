@@ -135,6 +135,7 @@ class TestAnalyze:
         assert whole.analysis.provenance["origin"] == "collected by this run"
         assert found.analysis.provenance["origin"] == "taken from the store"
 
+    @pytest.mark.slow
     def test_a_second_run_in_other_batches(self, whole, analyze, made, tmp_path):
         found = analyze(noise=True)
         for key, result in whole.items():
@@ -342,6 +343,7 @@ class TestChatTemplate:
         assert " --chat-template FILE" in line
         assert " --no-chat," in line
 
+    @pytest.mark.slow
     def test_the_options_are_named_as_they_are_typed(self, made, bare, pytester, capsys):
         given = ["--artifact-model", bare, "--artifact-pairs", made / "pairs.json"]
         result = pytester.runpytest_inprocess(

@@ -12,6 +12,7 @@ from harness.testing.session import once
 ALONE, WORKER = SimpleNamespace(), SimpleNamespace(workerinput={})
 
 
+@pytest.mark.slow
 def test_one_worker_works_and_the_others_wait(tmp_path):
     done = []
 

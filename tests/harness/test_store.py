@@ -230,6 +230,7 @@ class TestFaults:
 
 
 class TestDamage:
+    @pytest.mark.slow
     def test_every_flipped_bit_and_cut_is_found(self, run):
         chance = random.Random(0)
         good = {number: file.read_bytes() for number, file in run.shards().items()}

@@ -61,6 +61,7 @@ def test_each_has_the_text_of_its_id(results):
     assert next(texts, None) is None
 
 
+@pytest.mark.slow
 def test_are_read_with_the_results_that_they_belong_to(results, tmp_path):
     results.write(tmp_path, page=False)
     made, found = results.analysis.tokens, Results.read(tmp_path / FILE_NAME).analysis.tokens
@@ -90,6 +91,7 @@ def test_file_says_whose_each_is(results, tmp_path):
     assert file["position"][:1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

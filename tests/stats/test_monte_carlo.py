@@ -18,6 +18,7 @@ def over_seeds(*layers, **settings):
     return list(zip(*(separation(*arms, seed=seed, **settings) for seed in SEEDS), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_ends_of_the_interval_differ_between_seeds_by_their_error(level):
     settings = {"permutations": 0, "bootstrap": 1000, "level": level}
