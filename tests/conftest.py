@@ -15,7 +15,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([_FOLDER, *(p for p in _PATH if p not
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes half a second or more; make quick leaves it out")
+    config.addinivalue_line("markers", "slow: half a second or more; make quick leaves it out")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
