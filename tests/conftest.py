@@ -19,9 +19,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no process is left alone with one in the end."""
+    """Files with slow tests come first, and first of all the one that takes longest, so that no
+    process is left alone with one in the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path.name != "test_commands.py", item.path not in slow))
 
 
 @pytest.fixture(scope="session", autouse=True)
