@@ -92,6 +92,19 @@ def test_an_architecture_that_nobody_verified_is_told_of(tmp_path, monkeypatch):
         load_model(find_checkpoint(llama_checkpoint(tmp_path)))
 
 
+def run_twice(folder, entries):
+    pairs = folder / "pairs.json"
+    pairs.write_text(json.dumps(document({"one": entries})))
+    return Experiment(
+        llama_checkpoint(folder / "llama"),
+        pairs,
+        store=folder / "store",
+        layers=(0,),
+        max_tokens=1,
+        noise=True,
+    )
+
+
 def test_a_second_run_for_the_noise_has_nearly_all_prompts_in_other_batches(tmp_path):
     """Lengths that 2, 8 and 30 prompts have: half of the largest batch would change that alone."""
     entries = [
@@ -99,16 +112,7 @@ def test_a_second_run_for_the_noise_has_nearly_all_prompts_in_other_batches(tmp_
         for letters, words in (("a", 1), ("bcde", 3), ("fghijklmnopqrst", 6))
         for letter in letters
     ]
-    pairs = tmp_path / "pairs.json"
-    pairs.write_text(json.dumps(document({"one": entries})))
-    experiment = Experiment(
-        llama_checkpoint(tmp_path / "llama"),
-        pairs,
-        store=tmp_path / "store",
-        layers=(0,),
-        max_tokens=1,
-        noise=True,
-    )
+    experiment = run_twice(tmp_path, entries)
     plan, again = (run.plan() for run in (experiment.activations, experiment.noise_activations))
     assert sorted(map(len, plan)) == [2, 8, 30]
     assert [batch for batch in again if batch in plan] == [
@@ -121,16 +125,7 @@ def test_prompts_that_are_alone_of_their_length_are_told_of_where_noise_is_asked
         {"id": f"q{n}", "natural": "x" * (2 * n + 1), "artifact": "x" * (2 * n + 2)}
         for n in range(8)
     ]
-    pairs = tmp_path / "pairs.json"
-    pairs.write_text(json.dumps(document({"one": entries})))
-    experiment = Experiment(
-        llama_checkpoint(tmp_path / "llama"),
-        pairs,
-        store=tmp_path / "store",
-        layers=(0,),
-        max_tokens=1,
-        noise=True,
-    )
+    experiment = run_twice(tmp_path, entries)
     with pytest.warns(UserWarning, match="16 of 16 prompts are alone in their batch"):
         _ = experiment.noise_activations
 
