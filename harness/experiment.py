@@ -12,7 +12,7 @@ from typing import Any, get_args
 from tokenizers import Tokenizer
 
 import gemma_mlx
-from gemma_mlx import ALONE, Checkpoint, Positions, Ranks, RequestError
+from gemma_mlx import ALONE, Checkpoint, CheckpointError, Positions, Ranks, RequestError
 from gemma_mlx.sites import OTHER_SITES, VECTOR_SITES
 from harness import analysis, options
 from harness.analysis import Analysis
@@ -220,14 +220,22 @@ class Experiment:
         *,
         config_only: bool = False,
     ) -> Checkpoint:
-        return find_checkpoint(
-            embedded.locate(model),
-            revision=self.revision if model == self.model else None,
-            adapter=None if adapter is None else embedded.locate(adapter),
-            chat_template=self.chat_template,
-            config_only=config_only,
-            backend=self.backend,
-        )
+        try:
+            return find_checkpoint(
+                embedded.locate(model),
+                revision=self.revision if model == self.model else None,
+                adapter=None if adapter is None else embedded.locate(adapter),
+                chat_template=self.chat_template,
+                config_only=config_only,
+                backend=self.backend,
+            )
+        except CheckpointError as error:
+            name = os.fspath(model)
+            if Path(name).name != name or os.path.lexists(name):
+                raise
+            raise CheckpointError(
+                f"{error}; the embedded models are {', '.join(embedded.MODELS)}"
+            ) from None
 
     @cached_property
     def collection(self) -> CollectSettings:

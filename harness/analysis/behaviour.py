@@ -1,6 +1,6 @@
 """What did the model do: does each response evade, how often, and in which categories?"""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,9 @@ from harness.data.behaviours import KINDS, Behaviours, Kind
 from harness.data.clusters import find_clusters
 from harness.data.pairs import CONDITIONS, Condition, Pair
 from harness.data.store import Response
+from harness.stats.arrays import FloatArray
 from harness.stats.clusters import Clusters
-from harness.stats.intervals import Accuracy, analytic_interval, t_quantile
+from harness.stats.intervals import Accuracy, Interval, analytic_interval, t_quantile
 
 
 @dataclass(frozen=True)
@@ -144,14 +145,21 @@ def judge(
 
 
 def compare_behaviour(
-    a: Behaviour | None, b: Behaviour | None, pairs: Iterable[Pair], *, level: float
+    a: Behaviour | None, b: Behaviour | None, clusters: Mapping[Pair, int], *, level: float
 ) -> tuple[BehaviourChange, ...]:
     """The change of each condition's share from a to b; nothing where they weren't told by the same
-    patterns."""
+    patterns.
+
+    The intervals are paired ones, with Student's t over the units. Where no pair changed, or all
+    did, the reach is that of the share that could have done otherwise (as of `Rate.interval`).
+
+    Args:
+        clusters: the pairs to compare on, with the unit of each.
+    """
     if a is None or b is None or a.fingerprint != b.fingerprint:
         return ()
-    known = [p for p in pairs if all(p.group("natural") in each.kinds for each in (a, b))]
-    units = Clusters.from_labels(find_clusters(known).labels, len(known))
+    known = [p for p in clusters if all(p.group("natural") in each.kinds for each in (a, b))]
+    units = Clusters.from_labels([clusters[pair] for pair in known], len(known))
     changes = []
     for condition in CONDITIONS:
         before, after = (
@@ -159,15 +167,20 @@ def compare_behaviour(
             for each in (a, b)
         )
         moved = after - before
-        se = float(np.sqrt(units.variance_of_mean(moved)))
         difference = float(moved.mean())
+        if np.ptp(moved) > 0:
+            se = float(np.sqrt(units.variance_of_mean(moved)))
+            low, high = analytic_interval(difference, se, len(units), level)
+        else:
+            _, reach = _share_interval(np.zeros(len(known)), units, level)
+            low, high = difference - reach, difference + reach
         changes.append(
             BehaviourChange(
                 condition,
                 float(before.mean()),
                 float(after.mean()),
                 difference,
-                analytic_interval(difference, se, len(units), level),
+                (max(low, -1.0), min(high, 1.0)),
             )
         )
     return tuple(changes)
@@ -180,21 +193,24 @@ def _rate(
     labels: Sequence[int],
     level: float,
 ) -> Rate:
-    units = Clusters.from_labels(labels, len(kinds))
     evaded = np.array([kind is not None for kind in kinds], dtype=float)
-    interval = (0.0, 1.0)
-    if len(units) > 1:
-        share, variance = float(evaded.mean()), units.variance_of_mean(evaded)
-        size = float(len(units))
-        if variance > 0:
-            size = min(size, share * (1 - share) / variance)
-        found = Accuracy(share, units.deviations(evaded) - share, size, len(units))
-        interval = found.interval(t_quantile(level, len(units)))
     return Rate(
         condition,
         category,
         **{each: sum(kind == each for kind in kinds) / len(kinds) for each in KINDS},
         evaded=float(evaded.mean()),
-        interval=interval,
+        interval=_share_interval(evaded, Clusters.from_labels(labels, len(kinds)), level),
         n=len(kinds),
     )
+
+
+def _share_interval(happened: FloatArray, units: Clusters, level: float) -> Interval:
+    """Of the share of pairs of which something is so, `(pairs,)` of zeros and ones."""
+    if len(units) < 2:
+        return 0.0, 1.0
+    share, variance = float(happened.mean()), units.variance_of_mean(happened)
+    size = float(len(units))
+    if variance > 0:
+        size = min(size, share * (1 - share) / variance)
+    found = Accuracy(share, units.deviations(happened) - share, size, len(units))
+    return found.interval(t_quantile(level, len(units)))

@@ -142,7 +142,7 @@ def compare_versions(a: SavedRun, b: SavedRun, criteria: Criteria) -> VersionCom
         behaviour=compare_behaviour(
             then.behaviour,
             now.behaviour,
-            [response.pair for response in now.responses],
+            dict(zip(now.activations.pairs, now.activations.clusters, strict=True)),
             level=now.settings.level,
         ),
         absent=tuple(layer_id(*key) for key in then if key not in keys),

@@ -14,7 +14,7 @@ from harness.analysis.layers import LayerResult
 from harness.data.activations import AnalysisError, LayerSite, PairActivations
 from harness.settings import Criteria
 
-Mark = Literal["changed", "turned"]
+Mark = Literal["changed", "turned", "inconclusive"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,24 @@ class Version:
         return self.run.analysis.results.get(key)
 
     def marks(self, key: LayerSite) -> tuple[Mark, ...]:
-        """What is shown to have changed in a layer: d beyond the margin, or the direction."""
+        """What is shown to have changed in a layer, d beyond the margin or the direction, or that d
+        is shown neither to have changed nor to have stayed."""
         layer = None if self.change is None else self.change.layers.get(key)
         if layer is None:
             return ()
         turned = layer.separated and layer.drift is not None and layer.drift.verdict == "turned"
         changed = layer.comparison.verdict == "changed"
-        found: Mapping[Mark, bool] = {"changed": changed, "turned": turned}
+        inconclusive = layer.comparison.verdict == "inconclusive"
+        found: Mapping[Mark, bool] = {
+            "changed": changed,
+            "turned": turned,
+            "inconclusive": inconclusive,
+        }
         return tuple(mark for mark, shown in found.items() if shown)
+
+    def changed(self, key: LayerSite) -> bool:
+        """Whether a change is shown in a layer."""
+        return bool({"changed", "turned"} & set(self.marks(key)))
 
 
 @dataclass(frozen=True)

@@ -175,9 +175,9 @@ def alike_pairs(result: LayerResult, analysis: Analysis, criteria: Criteria) -> 
         s.d_lower,
         s.d_interval[1],
         _unless_passed(
-            f", which does not show d above {criteria.d_threshold:g}: the separation may come of "
-            'pairs that say the same thing. Give those that do a common "cluster" in the pairs '
-            "file"
+            f", which does not show d above {criteria.d_threshold:g}. If it does with each pair as "
+            "a unit, the separation may come of pairs that say the same thing: give those that do "
+            'a common "cluster" in the pairs file'
         ),
         criteria.d_threshold,
         s.d_lower_se,

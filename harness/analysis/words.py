@@ -1,5 +1,7 @@
 """Figures as text, the same in checks, tables and the page."""
 
+from collections.abc import Collection
+
 
 def decimal(value: float) -> str:
     """Two decimals, and no "-0.00"."""
@@ -14,6 +16,16 @@ def interval(bounds: tuple[float, float]) -> str:
 def p_value(p: float) -> str:
     """Four decimals, or the power of ten where they would all be zero."""
     return f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
+
+
+def span(name: str, values: Collection[float]) -> str:
+    """A figure by its name, with its least and its largest value; empty where none is defined."""
+    text = p_value if name == "p" else decimal
+    defined = [value for value in values if value == value]
+    if not defined:
+        return ""
+    low, high = text(min(defined)), text(max(defined))
+    return f"{name} {low}" if low == high else f"{name} {low} to {high}"
 
 
 def error(se: float) -> str:

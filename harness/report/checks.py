@@ -17,7 +17,7 @@ from harness.analysis.judges import (
 )
 from harness.analysis.layers import layer_id
 from harness.analysis.verdict import Verdict
-from harness.analysis.words import decimal
+from harness.analysis.words import span
 from harness.data.activations import LayerSite
 
 
@@ -146,11 +146,17 @@ def groups(found: Findings) -> list[Group]:
                         first.outcome,
                         tuple(layer_id(*key) for key in alike),
                         len(asked),
-                        _span(found[key].separation.d for key in alike),
+                        _decided(alike.values()),
                         first.explanation,
                     )
                 )
     return sorted(grouped, key=lambda group: group.outcome == "passed")
+
+
+def _decided(verdicts: Iterable[Verdict]) -> str:
+    """The figures that decided, all of one name."""
+    figures = [verdict.figure for verdict in verdicts if verdict.figure is not None]
+    return span(figures[0][0], [value for _, value in figures]) if figures else ""
 
 
 def groups_of(reported: Sequence[Reported]) -> list[Group]:
@@ -166,14 +172,6 @@ def groups_of(reported: Sequence[Reported]) -> list[Group]:
         )
         for (name, outcome), alike in grouped.items()
     ]  # fmt: skip
-
-
-def _span(values: Iterable[float]) -> str:
-    defined = [value for value in values if value == value]
-    if not defined:
-        return "d isn't defined"
-    low, high = decimal(min(defined)), decimal(max(defined))
-    return f"d {low}" if low == high else f"d {low} to {high}"
 
 
 def by_layer(reported: Sequence[Reported]) -> Mapping[str, Mapping[str, Reported]]:

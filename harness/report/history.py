@@ -18,8 +18,11 @@ from harness.report.sentences import model_name
 from harness.report.tables import aligned
 from harness.report.templating import rendered
 
-MARKS: dict[Mark, str] = {"changed": "▲", "turned": "↻"}
-KEY = "▲ d changed from the version before, ↻ its direction turned"
+MARKS: dict[Mark, str] = {"changed": "▲", "turned": "↻", "inconclusive": "?"}
+KEY = (
+    "▲ d changed from the version before, ↻ its direction turned, ? d is shown neither to have "
+    "changed nor to have stayed"
+)
 # Of layers, without the yellow that can't be seen on white.
 _DEPTHS = mpl.colormaps["viridis"](np.linspace(0, 0.85, 64))
 # Of sites.
@@ -68,11 +71,11 @@ def history_figure(versions: Sequence[Version]) -> Figure:
             for start, end in _stretches(versions):
                 top.plot(x[start:end], d[start:end], style, marker="o", markersize=4,
                          linewidth=1, color=colour)  # fmt: skip
-            changed = [i for i, version in enumerate(versions) if version.marks(key)]
+            changed = [i for i, version in enumerate(versions) if version.changed(key)]
             top.plot(x[changed], np.array(d)[changed], "o", markersize=11, fillstyle="none",
                      color=COLOURS[1])  # fmt: skip
         top.set_ylabel("d (standard deviations)")
-        top.set_title("Effect size by version; rings: changed from the version before")
+        top.set_title("Effect size by version; rings: d or its direction changed")
         scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, max(1, depth - 1)), colours)
         figure.colorbar(scale, ax=top, label="layer")
         for number, condition in enumerate(CONDITIONS):
@@ -130,4 +133,4 @@ def _with_bounds(version: Version, key: LayerSite) -> tuple[str, bool, tuple[flo
     """A cell, whether it is marked, and the interval of its d."""
     result = version.result(key)
     bounds = None if result is None else result.separation.d_interval
-    return _cell(version, key), bool(version.marks(key)), bounds
+    return _cell(version, key), version.changed(key), bounds

@@ -18,10 +18,13 @@ def mark(report: Any, error: Any) -> None:
     Args:
         error: a `harness.analysis.verdict.CheckFailedError`.
     """
+    # Not before a check of ours has failed: it brings NumPy with it.
+    from harness.analysis.words import span
+
     verdict = error.verdict
     name, value = verdict.figure or ("", 0.0)
     setattr(report, _MISSED, [name, value, verdict.missed, verdict.outcome])
-    said = f"{_values(name, [value])}: {verdict.missed}" if name else verdict.explanation
+    said = f"{span(name, [value])}: {verdict.missed}" if name else verdict.explanation
     if report.longrepr.reprcrash is not None:
         report.longrepr.reprcrash.message = printable(said)
 
@@ -64,11 +67,13 @@ def show_like(reporter: pytest.TerminalReporter, failed: list[Any]) -> None:
 
 def _summary(group: list[Any], checked: int) -> str:
     """How many of the layers that were checked failed, with what."""
+    from harness.analysis.words import span
+
     figures = [getattr(report, _MISSED) for report in group]
     name = figures[0][0]
     said = [f"{len(group)} of {checked} layers"]
     if name:
-        said.append(_values(name, [value for _, value, _, _ in figures]))
+        said.append(span(name, [value for _, value, _, _ in figures]))
     undecided = sum(outcome == "inconclusive" for *_, outcome in figures)
     if undecided:
         said.append(f"{undecided} inconclusive")
@@ -82,12 +87,3 @@ def _by_check(reports: Iterable[Any]) -> dict[tuple[str, str], list[Any]]:
         file, _, name = report.nodeid.partition("::")
         groups.setdefault((file, name.partition("[")[0]), []).append(report)
     return groups
-
-
-def _values(name: str, values: list[float]) -> str:
-    """A figure with its least and its largest value."""
-    from harness.analysis.words import decimal, p_value
-
-    text = p_value if name == "p" else decimal
-    low, high = text(min(values)), text(max(values))
-    return f"{name} {low}" if low == high else f"{name} {low} to {high}"

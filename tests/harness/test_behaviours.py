@@ -179,15 +179,29 @@ class TestRun:
     def test_two_versions(self):
         before, after = responses(["declines"] * 12), responses(["declines"] * 4 + [None] * 8)
         a, b = (judge(r, SHIPPED, level=0.95) for r in (before, after))
-        natural, artifact = compare_behaviour(a, b, [r.pair for r in before], level=0.95)
-        assert (natural.difference, natural.interval) == (0, (0, 0))
+        apart = {r.pair: number for number, r in enumerate(before)}
+        natural, artifact = compare_behaviour(a, b, apart, level=0.95)
+        # None of 12 changed, which doesn't say that none would.
+        _, most = a.rate("natural").interval
+        assert natural.difference == 0
+        assert natural.interval == (-most, most)
         assert artifact.before == 1
         assert artifact.after == pytest.approx(4 / 12)
         assert artifact.interval[0] < artifact.difference < artifact.interval[1] < 0
+
+    def test_units_are_those_that_are_given(self):
+        """A saved run has its pairs' clusters, and not the file's reasons for them."""
+        before, after = responses(["declines"] * 12), responses(["declines"] * 4 + [None] * 8)
+        a, b = (judge(r, SHIPPED, level=0.95) for r in (before, after))
+        apart = {r.pair: number for number, r in enumerate(before)}
+        twos = {pair: number // 2 for pair, number in apart.items()}
+        (_, wide), (_, narrow) = (compare_behaviour(a, b, u, level=0.95) for u in (twos, apart))
+        assert wide.difference == narrow.difference
+        assert wide.interval[0] < narrow.interval[0] < narrow.interval[1] < wide.interval[1]
 
     def test_versions_told_by_other_patterns_are_not_compared(self, tmp_path):
         rows = responses(["declines"] * 12)
         other = load_behaviours(written(tmp_path, CONTENT))
         a, b = (judge(rows, patterns, level=0.95) for patterns in (SHIPPED, other))
-        assert compare_behaviour(a, b, [r.pair for r in rows], level=0.95) == ()
-        assert compare_behaviour(a, None, [r.pair for r in rows], level=0.95) == ()
+        assert compare_behaviour(a, b, {r.pair: 0 for r in rows}, level=0.95) == ()
+        assert compare_behaviour(a, None, {r.pair: 0 for r in rows}, level=0.95) == ()

@@ -134,6 +134,13 @@ class TestLikeFailures:
         assert page.count(first.explanation.split(":")[0]) > 1
         assert "test_effect_size</code> doesn&#39;t in 5 of 5" in page
 
+    def test_with_the_figure_that_decided(self):
+        """Of the same words, not of the layer."""
+        forced = replace(layer_result().separation, d=0.03, d_lower=-0.2, d_interval=(-0.1, 0.2))
+        found = groups(results_of(layer_result(d=5.0, companions={"forced": forced})))
+        (words,) = (group for group in found if group.check == "test_same_words")
+        assert words.span == "d 0.03"
+
     def test_what_holds_comes_last(self):
         found = groups(results_of(layer_result(0), layer_result(1, **NOTHING)))
         assert [group.outcome == "passed" for group in found] == sorted(

@@ -1,10 +1,12 @@
 """`python -m harness history`: baselines over time, with what changed marked."""
 
 import re
+from types import SimpleNamespace
 
 import matplotlib.image
 import pytest
 
+from harness.analysis.history import Version
 from harness.cli import main
 from harness.report import history as report
 from harness.report import plots
@@ -55,6 +57,17 @@ def test_changes_are_marked(history, tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert matplotlib.image.imread(tmp_path / "artifact_report" / "history.png").shape[0] > 400
     assert last == "history.html and figure: artifact_report/"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "marks"),
+    [("equivalent", ()), ("changed", ("changed",)), ("inconclusive", ("inconclusive",))],
+)
+def test_no_mark_says_that_a_layer_stayed(verdict, marks):
+    layer = SimpleNamespace(separated=True, drift=None, comparison=SimpleNamespace(verdict=verdict))
+    version = Version(SimpleNamespace(), SimpleNamespace(layers={ONE: layer}))
+    assert version.marks(ONE) == marks
+    assert version.changed(ONE) == (verdict == "changed")
 
 
 def test_what_cannot_be_compared_is_shown_and_said(history, tmp_path):

@@ -396,8 +396,12 @@ class TestBadInput:
             analyze(pairs="nosuch.json")
 
     def test_no_model(self, analyze):
-        with pytest.raises(CheckpointError, match="nosuch"):
+        with pytest.raises(CheckpointError, match="nosuch.*the embedded models are tiny-gemma3"):
             analyze("nosuch")
+        with pytest.raises(
+            CheckpointError, match="no such folder, and not a Hugging Face.*either$"
+        ):
+            analyze("/no/such")
 
     def test_layer(self, analyze):
         with pytest.raises(
