@@ -92,8 +92,8 @@ def following(
     counts = [len(np.unique(units.of[used & (kinds == kind)])) for kind in (True, False)]
     if min(counts) < MIN_PAIRS:
         raise TooFewError(
-            f"{kinds.sum()} prompts were evaded and {n - kinds.sum()} answered; {MIN_PAIRS} of "
-            f"each must be in categories that hold both, and {counts[0]} and {counts[1]} are"
+            f"{kinds.sum()} artifact prompts were evaded and {n - kinds.sum()} answered; it takes "
+            f"{MIN_PAIRS} of each in categories that have both, where {counts[0]} and {counts[1]} are"
         )
     rows = np.flatnonzero(used)
     kinds, numbers, units = kinds[rows], numbers[rows], units.take(rows)

@@ -137,7 +137,7 @@ class TestLikeFailures:
     def test_with_the_figure_that_decided(self):
         """Of the same words, not of the layer."""
         forced = replace(layer_result().separation, d=0.03, d_lower=-0.2, d_interval=(-0.1, 0.2))
-        found = groups(results_of(layer_result(d=5.0, companions={"forced": forced})))
+        found = groups(results_of(replace(layer_result(d=5.0), companions={"forced": forced})))
         (words,) = (group for group in found if group.check == "test_same_words")
         assert words.span == "d 0.03"
 
