@@ -93,7 +93,7 @@ def following(
     if min(counts) < MIN_PAIRS:
         raise TooFewError(
             f"{kinds.sum()} artifact prompts were evaded and {n - kinds.sum()} answered; it takes "
-            f"{MIN_PAIRS} of each in categories that have both; {counts[0]} and {counts[1]} are there"
+            f"{MIN_PAIRS} of each in categories that have both, not {counts[0]} and {counts[1]}"
         )
     rows = np.flatnonzero(used)
     kinds, numbers, units = kinds[rows], numbers[rows], units.take(rows)

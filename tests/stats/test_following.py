@@ -80,7 +80,7 @@ def test_a_category_of_one_kind_says_nothing():
 def test_behaviour_that_is_nothing_but_the_category_cannot_be_decided():
     scores, _ = drawn(4)
     with pytest.raises(
-        TooFewError, match=r"36 artifact prompts were evaded and 24 answered; .* 0 and 0 are there"
+        TooFewError, match=r"36 artifact prompts were evaded and 24 answered; .* not 0 and 0"
     ):
         following(scores, [c < 3 for c in CATEGORIES], CATEGORIES, **HOW)
 
