@@ -123,8 +123,10 @@ def ladder(
 
 
 def _above(first: Verdict, verdict: Verdict | None) -> Verdict | None:
-    """A rung's verdict, given that of the first one."""
-    if verdict is None or verdict.outcome != "passed" or first.outcome == "passed":
+    """A rung's verdict, given that of the first one: it can't be better."""
+    if verdict is None or not verdict.decidable:
+        return verdict
+    if worst([first.outcome, verdict.outcome]) == verdict.outcome:
         return verdict
     return replace(
         verdict,
