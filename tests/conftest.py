@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,10 @@ def _imported() -> None:
     from transformers import AutoTokenizer  # noqa: F401
 
     import gemma_mlx.system.backend  # noqa: F401
+
+    if find_spec("torch") is not None:
+        # Of PyTorch more than tokenizers need.
+        import transformers.modeling_utils  # noqa: F401
 
 
 @pytest.fixture
