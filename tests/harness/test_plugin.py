@@ -160,8 +160,8 @@ class TestOnBase:
         *_, ladder = on_base.output.rpartition("::test_significance[layer_7-mlp_out]")
         assert re.findall(r"^[✗?✓·–]  .*?(?=  )", ladder, re.M) == [
             "✗  separate",
-            "?  across the categories",
-            "?  beyond the words",
+            "✗  across the categories",
+            "✗  beyond the words",
             "–  beyond the base model",
             "·  where the model evades",
             "–  used by the model",
