@@ -201,6 +201,7 @@ def _power(parsed: argparse.Namespace) -> int:
         except ValueError as error:
             raise AnalysisError(str(error)) from error
         rows.append(f"{pairs:5d}  {smallest:.2f}")
-    print(f"pairs  smallest d found in {parsed.power:.0%} of runs")
+    family = "one layer" if parsed.layers == 1 else f"{parsed.layers:g} layers"
+    print(f"pairs  smallest d found in {parsed.power:.0%} of runs, {family} looked at")
     print("\n".join(rows))
     return 0
