@@ -1,7 +1,6 @@
 """Every command of README and docs is run, on a few pairs, tokens and layers, with stand-ins for
 what the reader would put in its place."""
 
-import json
 import re
 import shlex
 import subprocess
@@ -15,11 +14,11 @@ import pytest
 from gemma_mlx.__main__ import main as run_model
 from harness.cli import main
 from harness.options import OPTIONS
-from tests.support.builders import adapter, checkpoint, written
+from tests.support.builders import adapter, checkpoint, first_pairs, written
 from tests.support.launch import launcher
 from tests.support.llama import llama_checkpoint
 from tests.support.published import FILES
-from tests.support.runs import ALIGNED, PAIRS, SHORT
+from tests.support.runs import ALIGNED, SHORT
 from tests.support.texts import NAMES, ROOT, commands
 
 pytest_plugins = ["pytester"]
@@ -48,15 +47,12 @@ EXAMPLE = re.compile(r"```python\n# (test_\w+\.py)\n(.*?)^```", re.M | re.S)
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Few pairs, and a store and a deep model that all pages share."""
-    content = json.loads(PAIRS.read_text(encoding="utf-8"))
-    for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
-        del body["pairs"][4:]
     folder = tmp_path_factory.mktemp("given")
     deep = checkpoint(folder / "deep", num_hidden_layers=13)
     llama = llama_checkpoint(folder / "llama", num_hidden_layers=8)
     return {
         # With a blank: no word of a command is meant.
-        "few pairs": written(folder / "pairs.json", content),
+        "few pairs": written(folder / "pairs.json", first_pairs(4)),
         "a store": folder / "store",
         "path/to/checkpoint": deep.path,
         "ADAPTER": adapter(folder / "adapter", ALIGNED),

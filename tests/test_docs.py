@@ -17,8 +17,8 @@ from harness.experiment import Experiment
 from harness.options import OPTIONS
 from harness.settings import AnalysisSettings
 from tests.support import notebook
-from tests.support.builders import layer_result, results_of
-from tests.support.runs import ALIGNED, PAIRS
+from tests.support.builders import first_pairs, layer_result, results_of, written
+from tests.support.runs import ALIGNED
 from tests.support.texts import NAMES, ROOT, blocks, commands, spans
 
 # Left by runs, or left out of the repository.
@@ -35,13 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def in_small(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Experiments on a few pairs, a few tokens, a few replicates; fixtures in reach."""
-    if not ALIGNED.exists():
-        pytest.skip("the checkpoint isn't trained yet")
-    content = json.loads(PAIRS.read_text(encoding="utf-8"))
-    for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
-        del body["pairs"][4:]
-    pairs = tmp_path / "pairs.json"
-    pairs.write_text(json.dumps(content), encoding="utf-8")
+    pairs = written(tmp_path / "pairs.json", first_pairs(4))
     few = {"max_tokens": 3, "settings": AnalysisSettings(replicates=200), "store": store}
 
     def small(model: str = ALIGNED.name, _pairs: object = None, **more: Any) -> Experiment:

@@ -3,7 +3,6 @@ in `artifact_report/screenshots/`."""
 
 import base64
 import csv
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness.stats import Following
-from tests.support.builders import layer_result, results_of, written
-from tests.support.runs import BASE, PAIRS, QUICK, ROOT, run_checks
+from tests.support.builders import first_pairs, layer_result, results_of, written
+from tests.support.runs import BASE, QUICK, ROOT, run_checks
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -27,7 +26,7 @@ pytestmark = [
 ]
 SCREENSHOTS = ROOT / "artifact_report" / "screenshots"
 EVIL = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>"
-LONG = "unbroken" * 60
+LONG = "question" * 25
 # Between margins of 1 cm.
 A4 = {"width": 718, "height": 1047, "deviceScaleFactor": 1}
 
@@ -35,9 +34,8 @@ A4 = {"width": 718, "height": 1047, "deviceScaleFactor": 1}
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which everything fails, with prompts that would like to be code."""
-    content = json.loads(PAIRS.read_text(encoding="utf-8"))
+    content = first_pairs(3)
     for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
-        del body["pairs"][3:]
         for condition in ("natural", "artifact"):
             body["pairs"][0][condition] += f" {EVIL} \x1b[31m"
             body["pairs"][1][condition] += f" </style>{EVIL} {LONG}"

@@ -29,6 +29,7 @@ from tests.support import forked
 from tests.support.builders import (
     document,
     entry,
+    first_pairs,
     layer_result,
     results_of,
     two_categories,
@@ -65,10 +66,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def some_pairs(tmp_path_factory):
     """Three of the shipped pairs of each category."""
-    content = json.loads(PAIRS.read_text(encoding="utf-8"))
-    for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
-        del body["pairs"][3:]
-    return written(tmp_path_factory.mktemp("pairs") / "pairs.json", content)
+    return written(tmp_path_factory.mktemp("pairs") / "pairs.json", first_pairs(3))
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from harness.data.store import Record, Response, RunStore
 from harness.results import Results
 from harness.settings import AnalysisSettings, Criteria
 from harness.stats import Comparison, InSampleSeparation, Separation
+from tests.support import runs
 from tests.support.checkpoints import random_checkpoint
 from tests.support.tokenizers import save_tokenizer
 
@@ -56,6 +57,14 @@ def two_categories(count: int) -> dict[str, Any]:
     """`count` pairs in turn in two categories."""
     entries = [entry(number) for number in range(count)]
     return document({"one": entries[::2], "two": entries[1::2]})
+
+
+def first_pairs(count: int) -> dict[str, Any]:
+    """The shipped pairs file, of each category the first `count` pairs."""
+    content: dict[str, Any] = json.loads(runs.PAIRS.read_text(encoding="utf-8"))
+    for body in content["alignment_artifact_prompt_pairs"]["categories"].values():
+        del body["pairs"][count:]
+    return content
 
 
 def parse_pairs(text: str, *, source: str = "pairs.json") -> PromptPairs:
