@@ -65,6 +65,7 @@ def collect(
         gemma_mlx.RanksError: a rank is gone, or was started with something else.
         harness.data.store.StoreError: the store can't be written or read.
     """
+    bars = _of_launch(bars, ranks)
     continuation = None
     if settings.positions == "forced":
         # With the same sites it is the run that the checks are about, and collected only once.
@@ -93,16 +94,16 @@ def collect(
     run = RunStore(root, _identity(checkpoint, prompts, settings, continuation), about=about)
     _check_agreement({**run.settings, "recollect": again}, ranks)
     if not again:
-        wider = ranks.share(_whole_wider(run) if ranks.first else None)[0]
+        wider = ranks.share(_whole_wider(run, bars) if ranks.first else None)[0]
         if wider is not None:
             return RunStore(root, wider, reused=1.0)
     backend = Prompted(checkpoint, prompts, settings, continuation, ranks)
     shown = partial(
-        _of_launch(bars, ranks),
+        bars,
         desc=f"collecting {settings.positions}{whose and f', {whose}'}",
         unit="prompt",
     )
-    with _locked(run, ranks):
+    with _locked(run, ranks, bars):
         run.sweep()
         if again:
             # Nothing goes before it is sure that it can be collected.
@@ -132,13 +133,14 @@ def _identity(
     }
 
 
-def _whole_wider(run: RunStore) -> Mapping[str, Any] | None:
+def _whole_wider(run: RunStore, bars: Bars) -> Mapping[str, Any] | None:
     """Settings of a whole run of the store that holds this one and more; None if there is none, or
     this one is there itself."""
     if run.complete():
         return None
     for wider in run.wider():
-        with wider.locked("another process is looking through this run; waiting for it"):
+        waiting = "another process is looking through this run; waiting for it"
+        with wider.locked(waiting, bars=bars):
             if not wider.missing():
                 return wider.settings
     return None
@@ -154,14 +156,14 @@ def _check_agreement(asked: dict[str, Any], ranks: Ranks) -> None:
 
 
 @contextmanager
-def _locked(run: RunStore, ranks: Ranks) -> Iterator[None]:
+def _locked(run: RunStore, ranks: Ranks, bars: Bars) -> Iterator[None]:
     """Hold the run's lock; ranks on one disk hold it together."""
     job = ranks.share(uuid.uuid4().hex)[0] if ranks.size > 1 else ""
     with ExitStack() as stack:
         for rank in range(ranks.size):
             if rank == ranks.rank:
                 waiting = "another process is collecting this run; waiting for it"
-                stack.enter_context(run.locked(waiting, job=job))
+                stack.enter_context(run.locked(waiting, job=job, bars=bars))
             # One after the other, so that the next one finds the lock of this one.
             ranks.share(None)
         yield

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 
 from gemma_mlx.errors import UserError
 from gemma_mlx.system.files import read_json, write_whole
+from harness.progress import SILENT, Bars
 
 #: Version of the layout on disk; part of every run's key.
 FORMAT = 1
@@ -88,7 +89,7 @@ class RunStore:
         return self.root / self.key[:24]
 
     @contextmanager
-    def locked(self, waiting: str, *, job: str = "") -> Iterator[None]:
+    def locked(self, waiting: str, *, job: str = "", bars: Bars = SILENT) -> Iterator[None]:
         """Hold the run's lock, and wait for whoever else does.
 
         The kernel drops the lock of a process that dies, so none can be left behind.
@@ -96,6 +97,7 @@ class RunStore:
         Args:
             waiting: the text of a warning, given where the wait is longer than 2 seconds.
             job: processes that name the same one hold the lock together.
+            bars: shows that text as long as the wait lasts.
 
         Raises:
             StoreError: the directory can't be written, or has no locks.
@@ -107,7 +109,8 @@ class RunStore:
                 if not (job and _is_held_by(handle, job)):
                     if not _lock_within(handle, seconds=_PATIENCE):
                         warnings.warn(f"{self.path}: {waiting}", stacklevel=3)
-                        fcntl.flock(handle, fcntl.LOCK_EX)
+                        with bars(bar_format=waiting):
+                            fcntl.flock(handle, fcntl.LOCK_EX)
                     handle.truncate(0)
                     if job:
                         handle.write(job)

@@ -1,9 +1,11 @@
 """Collected once, resumed where it stopped, and each prompt's own activations."""
 
 import dataclasses
+import fcntl
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ import gemma_mlx
 import harness.collect
 from gemma_mlx import Checkpoint, CheckpointError, RequestError, Sampling
 from harness.analysis.estimating import AnalysisError, analyze
+from harness.collect import collect
 from harness.data.store import RunStore, StoreError
+from harness.progress import SILENT
 from harness.results.provenance import origin
 from harness.settings import CollectSettings
 from tests.support import forked
@@ -202,6 +206,23 @@ class TestReuse:
             run = gather(small_checkpoint, store)
         assert len(batches.sizes) == 1
         assert shards(run) == shards(undisturbed)
+
+    def test_whoever_waits_is_told_meanwhile(
+        self, small_checkpoint, undisturbed, store, monkeypatch
+    ):
+        monkeypatch.setattr("harness.data.store._PATIENCE", 0.0)
+        shown = []
+
+        def bars(*arguments, **how):
+            shown.append(how.get("bar_format"))
+            return SILENT(*arguments, **how)
+
+        other = (RunStore(store, undisturbed.settings).path / "lock").open("a")
+        fcntl.flock(other, fcntl.LOCK_EX)
+        Timer(0.3, other.close).start()
+        with pytest.warns(UserWarning, match="waiting for it"):
+            collect(small_checkpoint, PAIRS, SETTINGS, store, bars=bars)
+        assert shown == ["another process is collecting this run; waiting for it"]
 
     @pytest.mark.slow
     def test_two_processes_at_once(self, small_checkpoint, undisturbed, tmp_path):

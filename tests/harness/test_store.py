@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import warnings
+from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from harness.data import store
 from harness.data.store import Record, Response, RunStore, StoreError
@@ -396,13 +399,17 @@ class TestProcesses:
             pass
 
     def test_waiting_is_said(self, run, monkeypatch):
+        shown = StringIO()
         monkeypatch.setattr(store, "_PATIENCE", 0.1)
         with (
             self.hold(run, "time.sleep(0.5)"),
             pytest.warns(UserWarning, match="someone else is at it"),
-            run.locked("someone else is at it"),
+            run.locked("someone else is at it", bars=partial(tqdm, file=shown, leave=False)),
         ):
             pass
+        first, *_, last = shown.getvalue().split("\r")[1:]
+        assert first == "someone else is at it"
+        assert last == ""
 
     def test_lock_is_released_after_an_error(self, run):
         with pytest.raises(ZeroDivisionError), run.locked("waiting"):
