@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, CheckpointError, Positions, Ranks, RequestError
+from gemma_mlx.config import GemmaConfig
 from gemma_mlx.sites import OTHER_SITES, VECTOR_SITES
 from harness import analysis, options
 from harness.analysis import Analysis
@@ -170,10 +171,14 @@ class Experiment:
                 f"{pairs.source}: {len(pairs)} pairs; at least {least_pairs} are needed"
             )
         _ = experiment.behaviour_patterns
-        try:
-            _ = experiment.collection
-        except RequestError as error:
-            raise options.LAYERS.error(given, error) from None
+        for option, read in (
+            (options.LAYERS, experiment._layers_there),
+            (options.SITE, experiment._sites_there),
+        ):
+            try:
+                read()
+            except RequestError as error:
+                raise option.error(given, error) from None
         return experiment
 
     @cached_property
@@ -242,10 +247,35 @@ class Experiment:
         """How to collect; needs no more of the model than its config.json.
 
         Raises:
-            gemma_mlx.RequestError: a layer that the model hasn't.
+            gemma_mlx.RequestError: a layer that the model hasn't, or a site, if it is a Gemma.
         """
-        shape = self._find(self.model, config_only=True).config
-        every = range(shape.num_hidden_layers)
+        return CollectSettings(
+            sites=self._sites_there(),
+            layers=self._layers_there(),
+            positions=self.positions,
+            max_tokens=self.max_tokens,
+            batch_size=self.batch_size,
+            chat=self.chat,
+            tensor_parallel=self.tensor_parallel,
+        )
+
+    @cached_property
+    def _shape(self) -> GemmaConfig:
+        return self._find(self.model, config_only=True).config
+
+    def _sites_there(self) -> tuple[str, ...]:
+        sites = tuple(dict.fromkeys(self.sites))
+        # Of other architectures the sites are known once the model is loaded.
+        if isinstance(self._shape, GemmaConfig):
+            for site in sites:
+                if site not in VECTOR_SITES:
+                    raise RequestError(
+                        f"site {site!r} isn't in {self.model}; there are {', '.join(VECTOR_SITES)}"
+                    )
+        return sites
+
+    def _layers_there(self) -> tuple[int, ...]:
+        every = range(self._shape.num_hidden_layers)
         layers = tuple(every if self.layers is None else sorted(set(self.layers)))
         absent = [layer for layer in layers if layer not in every]
         if absent or not layers:
@@ -254,15 +284,7 @@ class Experiment:
                 if absent
                 else "layers: name at least one"
             )
-        return CollectSettings(
-            sites=tuple(dict.fromkeys(self.sites)),
-            layers=layers,
-            positions=self.positions,
-            max_tokens=self.max_tokens,
-            batch_size=self.batch_size,
-            chat=self.chat,
-            tensor_parallel=self.tensor_parallel,
-        )
+        return layers
 
     @property
     def family(self) -> list[LayerSite]:

@@ -646,6 +646,10 @@ BAD_OPTIONS = {
     "layers empty": (["--layers", ""], "--layers '': give layers as*"),
     "layers backwards": (["--layers", "5-2"], "--layers '5-2': 5-2 runs backwards"),
     "site": (["--site", "nonsense"], "--site 'nonsense': choose from *mlp_out*"),
+    "site of others": (
+        ["--site", "mlp_out", "--site", "experts_out"],
+        "--site 'mlp_out, experts_out': site 'experts_out' isn't in *; there are resid_pre, *",
+    ),
     "site without width": (["--site", "attn_pattern"], "--site 'attn_pattern': choose from*"),
     "positions": (["--positions", "everywhere"], "--positions 'everywhere': choose from *"),
     "alpha too high": (
