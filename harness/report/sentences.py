@@ -240,8 +240,8 @@ def _chance_sentence(compared: VersionComparison) -> str:
     if math.isnan(chance):
         return beside
     return (
-        " With activations that agree as far as these do, a model in which nothing changed would "
-        f"be equivalent in all layers with probability {chance:.2f}.{beside}"
+        " Had d not changed at all, two versions whose activations differ as much as these would "
+        f"be called equivalent in all layers with probability {_probability(chance)}.{beside}"
     )
 
 
@@ -254,8 +254,13 @@ def noise_sentence(found: Findings) -> str:
     return (
         f"In other batches d differs by up to {largest:.2g}: by that noise alone an unchanged "
         f"model passes a comparison within ±{repeated[0].margin:g} with probability "
-        f"{repeated[0].unchanged_passes:.2f}."
+        f"{_probability(repeated[0].unchanged_passes)}."
     )
+
+
+def _probability(value: float) -> str:
+    """Two decimals, of which no rounding makes never or always."""
+    return "below 0.01" if value < 0.01 else "above 0.99" if value > 0.99 else f"{value:.2f}"
 
 
 def _category_sentence(compared: VersionComparison) -> str:

@@ -79,6 +79,14 @@ class TestHeadline:
             results_of(shown_result(0), behaviour=undecided)
         )
 
+    @pytest.mark.parametrize(
+        ("chance", "said"), [(0.004, "below 0.01"), (0.998, "above 0.99"), (0.994, "above 0.99")]
+    )
+    def test_no_probability_is_said_to_be_0_or_1(self, chance, said):
+        noise = replace(BEYOND, unchanged_passes=chance)
+        results = results_of(replace(shown_result(0), noise=noise))
+        assert noise_sentence(results).endswith(f"with probability {said}.")
+
     def test_noise_is_said_before_anything_is_compared(self):
         noise = replace(BEYOND, difference=-0.02, unchanged_passes=0.75)
         results = results_of(replace(shown_result(0), noise=noise))

@@ -82,8 +82,8 @@ class TestComparison:
             "Against 0001_old, of 4 layers 0 equivalent, 3 changed, 1 inconclusive within ±0.5; "
             "largest change of d -2.00 [-3.00, -1.00]. "
             "Separate no more: layer_2-mlp_out, layer_3-mlp_out."
-            " With activations that agree as far as these do, a model in which nothing changed "
-            "would be equivalent in all layers with probability 0.90."
+            " Had d not changed at all, two versions whose activations differ as much as these "
+            "would be called equivalent in all layers with probability 0.90."
         )
         found = comparison_headline(versions(layers, gained=("layer_1-mlp_out",)))
         assert " Separate now: layer_1-mlp_out. " in found
