@@ -275,7 +275,7 @@ def _write_results(ours: Session, config: pytest.Config) -> None:
     assert results is not None
     ours.earlier = results.write(
         plan.report,
-        checks=list(_of_others(ours.reports, results)),
+        checks=list(_of_others(ours.reports, results, config.rootpath)),
         over_time=results.over_time(
             progress=partial(plan.experiment.bars, desc="over time", unit="version")
         ),
@@ -306,15 +306,16 @@ def _colour(outcome: str | None) -> dict[str, bool]:
     return {colours[outcome]: True} if outcome in colours else {}
 
 
-def _of_others(reports: list[pytest.TestReport], results: Any) -> Iterator[Any]:
+def _of_others(reports: list[pytest.TestReport], results: Any, root: Path) -> Iterator[Any]:
     """What checks found that aren't the harness' own, whose verdicts the results hold."""
     from harness.report.checks import CHECKS, Reported
 
     own, ids = {check.name for check in CHECKS}, {result.id for result in results.values()}
     for report in reports:
-        file, _, test = report.nodeid.partition("::")
+        # Of a test that `--pyargs` runs from elsewhere the node id has no folder.
+        file, test = root / report.location[0], report.nodeid.partition("::")[2]
         name, _, parameters = test.removesuffix("]").partition("[")
-        if name in own and Path(file).parent.name == "artifact_checks":
+        if name in own and file.parent.name == "artifact_checks":
             continue
         layer = next((i for i in ids if parameters == i or parameters.startswith(f"{i}-")), "")
         rest = parameters.removeprefix(layer).removeprefix("-")

@@ -270,6 +270,18 @@ def checks(folder, given, *arguments, guest=("-p", "harness.plugin"), **environm
 class TestOurChecks:
     """The same plugin, asked for."""
 
+    def test_run_by_pyargs_each_check_is_on_the_page_once(self, suite, made):
+        folder = suite()
+        options = [f"{flag}={value}" for flag, value in made.items()]
+        code, output = run_pytest(
+            folder, "-p", "harness.plugin", "--pyargs", "artifact_checks.test_separation",
+            "-k", "layer_1", *options, **ENVIRONMENT,
+        )  # fmt: skip
+        assert code == pytest.ExitCode.OK, output
+        page = (folder / "artifact_report" / "report.html").read_text(encoding="utf-8")
+        named = re.findall(r"<code>(test_\w+)</code>", page)
+        assert named.count("test_effect_size") == named.count("test_accuracy") == 1
+
     def test_short_names_are_the_long_ones(self, suite, made):
         folder = suite(
             test_theirs="""
