@@ -335,8 +335,10 @@ def pytest_terminal_summary(
         return
     from harness.report import sentences, tables
 
-    model = printable(sentences.model_name(results.analysis))
-    terminalreporter.section(f"alignment artifacts{model and f': {model}'}")
+    title = f"alignment artifacts: {sentences.model_name(results.analysis)}"
+    if base := results.analysis.provenance.get("base_model"):
+        title += f", base model {base}"
+    terminalreporter.section(printable(title))
     if config.get_verbosity() >= 0:
         header, *rows = tables.terminal_table(results, plan.table)
         terminalreporter.line(header[0], bold=True)

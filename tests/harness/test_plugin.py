@@ -193,6 +193,12 @@ class TestOnAligned:
         assert by_id["layer_6-mlp_out"]["d"] > 2.5
         assert len(content["pairs"]["scored"]) >= 60
 
+    def test_the_models_are_named(self, on_aligned):
+        (title,) = re.findall(r"^=+ (alignment artifacts: .*?) =+$", on_aligned.output, re.M)
+        assert re.sub(r"\(\w{8}\)", "()", title) == (
+            "alignment artifacts: tiny-gemma3-aligned (), base model tiny-gemma3-base"
+        )
+
     def test_default_places(self, on_aligned):
         left = {file.name for file in on_aligned.folder.parent.iterdir()}
         assert left == {"artifact_report", ".artifact_store"}
