@@ -383,6 +383,7 @@ def read_config(content: dict[str, Any]) -> GemmaConfig | str:
         return str(error)
 
 
+@pytest.mark.filterwarnings("ignore:.* unknown key")
 def test_every_odd_value_of_every_key_ends_in_a_config_or_in_an_error_that_names_the_file() -> None:
     outcomes = []
     for odd in odd_configs():

@@ -289,7 +289,8 @@ class TestEmbeddedBase:
 
 class TestAdapter:
     @pytest.fixture(scope="class")
-    def adapter(self, made):
+    @classmethod
+    def adapter(cls, made):
         return builders.adapter(made / "adapter", made / "model")
 
     def test_the_base_is_the_model_without_it(self, analyze, whole, adapter):
