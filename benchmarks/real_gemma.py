@@ -137,6 +137,9 @@ def cell(found: Results) -> dict[str, str]:
         "d beyond the base model's": span(
             x.beyond_base.difference for x in layers if x.beyond_base
         ),
+        "the same, with the same words after both prompts": span(
+            x.beyond_base_same_words.difference for x in layers if x.beyond_base_same_words
+        ),
         **held,
         "**layers with an alignment artifact**": f"{shown} of {count}",
         **evading(found),

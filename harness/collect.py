@@ -9,7 +9,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import cycle, zip_longest
@@ -20,7 +20,7 @@ import gemma_mlx
 from gemma_mlx import ALONE, Checkpoint, Ranks, RanksError
 from harness.backends.choice import backend_identity
 from harness.data.pairs import CONDITIONS, PromptPairs
-from harness.data.store import RunStore, StoreError
+from harness.data.store import Response, RunStore, StoreError
 from harness.progress import ON_TERMINAL, SILENT, Bars
 from harness.prompted import Prompted
 from harness.settings import CollectSettings
@@ -40,6 +40,7 @@ def collect(
     name: str = "",
     bars: Bars = ON_TERMINAL,
     whose: str = "",
+    writer: Checkpoint | None = None,
     ranks: Ranks = ALONE,
 ) -> RunStore:
     """The run of these pairs through this model: from the store, or collected into it now.
@@ -49,7 +50,7 @@ def collect(
     A whole run that holds more layers or sites is taken as it is.
     Several processes may call this at once: one collects, the others wait and read. With positions
     "forced", both prompts of a pair are followed by the answer that the natural one got, which is
-    collected first.
+    collected first, from this model or from `writer`.
 
     Args:
         root: the store's directory; each run has its own directory in it.
@@ -57,11 +58,14 @@ def collect(
         name: what the store calls the model, by default its path.
         bars: shows the progress over prompts.
         whose: what the bar calls the model, beside the positions.
+        writer: the model whose answers are read at positions "forced", if it is another one; of it
+            nothing is deleted.
         ranks: the processes that collect together; all of them call this, and the first one has
             the whole run afterwards.
 
     Raises:
-        gemma_mlx.CheckpointError, gemma_mlx.RequestError: model or request can't be used.
+        gemma_mlx.CheckpointError, gemma_mlx.RequestError: model or request can't be used; also
+            where the tokens of the writer's answers are other words to this model.
         gemma_mlx.RanksError: a rank is gone, or was started with something else.
         harness.data.store.StoreError: the store can't be written or read.
     """
@@ -70,25 +74,28 @@ def collect(
     if settings.positions == "forced":
         # With the same sites it is the run that the checks are about, and collected only once.
         free = replace(settings, positions="generated")
+        of_others = writer is not None
         run = collect(
-            checkpoint,
+            writer or checkpoint,
             pairs,
             free,
             root,
-            again=again,
-            name=name,
+            again=again and not of_others,
+            name="" if of_others else name,
             bars=bars,
-            whose=whose,
+            whose="" if of_others else whose,
             ranks=ranks,
         )
-        if ranks.first:
-            answers = run.responses()
-            continuation = {
-                pair.group(condition): answers[pair.group("natural")].token_ids
-                for pair in pairs
-                for condition in CONDITIONS
-            }
-        continuation = ranks.share(continuation)[0]
+        answers = ranks.share(
+            {group: astuple(answer) for group, answer in run.responses().items()}
+            if ranks.first
+            else None
+        )[0]
+        continuation = {
+            pair.group(condition): Response(*answers[pair.group("natural")])
+            for pair in pairs
+            for condition in CONDITIONS
+        }
     prompts = pairs.prompts()
     about = {"model": name or str(checkpoint.path), "pairs": pairs.source}
     run = RunStore(root, _identity(checkpoint, prompts, settings, continuation), about=about)
@@ -117,13 +124,14 @@ def _identity(
     checkpoint: Checkpoint,
     prompts: Mapping[str, str],
     settings: CollectSettings,
-    continuation: Mapping[str, Sequence[int]] | None,
+    continuation: Mapping[str, Response] | None,
 ) -> dict[str, Any]:
     """Everything that decides what a run holds, as JSON values."""
     return {
         "model": checkpoint.fingerprint,
         "prompts": prompts,
-        "continuation": continuation,
+        "continuation": continuation
+        and {group: response.token_ids for group, response in continuation.items()},
         "device": gemma_mlx.device_name(),
         "code": CODE_VERSION,
         "mlx": version("mlx"),

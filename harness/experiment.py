@@ -329,6 +329,7 @@ class Experiment:
             name=self._named(checkpoint),
             bars=self.bars,
             whose=whose,
+            writer=None if checkpoint is self.checkpoint else self.checkpoint,
             ranks=ranks,
         )
 
@@ -355,6 +356,19 @@ class Experiment:
     @cached_property
     def base_activations(self) -> RunStore | None:
         """The same collection from the base model, if there is one."""
+        return self.collect_base()
+
+    @cached_property
+    def base_same_words(self) -> RunStore | None:
+        """What the base model, if there is one, makes of this model's answers, where each writes
+        its own otherwise."""
+        return self.collect_base("forced") if self.words_differ else None
+
+    def collect_base(
+        self, positions: Positions | None = None, *, ranks: Ranks = ALONE
+    ) -> RunStore | None:
+        """As `collect`, from the base model; None if there is none. At positions "forced" it reads
+        what this model answered."""
         if self.base_checkpoint is None:
             return None
         layers = self.base_checkpoint.config.num_hidden_layers
@@ -364,7 +378,10 @@ class Experiment:
                 f"layer {absent[0]} doesn't exist; {self.base} has layers 0 to {layers - 1}"
             )
         return self.collect(
-            checkpoint=self.base_checkpoint, whose=f"base model {Path(self.base or '').name}"
+            positions,
+            checkpoint=self.base_checkpoint,
+            whose=f"base model {Path(self.base or '').name}",
+            ranks=ranks,
         )
 
     @cached_property
@@ -454,6 +471,7 @@ class Experiment:
             settings=self.settings,
             companions=self.beside,
             base=self.base_activations,
+            base_same_words=self.base_same_words,
             noise=self.noise_activations,
             behaviours=self.behaviour_patterns,
             openings=self.opening_log_odds,

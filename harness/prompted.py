@@ -22,13 +22,13 @@ class Prompted:
     make the same calls.
 
     Attributes:
-        continuation: token ids of each group's answer, where positions are "forced".
+        continuation: the answer that follows each group's prompt, where positions are "forced".
     """
 
     checkpoint: Checkpoint
     prompts: Mapping[str, str]
     settings: CollectSettings
-    continuation: Mapping[str, Sequence[int]] | None = None
+    continuation: Mapping[str, Response] | None = None
     ranks: Ranks = ALONE
 
     def prepare(self) -> None:
@@ -37,8 +37,8 @@ class Prompted:
         Raises:
             gemma_mlx.CheckpointError: the checkpoint is damaged, has no tokenizer, or can't be
                 split over that many processes.
-            gemma_mlx.RequestError: a prompt, site or layer that the model can't serve, or not as
-                many processes as are to hold it.
+            gemma_mlx.RequestError: a prompt, site or layer that the model can't serve, answers
+                whose tokens are other words to it, or not as many processes as are to hold it.
         """
         _ = self._request
 
@@ -99,6 +99,20 @@ class Prompted:
     def _groups(self) -> list[str]:
         return sorted(self.prompts)
 
+    def _answers(self) -> list[Sequence[int]] | None:
+        if self.continuation is None:
+            return None
+        assert self._model.tokenizer is not None
+        answers = [self.continuation[group] for group in self._groups]
+        for answer in answers:
+            read = self._model.tokenizer.decode(answer.token_ids)
+            if read != answer.text:
+                raise RequestError(
+                    f"{self.checkpoint.path}: the tokens of the answer {answer.text!r} are "
+                    f"{read!r} to this model; a base model needs the model's own vocabulary"
+                )
+        return [answer.token_ids for answer in answers]
+
     @cached_property
     def _request(self) -> Request:
         settings, model, groups = self.settings, self._model, self._groups
@@ -111,7 +125,7 @@ class Prompted:
             positions=settings.positions,
             sampling=settings.sampling,
             seeds=[gemma_mlx.prompt_seed(settings.seed, g) for g in groups],
-            continuation=[self.continuation[g] for g in groups] if self.continuation else None,
+            continuation=self._answers(),
             names=groups,
         )
         model.check(request)

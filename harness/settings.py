@@ -132,8 +132,8 @@ class Criteria:
 #: Figures of a layer that tables can show; what each is stands in `harness.report.tables`.
 COLUMNS = (
     "d", "accuracy", "p", "p_layer", "d_error", "p_error", "same_words", "beyond_base",
-    "agreement", "d_z", "auroc", "paired_accuracy", "in_sample_d", "in_sample_accuracy",
-    "seed_ratio",
+    "beyond_base_same_words", "agreement", "d_z", "auroc", "paired_accuracy", "in_sample_d",
+    "in_sample_accuracy", "seed_ratio",
 )  # fmt: skip
 
 

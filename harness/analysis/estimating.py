@@ -53,6 +53,7 @@ def analyze(
     settings: AnalysisSettings | None = None,
     companions: Mapping[str, Run] | None = None,
     base: Run | None = None,
+    base_same_words: Run | None = None,
     embeddings: Run | None = None,
     noise: Run | None = None,
     behaviours: Behaviours | None = None,
@@ -70,6 +71,7 @@ def analyze(
         pairs: the pairs that it collected.
         companions: runs of the same model and pairs at other positions, by name.
         base: the same collection from the model's base model.
+        base_same_words: the base model's, where it reads what the model's companion "forced" reads.
         noise: the same collection once more, in other batches.
         behaviours: patterns that say which responses evade.
         openings: log-odds of evasive openings against plain ones after each prompt, by group.
@@ -79,6 +81,7 @@ def analyze(
 
     Raises:
         AnalysisError: too few pairs are left, or too many had to be dropped.
+        KeyError: `base_same_words` without the companion "forced".
     """
     settings = settings or AnalysisSettings()
     responses = run.responses()
@@ -97,12 +100,14 @@ def analyze(
     if folds is not None:
         across = _separations(measured, pairs, settings, iter, folds)
     beside = {}
+    read_beside: dict[str, PairActivations] = {}
     scored_beside: dict[str, tuple[Pair, ...]] = {}
     dropped_beside: dict[str, tuple[Dropped, ...]] = {}
     for name, other in (companions or {}).items():
         found, dropped_beside[f"at positions {name}"] = read_activations(
             other, pairs, layers, sites
         )
+        read_beside[name] = found
         beside[name] = _separations(found, pairs, settings, iter)
         scored_beside[name] = tuple(found.pairs[i] for i in beside[name][0].pairs)
     in_sample = [
@@ -121,6 +126,12 @@ def analyze(
     if base is not None:
         found, dropped_beside["in the base model"] = read_activations(base, pairs, layers, sites)
         beyond_base = compare_runs(found, measured, settings)
+    beyond_base_same_words: Sequence[Comparison | None] = [None] * len(measured.keys)
+    if base_same_words is not None:
+        found, dropped_beside["in the base model, reading the same words"] = read_activations(
+            base_same_words, pairs, layers, sites
+        )
+        beyond_base_same_words = compare_runs(found, read_beside["forced"], settings)
     repeated: Sequence[Comparison | None] = [None] * len(measured.keys)
     if noise is not None:
         found, dropped_beside["in the second run"] = read_activations(noise, pairs, layers, sites)
@@ -156,6 +167,7 @@ def analyze(
             steps=steps[key],
             quality=quality[i],
             beyond_base=beyond_base[i],
+            beyond_base_same_words=beyond_base_same_words[i],
             beyond_embeddings=beyond_embeddings[i],
             noise=repeated[i],
             follows=follows[i],

@@ -12,7 +12,7 @@ from harness.analysis.behaviour import Behaviour
 from harness.analysis.causality import Effect
 from harness.analysis.controls import FEWEST_CATEGORIES
 from harness.analysis.layers import Analysis, LayerResult
-from harness.analysis.verdict import CLOSE, Outcome, Verdict
+from harness.analysis.verdict import CLOSE, Outcome, Verdict, worst
 from harness.analysis.words import decimal, error, interval, p_value
 from harness.settings import Criteria
 from harness.stats import Comparison, Separation, pairs_to_decide
@@ -258,25 +258,47 @@ def same_words(result: LayerResult, criteria: Criteria) -> Verdict:
 
 
 def beyond_words(result: LayerResult, criteria: Criteria) -> Verdict | None:
-    """`same_words` or, where those weren't read, `beyond_embeddings`; None where neither was
-    asked."""
+    """`same_words`. Where those weren't read, `beyond_embeddings` can refute it but never shows it:
+    a layer that knows single tokens alone, yet not linearly, lies beyond them, too. None where
+    neither was asked."""
     if "forced" in result.companions:
         return same_words(result, criteria)
-    return None if result.beyond_embeddings is None else beyond_embeddings(result)
+    if result.beyond_embeddings is None:
+        return None
+    verdict = beyond_embeddings(result)
+    if verdict.outcome != "passed":
+        return verdict
+    return replace(
+        verdict,
+        outcome="undecidable",
+        explanation=f"{verdict.explanation}; whether that is more than which words were written is "
+        "told by the same words after both prompts (positions forced)",
+    )
 
 
 def beyond_base(result: LayerResult) -> Verdict:
-    """Passed if d is larger than the base model's: the lower bound of the change above 0.
+    """Passed if d is larger than the base model's: the lower bound of the change above 0. Where
+    each model writes its own words, it has to be larger with the same words, too: else the topic
+    may tell the prompts apart in both, and the trained model's words be all that comes to it.
 
     Raises:
         ValueError: the analysis was made without a base model.
     """
-    return _beyond(
-        result,
-        result.beyond_base,
-        "the base model",
-        ": training is not shown to have added to it",
-    )
+    change, same = result.beyond_base, result.beyond_base_same_words
+    if change is None:
+        raise ValueError("the analysis was made without a base model")
+    missed = ": training is not shown to have added to it"
+    found = _further(change, "the base model")
+    if same is None:
+        return _beyond(change, found, missed).judge(result)
+    read = f"with the same words after both prompts {_further(same, 'the base model')}"
+    verdicts = [
+        _beyond(change, f"{found}; {read}", missed).judge(result),
+        _beyond(same, f"{read}; where each writes its own, {found}", missed).judge(result),
+    ]
+    outcome = worst(verdict.outcome for verdict in verdicts)
+    nearest = min if outcome == "passed" else max
+    return nearest((v for v in verdicts if v.outcome == outcome), key=lambda v: v.distance)
 
 
 def beyond_embeddings(result: LayerResult) -> Verdict:
@@ -286,27 +308,31 @@ def beyond_embeddings(result: LayerResult) -> Verdict:
     Raises:
         ValueError: the analysis was made without embeddings.
     """
-    return _beyond(
-        result,
-        result.beyond_embeddings,
-        "the written tokens' input embeddings",
-        ": the layer is not shown to hold more than which words were written",
+    change = result.beyond_embeddings
+    if change is None:
+        raise ValueError("the analysis was made without the written tokens' input embeddings")
+    found = _further(change, "the written tokens' input embeddings")
+    missed = ": the layer is not shown to hold more than which words were written"
+    return _beyond(change, found, missed).judge(result)
+
+
+def _further(change: Comparison, other: str) -> str:
+    return (
+        f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
+        f"beyond that of {other}, {decimal(change.d_a)}, at least {decimal(change.lower)} with all "
+        "layers taken together"
     )
 
 
-def _beyond(result: LayerResult, change: Comparison | None, other: str, missed: str) -> Verdict:
-    if change is None:
-        raise ValueError(f"the analysis was made without {other}")
+def _beyond(change: Comparison, found: str, missed: str) -> _Claim:
     return _Claim(
-        f"d = {decimal(change.d_b)} is {decimal(change.difference)} {interval(change.interval)} "
-        f"beyond that of {other}, {decimal(change.d_a)}, at least {decimal(change.lower)} with all "
-        "layers taken together",
+        found,
         ("d beyond it", change.difference),
         change.lower,
         change.interval[1],
         _unless_passed(missed),
         lower_se=change.lower_se,
-    ).judge(result)
+    )
 
 
 def follows_behaviour(

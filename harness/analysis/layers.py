@@ -45,6 +45,9 @@ class LayerResult:
         steps: the separation token by token.
         quality: how well the pairs agree on a direction, and whether single dimensions rule it.
         beyond_base: change of d from the base model's; None where none was given.
+        beyond_base_same_words: the same where both models read the same words, those that this one
+            answered to the natural prompt; None where there is no base model, or where the words
+            are the same anyway.
         noise: change of d to a second run of the same model in other batches; None where there was
             none.
         follows: the held-out scores of artifact prompts, where nothing is written yet, against
@@ -64,6 +67,7 @@ class LayerResult:
     steps: tuple[StepSeparation, ...] = ()
     quality: PairQuality | None = None
     beyond_base: Comparison | None = None
+    beyond_base_same_words: Comparison | None = None
     beyond_embeddings: Comparison | None = None
     noise: Comparison | None = None
     follows: Following | None = None

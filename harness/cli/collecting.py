@@ -25,7 +25,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         ),
     )
     options.add_arguments(
-        collect, [*options.TO_COLLECT, options.LAYERS, options.STORE_FOLDER, options.RECOLLECT]
+        collect,
+        [
+            *options.TO_COLLECT,
+            options.LAYERS,
+            options.BASE_MODEL,
+            options.STORE_FOLDER,
+            options.RECOLLECT,
+        ],
     )
     collect.add_argument(
         "--batch-size",
@@ -82,4 +89,12 @@ def _collect(parsed: argparse.Namespace) -> int:
                     compress=not parsed.no_compress_activations,
                 )
                 print(f"npz files: {parsed.output}/")
+    # Unasked a base model is collected by the checks alone.
+    if experiment.base_model is not None:
+        beside = ("forced",) if experiment.words_differ else ()
+        for each in (experiment.positions, *beside):
+            base = experiment.collect_base(each, ranks=ranks)
+            if base is not None and ranks.first:
+                found = origin(base)["origin"]
+                print(f"{each}, base model: {2 * len(pairs)} prompts in {base.path}, {found}")
     return 0

@@ -18,8 +18,8 @@ from harness.report.tables import COLUMNS, Column
 from harness.report.templating import rendered
 
 _TABLE = (
-    "d", "accuracy", "p", "same_words", "beyond_base", "agreement", "in_sample_d",
-    "in_sample_accuracy", "seed_ratio",
+    "d", "accuracy", "p", "same_words", "beyond_base", "beyond_base_same_words", "agreement",
+    "in_sample_d", "in_sample_accuracy", "seed_ratio",
 )  # fmt: skip
 #: How an outcome is drawn; pytest's own for checks that aren't ours, too. None of it says that one
 #: of them is good.

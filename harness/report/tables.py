@@ -105,6 +105,13 @@ COLUMNS = {
         lambda r: r.beyond_base.interval if r.beyond_base else None,
         text=lambda value: f"{value:+.2f}",
     ),
+    "beyond_base_same_words": Column(
+        "beyond base, same words",
+        "d beyond the base model's, both with this model's natural answer after both prompts",
+        lambda r: r.beyond_base_same_words.difference if r.beyond_base_same_words else None,
+        lambda r: r.beyond_base_same_words.interval if r.beyond_base_same_words else None,
+        text=lambda value: f"{value:+.2f}",
+    ),
     "agreement": Column(
         "agreement",
         "mean cosine of a pair's difference with the direction of all others",

@@ -219,7 +219,11 @@ class Results(Findings):
             **single_values(result.separation),
             **{f"in_sample_{name}": value for name, value in in_sample.items()},
             **{f"{name}_d": other.d for name, other in result.companions.items()},
-            **({"beyond_base": result.beyond_base.difference} if result.beyond_base else {}),
+            **{
+                name: change.difference
+                for name in ("beyond_base", "beyond_base_same_words")
+                if (change := getattr(result, name))
+            },
         }
 
     def __str__(self) -> str:
