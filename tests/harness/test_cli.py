@@ -76,6 +76,26 @@ class TestPipeline:
                 assert content["model.layers.3.mlp.output"].dtype == np.float32
                 assert len(content.files) == 6
 
+    @pytest.mark.parametrize(
+        ("asked_for", "collected"),
+        [
+            ((), ["generated"]),
+            (("--base-model", "other"), ["generated"] + 2 * ["base"]),
+            (("--base-model", "other", "--positions", "forced"), ["forced", "base"]),
+            (("--base-model", "none"), ["generated"]),
+        ],
+    )
+    def test_a_base_model_is_collected_where_it_is_named(
+        self, made, here, asked_for, collected, capsys
+    ):
+        _, asked = made
+        checkpoint(here / "other", seed=1)
+        assert main(["collect", *asked, *asked_for]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        named = [re.match(r"(\w+)(, base model)?: 20 prompts in ", line) for line in lines]
+        assert ["base" if line[2] else line[1] for line in named] == collected
+        assert len({line.partition(": ")[2] for line in lines}) == len(lines)
+
     @pytest.mark.slow
     @pytest.mark.usefixtures("quick_pictures")
     def test_npz_and_store_give_the_same(self, made, here):

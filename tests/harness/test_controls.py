@@ -400,8 +400,30 @@ class TestBeyondBase:
             "training is not shown",
         )
 
+    @pytest.mark.parametrize(
+        ("own", "same", "outcome"),
+        [
+            ((0.1, 0.5), (0.1, 0.3), "passed"),
+            ((0.1, 0.5), (-0.1, 0.3), "inconclusive"),
+            ((-0.1, 0.5), (0.1, 0.3), "inconclusive"),
+            ((0.1, 0.5), (-0.3, -0.1), "failed"),
+            ((-0.5, -0.1), (0.1, 0.3), "failed"),
+            ((0.1, 0.5), (math.nan, math.nan), "failed"),
+        ],
+    )
+    def test_not_by_its_words_alone(self, own, same, outcome):
+        result = replace(
+            layer_result(), beyond_base=change_of(*own), beyond_base_same_words=change_of(*same)
+        )
+        verdict = beyond_base(result)
+        assert verdict.outcome == outcome
+        says(verdict, "with the same words after both prompts d = ")
+        assert verdict.explanation.count("beyond that of the base model") == 2
+        assert ("training is not shown" in verdict.explanation) == (outcome != "passed")
+        assert ladder(result, CRITERIA).holds("beyond_base") == (outcome == "passed")
+
     def test_without_a_base_model(self):
-        with pytest.raises(ValueError, match="without the base model"):
+        with pytest.raises(ValueError, match="without a base model"):
             beyond_base(layer_result())
 
 
@@ -426,16 +448,18 @@ class TestFollowsBehaviour:
 
 
 class TestBeyondEmbeddings:
-    def test_takes_the_place_of_the_same_words(self):
+    def test_can_refute_the_claim_and_never_shows_it(self):
         change = change_of(0.1, 0.5)
         alone = replace(layer_result(), companions={}, beyond_embeddings=change)
         says(
             beyond_embeddings(alone),
             "beyond that of the written tokens' input embeddings, 1.25",
         )
-        assert ladder(alone, CRITERIA).holds("beyond_words")
+        verdict = ladder(alone, CRITERIA).verdicts["beyond_words"]
+        assert verdict.outcome == "undecidable"
+        says(verdict, "is told by the same words after both prompts (positions forced)")
         missed = replace(alone, beyond_embeddings=change_of(-0.1, 0.5))
-        assert not ladder(missed, CRITERIA).holds("beyond_words")
+        assert ladder(missed, CRITERIA).verdicts["beyond_words"].outcome == "inconclusive"
         assert (
             ladder(replace(alone, beyond_embeddings=None), CRITERIA).verdicts["beyond_words"]
             is None

@@ -94,6 +94,7 @@ def test_names_what_takes_long(small_checkpoint, tmp_path, monkeypatch):
         "collecting forced",
         "collecting prompt_last",
         "collecting generated, base model other",
+        "collecting forced, base model other",
         "collecting generated, again, for the noise",
         "resampling",
     ]

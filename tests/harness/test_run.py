@@ -266,6 +266,45 @@ class TestBaseModel:
             assert result.beyond_base.difference == 0
             assert result.beyond_base.verdict == "equivalent"
 
+    def test_reads_what_the_model_answered(self, made, store):
+        experiment = Experiment(
+            made / "model",
+            made / "pairs.json",
+            max_tokens=3,
+            base_model=made / "other",
+            store=store,
+        )
+        own, read = experiment.activations.responses(), experiment.base_same_words.responses()
+        for pair in experiment.prompt_pairs:
+            answer = own[pair.group("natural")].token_ids
+            assert read[pair.group("natural")].token_ids == answer
+            assert read[pair.group("artifact")].token_ids == answer
+        assert read != experiment.base_activations.responses()
+        forced = replace(experiment, positions="forced")
+        assert forced.base_activations.path == experiment.base_same_words.path
+        assert forced.base_same_words is None
+
+    def test_change_from_it_with_the_same_words(self, analyze, made):
+        found = analyze(base_model=made / "other")
+        forced = analyze(base_model=made / "other", positions="forced")
+        for key, result in found.items():
+            change = result.beyond_base_same_words
+            assert change.d_b == pytest.approx(result.companions["forced"].d)
+            assert change.d_a == pytest.approx(forced[key].beyond_base.d_a)
+            assert change.d_a != pytest.approx(result.beyond_base.d_a)
+
+    def test_of_another_vocabulary(self, analyze, made, tmp_path):
+        other = shutil.copytree(made / "other", tmp_path / "foreign")
+        file = other / "tokenizer.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = content["model"]["vocab"]
+        words = [word for word in vocabulary if word.isalpha()]
+        turned = dict(zip(words, words[1:] + words[:1], strict=True))
+        content["model"]["vocab"] = {w: vocabulary[turned.get(w, w)] for w in vocabulary}
+        file.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(RequestError, match="a base model needs the model's own vocabulary"):
+            analyze(base_model=other)
+
     def test_of_another_depth(self, analyze, made):
         with pytest.raises(RequestError, match=r"layer 1 doesn't exist; .*/shallow has .* 0 to 0"):
             analyze(base_model=made / "shallow")
