@@ -155,6 +155,29 @@ def base(law: Population, targets: tuple[float, float], runs: int) -> Iterator[R
 
 
 @gathered
+def own_words(law: Population, topic: float, words: float, runs: int) -> Iterator[Run]:
+    """The same, where training changed nothing but what is written: the topic alone gives the d
+    `topic` in both, and the model's own words are worth `words`, in another direction."""
+    shift = law.shift(_effect(words, law, PAIRS))
+    aside = shift * np.where(np.arange(len(shift)) % 2, 1, -1) / 2
+    effect = _effect(topic, law, PAIRS)
+    for run, rng in generators(runs, "own words", law.name, topic, words):
+        found = []
+        for written in (aside, 0.0):
+            first = stack(law, rng, PAIRS)
+            second = 0.9 * first + np.sqrt(1 - 0.9**2) * stack(law, rng, PAIRS)
+            artifact, natural = law.apart(second, effect)
+            arms = (*law.apart(first, effect), artifact + written, natural - written)
+            found.append(compare(*arms, bootstrap=1000, seed=run))
+        yield {
+            "some layer is said to be beyond": any(
+                own.lower > 0 and same.lower > 0 for own, same in zip(*found, strict=True)
+            ),
+            "by each model's own words alone": any(own.lower > 0 for own in found[0]),
+        }
+
+
+@gathered
 def gate(
     law: Population, agreement: float, targets: tuple[float, float], turned: float, runs: int
 ) -> Iterator[Run]:

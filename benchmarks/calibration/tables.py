@@ -320,9 +320,17 @@ def base_table(runs: int) -> Table:
         f"d = {a:g} and {b:g}, {law.name}": claims.base(law, (a, b), runs).row()
         for law, (a, b) in product([gaussian(), *real()], ((0.0, 1.0), (1.0, 2.0)))
     }
+    rows |= {
+        f"topic d = {d:g} in both, own words in one, iid normal": claims.own_words(
+            gaussian(), d, 3.0, runs
+        ).row({"some layer is said to be beyond": Range(high=0.064)})
+        for d in (0.0, 0.8, 2.0)
+    }
     return Table(
         "Beyond the base model",
-        "18 layers, 65 pairs, in a model and in its base whose activations correlate 0.9.",
+        "18 layers, 65 pairs, in a model and in its base whose activations correlate 0.9. *Own "
+        "words in one*: training changed what the model writes, worth a d of 3, and nothing else; "
+        "the claim has to hold with the same words, too.",
         rows,
     )
 
