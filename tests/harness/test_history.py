@@ -1,6 +1,7 @@
 """`python -m harness history`: baselines over time, with what changed marked."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib.image
@@ -12,7 +13,7 @@ from harness.report import history as report
 from harness.report import plots
 from harness.results import Results, value
 from harness.settings import Criteria
-from tests.support.measured import analysis_from, measured
+from tests.support.measured import analysis_from, measured, pairs_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 ONE, TWO = (0, "mlp_out"), (1, "mlp_out")
@@ -34,9 +35,18 @@ def history(tmp_path, monkeypatch, capsys, request):
     return run
 
 
-def save(name, effects, **changes):
-    analysis = analysis_from(measured(effects), changes=changes)
-    return Results(analysis, Criteria()).save(name)
+STRICT = Criteria(d_threshold=7)
+
+
+def save(name, effects, *, criteria=None, behaviour=None, how=None, **changes):
+    analysis = analysis_from(measured(effects, **(how or {})), changes=changes)
+    found = replace(analysis, behaviour=behaviour)
+    return Results(found, criteria or Criteria()).save(name)
+
+
+TURNED = {"pairs": pairs_of(24), "axis": 1}
+STRAIGHT = {"pairs": pairs_of(24)}
+NOTE = "all are judged by d above 0.8 and p below 0.05; saved with others: 0001_v1 (d above 7 and"
 
 
 @pytest.mark.slow
@@ -89,6 +99,34 @@ def test_damaged_ones_are_left_out_and_said(history, tmp_path):
     assert out.splitlines()[0].split() == ["d", "0001_v1"]
 
 
+def test_all_are_judged_by_the_thresholds_of_the_latest(history, tmp_path):
+    save("v1", {ONE: 3.0}, criteria=STRICT, how=STRAIGHT)
+    save("v2", {ONE: 3.0}, how=TURNED)
+    out, _ = history()
+    assert "↻" in out.splitlines()[1]
+    assert out.splitlines()[-2].startswith(NOTE)
+    page = (tmp_path / "artifact_report" / "history.html").read_text(encoding="utf-8")
+    assert NOTE in page
+    assert re.search(r'class="number changed">\S*↻', page)
+    out, _ = history("v2", "v1")
+    assert "↻" not in out.splitlines()[1]
+    assert "all are judged by d above 7 and" in out
+
+
+def test_thresholds_that_are_the_same_are_not_said(history):
+    save("v1", {ONE: 3.0}, criteria=STRICT)
+    save("v2", {ONE: 3.0}, criteria=replace(STRICT, margin=0.2))
+    assert "all are judged" not in history()[0]
+
+
+def test_the_latest_that_can_be_read_has_the_thresholds(history, tmp_path):
+    save("v1", {ONE: 3.0}), save("v2", {ONE: 3.0}, criteria=STRICT)
+    (tmp_path / ".artifact_baselines" / "0003_v3.safetensors").write_bytes(b"x")
+    out, err = history()
+    assert "all are judged by d above 7 and" in out
+    assert err.count("0003_v3") == 1
+
+
 def test_the_order_can_be_given(history):
     save("v1", {ONE: 3.0})
     save("v2", {ONE: 3.0})
@@ -133,6 +171,10 @@ class TestSection:
         assert len(marked) == 1
         assert "&lt;b&gt;of today" in section
         assert "Not compared" not in section
+
+    def test_says_what_all_are_judged_by(self, run):
+        save("v1", {ONE: 3.0, TWO: 3.0}, criteria=STRICT)
+        assert NOTE in run.page(over_time=run.over_time())
 
     def test_is_bounded(self, run, monkeypatch):
         monkeypatch.setattr(value, "MOST_VERSIONS", 1)

@@ -171,6 +171,7 @@ class TestReport:
             comparison=versions(
                 compared((1, 2), (-0.25, 0.75), drift=drift),
                 lost=("layer_1-mlp_out",),
+                warnings=("blas: one then, another now",),
                 categories={"one": {"layer_0-mlp_out": -0.5}, "two": {"layer_0-mlp_out": 0.25}},
                 behaviour=(BehaviourChange("artifact", 0.9, 0.62, -0.28, (-0.4, -0.16)),),
             ),
@@ -181,6 +182,7 @@ class TestReport:
         )  # fmt: skip
         for part in (
             "Against the baseline",
+            "blas: one then, another now",
             "Against 0001_old, of 2 layers 0 equivalent, 1 changed, 1 inconclusive",
             "Separate no more: layer_1-mlp_out. Of the categories, one changed most: -0.50",
             "Change by category",
@@ -249,6 +251,7 @@ class TestReport:
                 compared((1, 2)),
                 a=text,
                 gained=(text,),
+                warnings=(text,),
                 categories={text: {"layer_0-mlp_out": 1.0}, "two": {"layer_0-mlp_out": 0.5}},
             ),
 

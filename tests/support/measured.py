@@ -125,10 +125,11 @@ def version_of(
     *,
     failed: Collection[LayerSite] = (),
     changes: Mapping[str, Any] | None = None,
+    criteria: Criteria | None = None,
 ) -> SavedRun:
     """A saved run in memory; `changes` are to its provenance."""
     analysis = analysis_from(activations, failed=failed, changes=changes)
-    return saved_run(Path(f"{name}.safetensors"), Results(analysis, Criteria()))
+    return saved_run(Path(f"{name}.safetensors"), Results(analysis, criteria or Criteria()))
 
 
 def change_of(low: float, high: float, **changes: Any) -> Comparison:
