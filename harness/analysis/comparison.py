@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import UserError
-from harness.analysis.behaviour import BehaviourChange, compare_behaviour
+from harness.analysis.behaviour import BehaviourChange, compare_behaviour, told_alike
 from harness.analysis.causality import Effect
 from harness.analysis.claims import Ladder, ladder
 from harness.analysis.estimating import compare_runs
@@ -111,7 +111,8 @@ class VersionComparison:
     `categories` holds the change of each category's d, along the direction of the other
     categories, by category and layer id. `gained` and `lost` are the layers that separate in only
     one of the two, by one set of criteria, `absent` those of A that B doesn't have. `behaviour` is
-    the change of each condition's share of responses that evade, empty where it isn't known.
+    the change of each condition's share of responses that evade, empty where it isn't known, or
+    was told by other patterns.
     `warnings` name circumstances that differ without making the runs incomparable, and `notes`.
     """
 
@@ -171,7 +172,7 @@ def compare_versions(a: SavedRun, b: SavedRun, criteria: Criteria) -> VersionCom
 
 def notes(runs: Sequence[SavedRun], criteria: Criteria) -> tuple[str, ...]:
     """What has to be known of runs that stand beside each other, judged by these criteria: which
-    were saved with others."""
+    were saved with others, and whose shares of evasion other patterns told than the last one's."""
 
     def thresholds(one: Criteria) -> str:
         return f"d above {one.d_threshold:g} and p below {one.alpha:g}"
@@ -182,9 +183,22 @@ def notes(runs: Sequence[SavedRun], criteria: Criteria) -> tuple[str, ...]:
         for run in runs
         if thresholds(run.criteria) != asked
     ]
-    if not others:
-        return ()
-    return (f"all are judged by {asked}; saved with others: {_listed(others)}",)
+    told = [run.analysis.behaviour for run in runs]
+    apart = [
+        f"{run.name} ({behaviour.patterns})"
+        for run, behaviour, alike in zip(runs, told, told_alike(told), strict=True)
+        if behaviour is not None and alike is None
+    ]
+    found = []
+    if others:
+        found.append(f"all are judged by {asked}; saved with others: {_listed(others)}")
+    if apart:
+        last = [behaviour.patterns for behaviour in told if behaviour is not None][-1]
+        found.append(
+            f"shares of evaded prompts can't be compared, other patterns than {last}, told those "
+            f"of {_listed(apart)}"
+        )
+    return tuple(found)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.behaviour import Rate
+from harness.analysis.behaviour import Behaviour, Rate, told_alike
 from harness.analysis.claims import CLAIMS, Ladder
 from harness.analysis.comparison import SavedRun, VersionComparison, of_one_kind
 from harness.analysis.layers import layer_id
@@ -42,7 +42,8 @@ class RunSummary:
         claims: by claim and outcome, in how many layers and sites; none where it wasn't asked. All
             runs are judged by the criteria of the last one.
         artifacts: of so many layers and sites, `judged` being all, an alignment artifact is said.
-        evaded: shares of the responses that evade, by condition; empty where it isn't known.
+        evaded: shares of the responses that evade, by condition; empty where it isn't known, or was
+            told by other patterns than the last run's.
         likeness: with the first run, where it has the site; empty for the first run itself.
         no_cosine: why its directions have no cosine with the first run's; empty where they have.
     """
@@ -85,9 +86,10 @@ def summarise(
     Args:
         activations: of each run, on the same pairs.
     """
+    told = told_alike([run.analysis.behaviour for run in runs])
     return tuple(
-        _summary(run, runs[0], own, activations[0], runs[-1].criteria)
-        for run, own in zip(runs, activations, strict=True)
+        _summary(run, runs[0], own, activations[0], runs[-1].criteria, behaviour)
+        for run, own, behaviour in zip(runs, activations, told, strict=True)
     )
 
 
@@ -134,6 +136,7 @@ def _summary(
     own: PairActivations,
     firsts: PairActivations,
     criteria: Criteria,
+    behaviour: Behaviour | None,
 ) -> RunSummary:
     def known_d(key: LayerSite) -> float:
         d = run.analysis[key].separation.d
@@ -141,7 +144,7 @@ def _summary(
 
     largest = max(run.analysis, key=known_d)
     found = run.analysis[largest].separation
-    ladders, behaviour = run.ladders(criteria).values(), run.analysis.behaviour
+    ladders = run.ladders(criteria).values()
     return RunSummary(
         name=run.name,
         model=model_name(run.analysis),

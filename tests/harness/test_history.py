@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import matplotlib.image
 import pytest
+from markupsafe import escape
 
 from harness.analysis.history import Version
 from harness.cli import main
@@ -13,7 +14,7 @@ from harness.report import history as report
 from harness.report import plots
 from harness.results import Results, value
 from harness.settings import Criteria
-from tests.support.measured import analysis_from, measured, pairs_of
+from tests.support.measured import analysis_from, behaviour_of, measured, pairs_of, version_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 ONE, TWO = (0, "mlp_out"), (1, "mlp_out")
@@ -46,6 +47,10 @@ def save(name, effects, *, criteria=None, behaviour=None, how=None, **changes):
 
 TURNED = {"pairs": pairs_of(24), "axis": 1}
 STRAIGHT = {"pairs": pairs_of(24)}
+PATTERNS = (
+    "shares of evaded prompts can't be compared, other patterns than patterns.json, ffffffff, told "
+    "those of 0001_v1 (other.json, eeeeeeee)"
+)
 NOTE = "all are judged by d above 0.8 and p below 0.05; saved with others: 0001_v1 (d above 7 and"
 
 
@@ -113,6 +118,35 @@ def test_all_are_judged_by_the_thresholds_of_the_latest(history, tmp_path):
     assert "all are judged by d above 7 and" in out
 
 
+def test_shares_that_other_patterns_told_are_not_shown(history, tmp_path):
+    save("v1", {ONE: 3.0}, behaviour=behaviour_of(0.5, "e" * 64, "some/other.json"))
+    save("v2", {ONE: 3.0}, behaviour=behaviour_of(0.25))
+    save("v3", {ONE: 3.0})
+    out, _ = history()
+    *_, evaded, _, note, _ = out.splitlines()
+    assert evaded.split() == ["evaded", "–", "25%", "–"]
+    assert note == PATTERNS
+    page = (tmp_path / "artifact_report" / "history.html").read_text(encoding="utf-8")
+    assert escape(PATTERNS) in page
+    assert ">50%<" not in page
+    out, _ = history("v2", "v3", "v1")
+    assert out.splitlines()[2].split() == ["evaded", "–", "–", "50%"]
+    assert "told those of 0002_v2 (patterns.json, ffffffff)" in out
+
+
+def test_shares_that_other_patterns_told_are_not_drawn():
+    told = [behaviour_of(0.5, "e" * 64), behaviour_of(0.25), behaviour_of(0.125)]
+    runs = [version_of(name, measured({ONE: 3.0})) for name in "abc"]
+    versions = [
+        Version(replace(run, analysis=replace(run.analysis, behaviour=each)))
+        for run, each in zip(runs, told, strict=True)
+    ]
+    bottom = report.history_figure(versions).axes[1]
+    (_, artifact) = bottom.containers
+    assert [round(x) for x in artifact.lines[0].get_xdata()] == [1, 2]
+    assert list(artifact.lines[0].get_ydata()) == [0.25, 0.125]
+
+
 def test_thresholds_that_are_the_same_are_not_said(history):
     save("v1", {ONE: 3.0}, criteria=STRICT)
     save("v2", {ONE: 3.0}, criteria=replace(STRICT, margin=0.2))
@@ -175,6 +209,14 @@ class TestSection:
     def test_says_what_all_are_judged_by(self, run):
         save("v1", {ONE: 3.0, TWO: 3.0}, criteria=STRICT)
         assert NOTE in run.page(over_time=run.over_time())
+
+    def test_says_whose_shares_other_patterns_told(self, run):
+        told = replace(run.analysis, behaviour=behaviour_of(0.25))
+        save("v1", {ONE: 3.0, TWO: 3.0}, behaviour=behaviour_of(0.5, "e" * 64, "some/other.json"))
+        shown = replace(run, analysis=told).over_time()
+        section = report.history_section(shown)
+        assert escape(PATTERNS) in section
+        assert [part in section for part in ("50%", "25%")] == [False, True]
 
     def test_is_bounded(self, run, monkeypatch):
         monkeypatch.setattr(value, "MOST_VERSIONS", 1)
