@@ -225,7 +225,7 @@ class TestSection:
         shown = run.over_time()
         assert [version.run.name for version in shown.versions] == ["0002_v2", "this run"]
         assert not shown.versions[0].run.analysis.activations.keys
-        assert "1 earlier ones aren't shown" in run.page(over_time=shown)
+        assert "1 earlier one isn't shown" in run.page(over_time=shown)
 
     def test_says_what_it_cannot_compare(self, run, tmp_path):
         save("v1", {ONE: 9.0, TWO: 3.0}, pairs_fingerprint="others")

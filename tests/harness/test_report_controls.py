@@ -104,6 +104,12 @@ class TestComparison:
             " The direction is the same in 1 of the 2 layers that separated (cosine above" in found
         )
 
+    def test_headline_of_one_layer(self):
+        drift = DirectionDrift(0.95, (0.9, 1.0), 0.02, "same", 0.01, 0.9, 16, 16)
+        found = comparison_headline(versions(compared((1, 2), drift=drift)))
+        assert found.startswith("Against 0001_old, of 1 layer 0 equivalent, 1 changed")
+        assert "in 1 of the 1 layer that separated" in found
+
     def test_headline_says_what_noise_changes(self):
         layers = {k: replace(v, noise=0.012) for k, v in compared((1, 2), (1, 2)).items()}
         found = comparison_headline(versions(layers))
