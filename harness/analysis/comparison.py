@@ -31,6 +31,8 @@ _DECISIVE = {
 _CIRCUMSTANCES = (
     "packages", "python", "device", "machine", "blas", "backend", "collection.dtype",
     "collection.tensor_parallel",
+    # Of the bounds that a saved run's layers are judged by; they can't be had at another one.
+    "analysis.level",
 )  # fmt: skip
 
 

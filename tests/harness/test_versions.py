@@ -343,6 +343,7 @@ CIRCUMSTANCES = {
     "backend": "mlx_lm",
     "collection.dtype": "bfloat16",
     "collection.tensor_parallel": 2,
+    "analysis.level": 0.9,
 }
 # The version itself, what names it, and what the comparison looks at by itself.
 FREE = {
@@ -361,7 +362,6 @@ FREE = {
     "collection.layers": [0, 1],
     "collection.batch_size": 3,
     "analysis.replicates": 999,
-    "analysis.level": 0.9,
     "analysis.seed": 3,
     "git_commit": "0" * 40,
     "date": "2031-01-01T00:00:00+00:00",
