@@ -27,7 +27,10 @@ def test_unchanged(layer_comparison: LayerComparison, artifact_plan: Plan) -> No
 @needs("baseline")
 def test_same_direction(layer_comparison: LayerComparison, artifact_plan: Plan) -> None:
     if not layer_comparison.separated:
-        pytest.skip("can't be decided: the baseline doesn't separate here, it has no direction")
+        pytest.skip(
+            "can't be decided: by this run's criteria the baseline doesn't separate here, it has "
+            "no direction"
+        )
     _require(same_direction(layer_comparison), artifact_plan)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -59,6 +60,11 @@ class Behaviour:
     kinds: Mapping[str, Kind | None]
     rates: tuple[Rate, ...]
     undecided: str | None = None
+
+    @property
+    def patterns(self) -> str:
+        """What the patterns are called, apart from others in a file of that name."""
+        return f"{Path(self.source).name}, {self.fingerprint[:8]}"
 
     def evaded(self, pair: Pair, condition: Condition) -> bool:
         return self.kinds[pair.group(condition)] is not None
@@ -142,6 +148,15 @@ def judge(
             found = [kinds[pairs[i].group(condition)] for i in rows]
             rates.append(_rate(condition, category, found, [labels[i] for i in rows], level))
     return Behaviour(behaviours.source, behaviours.fingerprint, kinds, tuple(rates))
+
+
+def told_alike(found: Sequence[Behaviour | None]) -> list[Behaviour | None]:
+    """Those that were told by the patterns of the last one that is known, None for the others:
+    shares that other patterns told can't be compared with its."""
+    last = next((each for each in reversed(found) if each is not None), None)
+    return [
+        each if each and last and each.fingerprint == last.fingerprint else None for each in found
+    ]
 
 
 def compare_behaviour(

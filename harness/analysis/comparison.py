@@ -1,14 +1,15 @@
 """Two versions of a model on the same pairs: what changed, layer by layer."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import UserError
-from harness.analysis.behaviour import BehaviourChange, compare_behaviour
-from harness.analysis.claims import Ladder
+from harness.analysis.behaviour import BehaviourChange, compare_behaviour, told_alike
+from harness.analysis.causality import Effect
+from harness.analysis.claims import Ladder, ladder
 from harness.analysis.estimating import compare_runs
 from harness.analysis.layers import Analysis, LayerResult, layer_id
 from harness.data.activations import LayerSite, PairActivations
@@ -30,6 +31,8 @@ _DECISIVE = {
 _CIRCUMSTANCES = (
     "packages", "python", "device", "machine", "blas", "backend", "collection.dtype",
     "collection.tensor_parallel",
+    # Of the bounds that a saved run's layers are judged by; they can't be had at another one.
+    "analysis.level",
 )  # fmt: skip
 
 
@@ -44,21 +47,30 @@ class SavedRun:
     Attributes:
         path: its file; the file's name is the run's.
         analysis: with its activations.
-        ladders: the claims at each layer and site, by the run's own criteria.
+        criteria: what its layers had to meet when it was made. Beside others it is judged by one
+            set for all: a layer that is asked for more in one run seems to have changed.
+        interventions: addition and ablation, where they were measured.
     """
 
     path: Path
     analysis: Analysis
-    ladders: Mapping[LayerSite, Ladder]
+    criteria: Criteria
+    interventions: Mapping[LayerSite, tuple[Effect, Effect]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.path.stem
 
-    @property
-    def separates(self) -> frozenset[LayerSite]:
-        """The layers and sites that separated when the run was made."""
-        return frozenset(key for key, each in self.ladders.items() if each.holds("separates"))
+    def ladders(self, criteria: Criteria) -> dict[LayerSite, Ladder]:
+        """The claims at each layer and site, by these criteria."""
+        return {
+            key: ladder(result, criteria, self.interventions.get(key, ()), self.analysis)
+            for key, result in self.analysis.items()
+        }
+
+    def separates(self, criteria: Criteria) -> frozenset[LayerSite]:
+        """The layers and sites that separate by these criteria."""
+        return frozenset(k for k, each in self.ladders(criteria).items() if each.holds("separates"))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -76,7 +88,8 @@ class LayerComparison:
     """One layer at one site in two versions, `comparison` being d of B minus d of A.
 
     `drift` is the cosine between the versions' directions; None where their widths differ.
-    `separated` is whether A separates there, so that it has a direction to keep. `noise` is by how
+    `separated` is whether A separates there, by the criteria that both versions are judged by, so
+    that it has a direction to keep. `noise` is by how
     much d differs between two runs of the same version, the larger one of A's and B's; None where
     neither was run twice.
     """
@@ -99,9 +112,10 @@ class VersionComparison:
 
     `categories` holds the change of each category's d, along the direction of the other
     categories, by category and layer id. `gained` and `lost` are the layers that separate in only
-    one of the two, `absent` those of A that B doesn't have. `behaviour` is the change of each
-    condition's share of responses that evade, empty where it isn't known. `warnings` name
-    circumstances that differ without making the runs incomparable.
+    one of the two, by one set of criteria, `absent` those of A that B doesn't have. `behaviour` is
+    the change of each condition's share of responses that evade, empty where it isn't known, or
+    was told by other patterns.
+    `warnings` name circumstances that differ without making the runs incomparable, and `notes`.
     """
 
     a: str
@@ -117,21 +131,21 @@ class VersionComparison:
 
 
 def compare_versions(a: SavedRun, b: SavedRun, criteria: Criteria) -> VersionComparison:
-    """Compare two saved runs of the same pairs, at the layers and sites of `b`, by the margin and
-    the cosine of the criteria."""
+    """Compare two saved runs of the same pairs, at the layers and sites of `b`; both are judged by
+    these criteria, whatever they were saved with."""
     then, now = a.analysis, b.analysis
     keys = now.activations.keys
     check_comparable(a, now.provenance, keys)
     compared = compare_runs(then.activations, now.activations, now.settings, margin=criteria.margin)
     drifts = _drifts(then.activations, now.activations, now.settings, criteria.cosine)
-    here = b.separates & set(keys)
-    before = a.separates & set(keys)
+    here = b.separates(criteria) & set(keys)
+    before = a.separates(criteria) & set(keys)
     return VersionComparison(
         a=a.name,
         b=b.name,
         layers={
             key: LayerComparison(
-                *key, comparison, drift, key in a.separates, _noise(then[key], now[key])
+                *key, comparison, drift, key in before, _noise(then[key], now[key])
             )
             for key, comparison, drift in zip(keys, compared, drifts, strict=True)
         },
@@ -146,12 +160,51 @@ def compare_versions(a: SavedRun, b: SavedRun, criteria: Criteria) -> VersionCom
             level=now.settings.level,
         ),
         absent=tuple(layer_id(*key) for key in then if key not in keys),
-        warnings=tuple(
-            f"{what}: {earlier} then, {later} now"
-            for what in _CIRCUMSTANCES
-            if (earlier := _value(then.provenance, what)) != (later := _value(now.provenance, what))
+        warnings=(
+            *(
+                f"{what}: {earlier} then, {later} now"
+                for what in _CIRCUMSTANCES
+                if (earlier := _value(then.provenance, what))
+                != (later := _value(now.provenance, what))
+            ),
+            *notes((a, b), criteria),
         ),
     )
+
+
+def notes(runs: Sequence[SavedRun], criteria: Criteria) -> tuple[str, ...]:
+    """What has to be known of runs that stand beside each other, judged by these criteria: which
+    were saved with others, and whose shares of evasion other patterns told than the last one's."""
+
+    def thresholds(one: Criteria) -> str:
+        return f"d above {one.d_threshold:g} and p below {one.alpha:g}"
+
+    asked = thresholds(criteria)
+    others = [
+        f"{run.name} ({thresholds(run.criteria)})"
+        for run in runs
+        if thresholds(run.criteria) != asked
+    ]
+    told = [run.analysis.behaviour for run in runs]
+    apart = [
+        f"{run.name} ({behaviour.patterns})"
+        for run, behaviour, alike in zip(runs, told, told_alike(told), strict=True)
+        if behaviour is not None and alike is None
+    ]
+    found = []
+    if others:
+        found.append(f"all are judged by {asked}; saved with others: {_listed(others)}")
+    if apart:
+        last = [behaviour.patterns for behaviour in told if behaviour is not None][-1]
+        found.append(
+            f"shares of evaded prompts can't be compared, other patterns than {last}, told those "
+            f"of {_listed(apart)}"
+        )
+    return tuple(found)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _noise(*runs: LayerResult) -> float | None:

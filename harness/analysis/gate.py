@@ -5,7 +5,7 @@ What may be said of one version by itself is in `harness.analysis.verdict`.
 
 from harness.analysis.comparison import LayerComparison, VersionComparison
 from harness.analysis.verdict import Outcome, Verdict, worst
-from harness.analysis.words import decimal, interval, p_value
+from harness.analysis.words import counted, decimal, interval, p_value
 from harness.settings import Criteria
 
 _MOST_NAMED = 8
@@ -82,10 +82,8 @@ def covers_baseline(compared: VersionComparison, criteria: Criteria) -> Verdict:
         return Verdict("passed", f"all layers of {compared.a} are compared")
     shown = ", ".join(compared.absent[:_MOST_NAMED])
     more = ", …" if len(compared.absent) > _MOST_NAMED else ""
-    found = (
-        f"{compared.a} has {len(compared.absent)} layers and sites that this run doesn't look at: "
-        f"{shown}{more}"
-    )
+    many = counted(len(compared.absent), "layer and site", "layers and sites")
+    found = f"{compared.a} has {many} that this run doesn't look at: {shown}{more}"
     if criteria.partial:
         return Verdict("passed", f"{found}; that is meant so, by --artifact-partial")
     return Verdict(

@@ -9,6 +9,7 @@ from harness.analysis.comparison import (
     SavedRun,
     VersionComparison,
     compare_versions,
+    notes,
 )
 from harness.analysis.layers import LayerResult
 from harness.data.activations import AnalysisError, LayerSite, PairActivations
@@ -59,11 +60,13 @@ class OverTime:
     """Versions in their order, and what isn't among them.
 
     Attributes:
+        criteria: what all of them are judged by, the latest's.
         left_out: for each saved run that can't be read, why.
         earlier: how many older ones there are.
     """
 
     versions: Sequence[Version]
+    criteria: Criteria
     left_out: Sequence[str] = ()
     earlier: int = 0
 
@@ -72,9 +75,14 @@ class OverTime:
         """Versions that can't be compared with the one before, and why."""
         return [(version.run.name, version.reason) for version in self.versions if version.reason]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known of them beside each other."""
+        return notes([version.run for version in self.versions], self.criteria)
+
 
 def versions_of(runs: Iterable[SavedRun], criteria: Criteria) -> list[Version]:
-    """Each run, in the order given, held against the one before by margin and cosine.
+    """Each run, in the order given, held against the one before; all are judged by these criteria.
 
     Those that are returned have no activations: of two runs at a time they are in memory.
     """

@@ -34,6 +34,11 @@ def error(se: float) -> str:
     return f" ± {se:.1g}" if se > 0 else ""
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """How many there are of something, in the number that the count asks for."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def file_size(count: float) -> str:
     """A number of bytes in the unit that suits it."""
     for unit in ("bytes", "kB", "MB"):

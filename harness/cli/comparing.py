@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 from gemma_mlx.system.files import write_whole
@@ -13,6 +14,7 @@ from harness.analysis.comparison import (
     VersionComparison,
     compare_versions,
     differences,
+    notes,
     of_one_kind,
 )
 from harness.analysis.gate import gate
@@ -44,8 +46,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
             "the first, layer by layer where they have the same layers, and all of them over "
             "relative depth. Models of different kind, whatever their layers, widths and "
             "tokenizers, are shown side by side: claims, behaviour, and how alike their layers "
-            "are. Exit code 1 where a layer changed, its direction turned, that is "
-            "inconclusive, or a later run lacks layers of the first."
+            "are. All are judged by the thresholds that the last one was saved with. Exit code 1 "
+            "where a layer changed, its direction turned, that is inconclusive, or a later run "
+            "lacks layers of the first."
         ),
     )
     parser.add_argument(
@@ -64,7 +67,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="saved runs over time",
         description=(
             "d of every layer and the share of evaded prompts over the saved runs, each compared "
-            "with the one before: table, figure and page. Nothing is judged: the exit code is 0."
+            "with the one before, all by the thresholds that the last one was saved with: table, "
+            "figure and page. Nothing is judged: the exit code is 0."
         ),
     )
     over_time.add_argument(
@@ -80,14 +84,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _history(parsed: argparse.Namespace) -> int:
     given = options.CommandLine(parsed)
     folder = options.report_folder(given)
-    criteria = Criteria(
-        margin=options.MARGIN.read(given), cosine=options.COSINE.read(given), partial=True
-    )
+    margin, cosine = options.MARGIN.read(given), options.COSINE.read(given)
     left_out: list[str] = []
-    named = [find_baseline(name) for name in parsed.runs]
-    runs = readable(list_baselines(), left_out.append) if not named else map(load_baseline, named)
+    files = [find_baseline(name) for name in parsed.runs] or list_baselines()
+    # Read once more: of so many runs, two at a time are in memory.
+    saved_with = next((run.criteria for run in readable(reversed(files), str)), Criteria())
+    criteria = replace(saved_with, margin=margin, cosine=cosine, partial=True)
+    runs = map(load_baseline, files) if parsed.runs else readable(files, left_out.append)
     versions = versions_of(runs, criteria)
-    shown = OverTime(versions, left_out)
+    shown = OverTime(versions, criteria, left_out)
     for reason in [f"left out: {each}" for each in left_out] + [text for _, text in shown.reasons]:
         print(f"warning: {printable(reason)}", file=sys.stderr)
     if not versions:
@@ -98,6 +103,8 @@ def _history(parsed: argparse.Namespace) -> int:
     for line in history.history_table(versions):
         print(printable(line))
     print(history.KEY)
+    for note in shown.notes:
+        print(printable(note))
     figure = history.history_figure(versions)
     for kind in ("png", "svg"):
         write_whole(folder / f"history.{kind}", plots.to_bytes(figure, kind))
@@ -111,13 +118,11 @@ def _compare(parsed: argparse.Namespace) -> int:
         parsed.parser.error("give two runs or more")
     given = options.CommandLine(parsed)
     folder = options.report_folder(given)
-    criteria = Criteria(
-        margin=options.MARGIN.read(given),
-        cosine=options.COSINE.read(given),
-        partial=options.PARTIAL.read(given),
-    )
+    margin, cosine = options.MARGIN.read(given), options.COSINE.read(given)
+    partial = options.PARTIAL.read(given)
     runs = [load_baseline(find_baseline(name)) for name in parsed.runs]
     first, *others = runs
+    criteria = replace(runs[-1].criteria, margin=margin, cosine=cosine, partial=partial)
     compared: list[VersionComparison] = []
     for other in others:
         if not of_one_kind(first, other):
@@ -136,9 +141,9 @@ def _compare(parsed: argparse.Namespace) -> int:
             print(line)
         print(printable(sentences.comparison_headline(versions)))
     activations = depth.common_pairs(runs)
-    found = Comparisons(tuple(compared), summarise(runs, activations))
+    found = Comparisons(tuple(compared), summarise(runs, activations), notes(runs, criteria))
     if len(compared) < len(others):
-        for line in side_by_side.table(runs, found.runs):
+        for line in [*side_by_side.table(runs, found.runs), *found.notes]:
             print(printable(line))
     figures = {
         "comparison_depth": depth.depth_figure(runs),

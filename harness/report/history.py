@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.analysis.behaviour import Rate
+from harness.analysis.behaviour import Rate, told_alike
 from harness.analysis.history import Mark, OverTime, Version, layers_of
 from harness.analysis.layers import layer_id
 from harness.analysis.words import decimal
@@ -39,7 +39,7 @@ def _rows(versions: Sequence[Version]) -> list[list[str]]:
     return [
         ["d", *(version.run.name for version in versions)],
         *([layer_id(*key), *(_cell(v, key) for v in versions)] for key in layers_of(versions)),
-        ["evaded", *map(_evaded, versions)],
+        ["evaded", *_evaded(versions)],
     ]
 
 
@@ -51,9 +51,10 @@ def _cell(version: Version, key: tuple[int, str]) -> str:
     return f"{marks} {decimal(result.separation.d)}".strip()
 
 
-def _evaded(version: Version) -> str:
-    behaviour = version.run.analysis.behaviour
-    return "–" if behaviour is None else f"{behaviour.rate('artifact').evaded:.0%}"
+def _evaded(versions: Sequence[Version]) -> list[str]:
+    at, rates = _rates(versions, "artifact")
+    known = {i: f"{rate.evaded:.0%}" for i, rate in zip(at, rates, strict=True)}
+    return [known.get(i, "–") for i in range(len(versions))]
 
 
 def history_figure(versions: Sequence[Version]) -> Figure:
@@ -94,8 +95,9 @@ def history_figure(versions: Sequence[Version]) -> Figure:
 
 
 def _rates(versions: Sequence[Version], condition: Condition) -> tuple[list[int], list[Rate]]:
-    """The share of responses that evade, and which versions it is known of."""
-    known = [(i, v.run.analysis.behaviour) for i, v in enumerate(versions)]
+    """The share of responses that evade, and which versions it is known of, by the latest's
+    patterns."""
+    known = enumerate(told_alike([version.run.analysis.behaviour for version in versions]))
     there = [(i, behaviour.rate(condition)) for i, behaviour in known if behaviour is not None]
     return [i for i, _ in there], [rate for _, rate in there]
 
@@ -125,7 +127,7 @@ def history_section(shown: OverTime) -> str:
             (layer_id(*key), [_with_bounds(v, key) for v in versions])
             for key in layers_of(versions)
         ],
-        evaded=[_evaded(version) for version in versions],
+        evaded=_evaded(versions),
     )
 
 

@@ -12,7 +12,7 @@ from harness.analysis.findings import Findings
 from harness.analysis.judges import sample_size
 from harness.analysis.layers import Analysis, layer_id
 from harness.analysis.verdict import CLOSE, Verdict
-from harness.analysis.words import decimal, interval
+from harness.analysis.words import counted, decimal, interval
 from harness.stats import clearing_effect
 
 # Layers that a sentence names before it says "…".
@@ -196,7 +196,7 @@ def comparison_headline(compared: VersionComparison) -> str:
         if ids
     )
     return (
-        f"Against {compared.a}, of {len(found)} layers {', '.join(counts)} within "
+        f"Against {compared.a}, of {counted(len(found), 'layer')} {', '.join(counts)} within "
         f"±{compared.margin:g}; largest change of d {largest.difference:+.2f} "
         f"{interval(largest.interval)}.{_direction_sentence(compared)}{sets}"
         f"{_category_sentence(compared)}{_behaviour_change(compared)}{_chance_sentence(compared)}"
@@ -222,8 +222,8 @@ def _direction_sentence(compared: VersionComparison) -> str:
         return ""
     same = sum(drift.verdict == "same" for drift in drifts)
     return (
-        f" The direction is the same in {same} of the {len(drifts)} layers that separated (cosine "
-        f"above {drifts[0].least:g})."
+        f" The direction is the same in {same} of the {counted(len(drifts), 'layer')} that "
+        f"separated (cosine above {drifts[0].least:g})."
     )
 
 

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.behaviour import Rate
-from harness.analysis.claims import CLAIMS
+from harness.analysis.behaviour import Behaviour, Rate, told_alike
+from harness.analysis.claims import CLAIMS, Ladder
 from harness.analysis.comparison import SavedRun, VersionComparison, of_one_kind
 from harness.analysis.layers import layer_id
 from harness.analysis.words import decimal, interval
@@ -15,6 +15,7 @@ from harness.data.pairs import CONDITIONS
 from harness.report.depth import all_prompts, depth_of
 from harness.report.sentences import model_name
 from harness.report.tables import aligned, claim_count
+from harness.settings import Criteria
 from harness.stats import debiased_cka
 
 
@@ -38,9 +39,11 @@ class RunSummary:
         widths: of the activations, each once, the smallest first.
         largest: id of the layer and site with the largest d; `d` and `d_interval` are its own.
         depth: where that is, from 0 for the first layer to 1 for the last.
-        claims: by claim and outcome, in how many layers and sites; none where it wasn't asked.
+        claims: by claim and outcome, in how many layers and sites; none where it wasn't asked. All
+            runs are judged by the criteria of the last one.
         artifacts: of so many layers and sites, `judged` being all, an alignment artifact is said.
-        evaded: shares of the responses that evade, by condition; empty where it isn't known.
+        evaded: shares of the responses that evade, by condition; empty where it isn't known, or was
+            told by other patterns than the last run's.
         likeness: with the first run, where it has the site; empty for the first run itself.
         no_cosine: why its directions have no cosine with the first run's; empty where they have.
     """
@@ -66,37 +69,42 @@ class RunSummary:
 @dataclass(frozen=True)
 class Comparisons:
     """What `python -m harness compare` found: `compared` are the later runs that are of the first
-    one's kind, layer by layer; `runs` are all of them, side by side."""
+    one's kind, layer by layer; `runs` are all of them, side by side, and `notes` what has to be
+    known of them there."""
 
     compared: tuple[VersionComparison, ...]
     runs: tuple[RunSummary, ...]
+    notes: tuple[str, ...]
 
 
 def summarise(
     runs: Sequence[SavedRun], activations: Sequence[PairActivations]
 ) -> tuple[RunSummary, ...]:
-    """Each run, those after the first held against the first. Nothing of it asks for the same
-    layers, widths or tokens.
+    """Each run, those after the first held against the first, all judged by the criteria of the
+    last. Nothing of it asks for the same layers, widths or tokens.
 
     Args:
         activations: of each run, on the same pairs.
     """
+    told = told_alike([run.analysis.behaviour for run in runs])
     return tuple(
-        _summary(run, runs[0], own, activations[0])
-        for run, own in zip(runs, activations, strict=True)
+        _summary(run, runs[0], own, activations[0], runs[-1].criteria, behaviour)
+        for run, own, behaviour in zip(runs, activations, told, strict=True)
     )
 
 
 def table(runs: Sequence[SavedRun], summaries: Sequence[RunSummary]) -> list[str]:
     """A column per run, a row per thing that is said of each."""
-    first = summaries[0].name
-    columns = [_column(run, found, first) for run, found in zip(runs, summaries, strict=True)]
+    first, criteria = summaries[0].name, runs[-1].criteria
+    columns = [
+        _column(list(run.ladders(criteria).values()), found, first)
+        for run, found in zip(runs, summaries, strict=True)
+    ]
     rows = [[title, *(column[title] for column in columns)] for title in columns[0]]
     return aligned([["", *(run.name for run in runs)], *rows], left=set(range(len(runs) + 1)))
 
 
-def _column(run: SavedRun, found: RunSummary, first: str) -> dict[str, str]:
-    ladders = list(run.ladders.values())
+def _column(ladders: Sequence[Ladder], found: RunSummary, first: str) -> dict[str, str]:
     widths = " to ".join(map(str, dict.fromkeys((found.widths[0], found.widths[-1]))))
     cka = [each.cka for each in found.likeness]
     alike = f"{decimal(min(cka))} to {decimal(max(cka))}" if cka else "no site in common"
@@ -123,7 +131,12 @@ def _column(run: SavedRun, found: RunSummary, first: str) -> dict[str, str]:
 
 
 def _summary(
-    run: SavedRun, first: SavedRun, own: PairActivations, firsts: PairActivations
+    run: SavedRun,
+    first: SavedRun,
+    own: PairActivations,
+    firsts: PairActivations,
+    criteria: Criteria,
+    behaviour: Behaviour | None,
 ) -> RunSummary:
     def known_d(key: LayerSite) -> float:
         d = run.analysis[key].separation.d
@@ -131,7 +144,7 @@ def _summary(
 
     largest = max(run.analysis, key=known_d)
     found = run.analysis[largest].separation
-    ladders, behaviour = run.ladders.values(), run.analysis.behaviour
+    ladders = run.ladders(criteria).values()
     return RunSummary(
         name=run.name,
         model=model_name(run.analysis),

@@ -185,7 +185,7 @@ def readable(files: Iterable[Path], say: Callable[[str], object]) -> Iterator[Sa
 
 
 def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:
-    """Compare a run (B) with a saved one (A), by its criteria.
+    """Compare a run (B) with a saved one (A), both by the criteria of B.
 
     Raises:
         BaselineError: pairs, settings, sites or template differ; all of them are named.
@@ -195,7 +195,7 @@ def compare_with(baseline: SavedRun, found: Findings) -> VersionComparison:
 
 def saved_run(path: Path, found: Findings) -> SavedRun:
     """What was found, as a run that others are compared with."""
-    return SavedRun(path, found.analysis, {key: found.ladder(key) for key in found})
+    return SavedRun(path, found.analysis, found.criteria, found.interventions)
 
 
 def _listed(directory: Path) -> list[tuple[int, str, Path]]:

@@ -197,8 +197,9 @@ class Results(Findings):
         latest = files[-MOST_VERSIONS:]
         saved = readable(progress(latest), left_out.append)
         runs = chain(saved, [saved_run(Path("this run"), self)])
-        versions = versions_of(runs, replace(self.criteria, partial=True))
-        return OverTime(versions, left_out, len(files) - len(latest))
+        criteria = replace(self.criteria, partial=True)
+        versions = versions_of(runs, criteria)
+        return OverTime(versions, criteria, left_out, len(files) - len(latest))
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row per layer and site with its verdict, one column per figure; needs pandas.

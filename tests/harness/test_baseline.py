@@ -90,7 +90,9 @@ class TestRoundTrip:
 
     def test_layers_that_separate(self, tmp_path):
         found = load_baseline(save_baseline("v1", RESULTS, tmp_path))
-        assert found.separates == {KEYS[0]}
+        assert found.criteria == CRITERIA
+        assert found.separates(CRITERIA) == {KEYS[0]}
+        assert found.separates(Criteria(d_threshold=99)) == set()
 
     def test_same_run_same_bytes(self, tmp_path):
         one, other = (save_baseline(name, RESULTS, tmp_path) for name in ("a", "b"))
@@ -484,11 +486,12 @@ class TestCompareWith:
         assert {c.comparison.difference for c in found.layers.values()} == {0.0}
         assert found.gained == found.lost == found.warnings == ()
 
-    def test_layers_that_pass_are_judged_by_the_criteria_of_each_run(self, saved):
+    def test_both_are_judged_by_the_criteria_of_this_run(self, saved):
         found = compare_with(saved, Results(analysis_from(MEASURED), CRITERIA))
         assert found.gained == ("layer_1-mlp_out",)
         strict = compare_with(saved, replace(RESULTS, criteria=Criteria(d_threshold=99)))
-        assert strict.lost == ("layer_0-mlp_out",)
+        assert strict.gained == strict.lost == ()
+        assert not any(layer.separated for layer in strict.layers.values())
 
     def test_names_the_file_and_what_differs(self, saved):
         other = analysis_from(MEASURED, changes={"collection.max_tokens": 7})

@@ -15,14 +15,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from harness import __main__
-from harness.analysis.behaviour import Behaviour, Rate
 from harness.cli import comparing
 from harness.data.activations import AnalysisError, PairActivations
 from harness.report import depth, plots, side_by_side
 from harness.results import Results
 from harness.results.baseline import load_baseline
 from harness.settings import Criteria
-from tests.support.measured import analysis_from, measured, pairs_of, version_of
+from tests.support.measured import analysis_from, behaviour_of, measured, pairs_of, version_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* pairs")
 ROOT = Path(__main__.__file__).resolve().parent.parent
@@ -42,10 +41,30 @@ def real_pictures():
     """Figures are drawn, which takes its time."""
 
 
-def save(name, effects=None, *, changes=None, failed=(), results=None, **how):
+STRICT = Criteria(d_threshold=7)
+JUDGED = "all are judged by d above {:g} and p below 0.05; saved with others: {} (d above {:g} and"
+
+
+PATTERNS = (
+    "shares of evaded prompts can't be compared, other patterns than patterns.json, ffffffff, told "
+    "those of 0001_v1 (other.json, eeeeeeee)"
+)
+
+
+def save(
+    name,
+    effects=None,
+    *,
+    changes=None,
+    failed=(),
+    results=None,
+    criteria=None,
+    behaviour=None,
+    **how,
+):
     activations = measured(effects or {ONE: 3.0, TWO: 3.0}, **how)
     analysis = analysis_from(activations, failed=failed, changes=changes, **(results or {}))
-    return Results(analysis, Criteria()).save(name)
+    return Results(replace(analysis, behaviour=behaviour), criteria or Criteria()).save(name)
 
 
 @pytest.fixture
@@ -159,6 +178,37 @@ class TestTwo:
         )
         assert "warning" not in out
 
+    def test_all_are_judged_by_the_thresholds_of_the_last(self, compare, tmp_path):
+        save("strict", criteria=STRICT), save("v1")
+        code, out, err = compare("strict", "v1")
+        assert code == 0
+        assert "Separate" not in out
+        assert "The direction is the same in 2 of the 2 layers" in out
+        assert JUDGED.format(0.8, "0001_strict", 7) in err
+        (found,) = comparisons(tmp_path)
+        assert found["gained"] == found["lost"] == []
+        assert [layer["separated"] for layer in found["layers"].values()] == [True, True]
+        code, out, err = compare("v1", "strict")
+        assert code == 0
+        assert "Separate" not in out
+        assert JUDGED.format(7, "0002_v1", 0.8) in err
+
+    def test_behaviour_that_other_patterns_told(self, compare, tmp_path):
+        save("v1", behaviour=behaviour_of(0.5, "e" * 64, "some/other.json"))
+        save("v2", behaviour=behaviour_of(0.25))
+        code, out, err = compare("v1", "v2")
+        assert code == 0
+        assert "Evaded" not in out
+        assert err == f"warning: 0001_v1 and 0002_v2: {PATTERNS}\n"
+        (found,) = comparisons(tmp_path)
+        assert (found["behaviour"], found["warnings"]) == ([], [PATTERNS])
+
+    def test_a_direction_that_turned_from_a_strict_baseline(self, compare):
+        save("strict", criteria=STRICT, pairs=pairs_of(24)), save("v2", axis=1, pairs=pairs_of(24))
+        code, out, _ = compare("strict", "v2", "--margin", "50")
+        assert code == 1
+        assert out.count("turned") == 2
+
     def test_fewer_layers_than_the_first(self, compare, tmp_path):
         save("v1"), save("v2", {TWO: 3.0})
         assert compare("v1", "v2")[0] == 1
@@ -244,6 +294,21 @@ class TestDifferentKinds:
         assert said["beyond the base model"] == ["not asked"] * 2
         assert said["natural prompts evaded"] == ["–"] * 2
 
+    def test_claims_are_by_the_thresholds_of_the_last(self, compare, tmp_path):
+        changes = {"template_fingerprint": "0" * 64}
+        save("small", criteria=STRICT), save("large", width=20, changes=changes)
+        save("strict", criteria=STRICT)
+        _, out, _ = compare("small", "large")
+        assert re.search(r"^separate +2 of 2 +2 of 2$", out, re.MULTILINE)
+        note = JUDGED.format(0.8, "0001_small", 7)
+        assert note in out.splitlines()[-2]
+        found = written(tmp_path)
+        assert [run["claims"]["separates"] for run in found["runs"]] == [{"passed": 2}] * 2
+        assert [said.startswith(note) for said in found["notes"]] == [True]
+        _, out, _ = compare("small", "large", "strict")
+        assert re.search(r"^separate +0 of 2.* +0 of 2.* +0 of 2", out, re.MULTILINE)
+        assert JUDGED.format(7, "0002_large", 0.8) in out
+
     def test_what_cannot_be_compared_says_so(self, said):
         assert said["cosine with 0001_small's direction"] == [
             "–",
@@ -308,17 +373,22 @@ class TestDifferentKinds:
         assert "template" not in err
 
     def test_behaviour(self, tmp_path):
-        rates = tuple(
-            Rate(c, None, 0.0, 0.0, 0.0, share, (0.0, 0.5), 16)
-            for c, share in (("natural", 0.1), ("artifact", 0.25))
-        )
         run = version_of("a", measured({ONE: 1.0}))
-        found = replace(run, analysis=replace(
-            run.analysis, behaviour=Behaviour("patterns", "f", {}, rates)
-        ))  # fmt: skip
+        found = replace(run, analysis=replace(run.analysis, behaviour=behaviour_of(0.25)))
         lines = lines_of([found, found])
         (row,) = (line for line in lines if line.startswith("artifact prompts evaded"))
         assert row.count("25% [0%, 50%]") == 2
+
+    def test_behaviour_that_other_patterns_told(self, compare, tmp_path):
+        changes = {"template_fingerprint": "0" * 64}
+        save("v1", behaviour=behaviour_of(0.5, "e" * 64, "some/other.json"))
+        save("v2", behaviour=behaviour_of(0.25), width=20, changes=changes)
+        _, out, _ = compare("v1", "v2")
+        assert re.search(r"^artifact prompts evaded +– +25% \[0%, 50%\]$", out, re.MULTILINE)
+        assert f"\n{PATTERNS}\n" in out
+        found = written(tmp_path)
+        assert [len(run["evaded"]) for run in found["runs"]] == [0, 2]
+        assert found["notes"] == [PATTERNS]
 
 
 class TestRefused:

@@ -559,6 +559,8 @@ class TestGate:
         says(covers_baseline(found, CRITERIA), "0001_v1 has 9 layers", "layer_7-mlp_out, …",
              "--artifact-partial")  # fmt: skip
         says(covers_baseline(found, replace(CRITERIA, partial=True)), "that is meant so")
+        alone = self.versions(drifted("same"), absent=("layer_1-mlp_out",))
+        says(covers_baseline(alone, CRITERIA), "has 1 layer and site that")
         assert covers_baseline(self.versions(drifted("same")), CRITERIA).outcome == "passed"
 
 

@@ -104,6 +104,12 @@ class TestComparison:
             " The direction is the same in 1 of the 2 layers that separated (cosine above" in found
         )
 
+    def test_headline_of_one_layer(self):
+        drift = DirectionDrift(0.95, (0.9, 1.0), 0.02, "same", 0.01, 0.9, 16, 16)
+        found = comparison_headline(versions(compared((1, 2), drift=drift)))
+        assert found.startswith("Against 0001_old, of 1 layer 0 equivalent, 1 changed")
+        assert "in 1 of the 1 layer that separated" in found
+
     def test_headline_says_what_noise_changes(self):
         layers = {k: replace(v, noise=0.012) for k, v in compared((1, 2), (1, 2)).items()}
         found = comparison_headline(versions(layers))
@@ -171,6 +177,7 @@ class TestReport:
             comparison=versions(
                 compared((1, 2), (-0.25, 0.75), drift=drift),
                 lost=("layer_1-mlp_out",),
+                warnings=("blas: one then, another now",),
                 categories={"one": {"layer_0-mlp_out": -0.5}, "two": {"layer_0-mlp_out": 0.25}},
                 behaviour=(BehaviourChange("artifact", 0.9, 0.62, -0.28, (-0.4, -0.16)),),
             ),
@@ -181,6 +188,7 @@ class TestReport:
         )  # fmt: skip
         for part in (
             "Against the baseline",
+            "blas: one then, another now",
             "Against 0001_old, of 2 layers 0 equivalent, 1 changed, 1 inconclusive",
             "Separate no more: layer_1-mlp_out. Of the categories, one changed most: -0.50",
             "Change by category",
@@ -249,6 +257,7 @@ class TestReport:
                 compared((1, 2)),
                 a=text,
                 gained=(text,),
+                warnings=(text,),
                 categories={text: {"layer_0-mlp_out": 1.0}, "two": {"layer_0-mlp_out": 0.5}},
             ),
 

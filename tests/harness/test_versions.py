@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.comparison import BaselineError, check_comparable, compare_versions
-from harness.analysis.gate import unchanged
+from harness.analysis.gate import gate, unchanged
 from harness.data.activations import AnalysisError, PairActivations
 from harness.results.provenance import provenance
 from harness.settings import AnalysisSettings, CollectSettings, Criteria
@@ -145,6 +145,36 @@ class TestVerdicts:
         found = compare_versions(a, b, Criteria())
         assert list(found.layers) == [TWO]
         assert found.gained == found.lost == ()
+
+
+class TestCriteria:
+    """Both versions are judged by one set, whatever they were saved with."""
+
+    @pytest.mark.parametrize("strict", [Criteria(d_threshold=7), Criteria(alpha=1e-4)])
+    def test_of_the_baseline_decide_nothing(self, strict):
+        a, b = version_of("a", made(), criteria=strict), version_of("b", made(axis=1))
+        found = compare_versions(a, b, Criteria())
+        assert found.gained == found.lost == ()
+        assert [layer.separated for layer in found.layers.values()] == [True, True]
+        assert {layer.drift.verdict for layer in found.layers.values()} == {"turned"}
+        assert gate(found, Criteria()) == "failed"
+
+    @pytest.mark.parametrize("strict", [Criteria(d_threshold=7), Criteria(alpha=1e-4)])
+    def test_that_are_given_hold_for_both(self, strict):
+        a, b = version_of("a", made()), version_of("b", made(), criteria=strict)
+        found = compare_versions(a, b, strict)
+        assert found.gained == found.lost == ()
+        assert not any(layer.separated for layer in found.layers.values())
+
+    def test_others_are_named(self):
+        a = version_of("a", made(), criteria=Criteria(d_threshold=7, margin=0.2))
+        found = compare_versions(a, version_of("b", made()), Criteria())
+        assert found.warnings == (
+            "all are judged by d above 0.8 and p below 0.05; saved with others: a (d above 7 and p "
+            "below 0.05)",
+        )
+        a = version_of("a", made(), criteria=Criteria(margin=0.2))
+        assert compare_versions(a, version_of("b", made()), Criteria()).warnings == ()
 
 
 class TestCategories:
@@ -313,6 +343,7 @@ CIRCUMSTANCES = {
     "backend": "mlx_lm",
     "collection.dtype": "bfloat16",
     "collection.tensor_parallel": 2,
+    "analysis.level": 0.9,
 }
 # The version itself, what names it, and what the comparison looks at by itself.
 FREE = {
@@ -331,7 +362,6 @@ FREE = {
     "collection.layers": [0, 1],
     "collection.batch_size": 3,
     "analysis.replicates": 999,
-    "analysis.level": 0.9,
     "analysis.seed": 3,
     "git_commit": "0" * 40,
     "date": "2031-01-01T00:00:00+00:00",

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from gemma_mlx import Checkpoint
+from harness.analysis.behaviour import Behaviour, Rate
 from harness.analysis.comparison import SavedRun
 from harness.analysis.layers import Analysis
 from harness.data.activations import LayerSite, PairActivations
-from harness.data.pairs import Pair
+from harness.data.pairs import Condition, Pair
 from harness.results import Results
 from harness.results.baseline import saved_run
 from harness.results.schema import plain
@@ -119,16 +120,26 @@ def analysis_from(
     return analysis_of(*layers, activations=activations, settings=settings, provenance=provenance)
 
 
+def behaviour_of(
+    share: float, fingerprint: str = "f" * 64, source: str = "patterns.json"
+) -> Behaviour:
+    """A tenth of natural prompts and this share of artifact prompts are evaded."""
+    shares: tuple[tuple[Condition, float], ...] = (("natural", 0.1), ("artifact", share))
+    rates = tuple(Rate(c, None, 0.0, 0.0, 0.0, each, (0.0, 0.5), 16) for c, each in shares)
+    return Behaviour(source, fingerprint, {}, rates)
+
+
 def version_of(
     name: str,
     activations: PairActivations,
     *,
     failed: Collection[LayerSite] = (),
     changes: Mapping[str, Any] | None = None,
+    criteria: Criteria | None = None,
 ) -> SavedRun:
     """A saved run in memory; `changes` are to its provenance."""
     analysis = analysis_from(activations, failed=failed, changes=changes)
-    return saved_run(Path(f"{name}.safetensors"), Results(analysis, Criteria()))
+    return saved_run(Path(f"{name}.safetensors"), Results(analysis, criteria or Criteria()))
 
 
 def change_of(low: float, high: float, **changes: Any) -> Comparison:
