@@ -34,7 +34,7 @@ from harness.results.file import from_json, to_json
 from harness.settings import BASELINES
 
 #: Version of a baseline's layout.
-FORMAT = 4
+FORMAT = 5
 
 _FILE = re.compile(r"(\d{4,})_(.+)\.safetensors")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -250,7 +250,7 @@ def infinite(array):
 BAD_HEADERS = {
     "is a list": (lambda h: [h], ""),
     "is nothing": (lambda h: {}, ""),
-    "other format": (lambda h: {**h, "format": 99}, "format 99, this version reads 4"),
+    "other format": (lambda h: {**h, "format": 99}, "format 99, this version reads 5"),
     "no format": (lambda h: h.pop("format") and None, "format"),
     "no pairs": (lambda h: h.pop("pairs") and None, "pairs"),
     "no keys": (lambda h: h.pop("keys") and None, "keys"),
@@ -363,7 +363,7 @@ class TestDamage:
         before = file.read_bytes()
         with pytest.raises(BaselineError) as caught:
             load_baseline(file)
-        assert str(caught.value) == f"{file}: baseline format 1, this version reads 4"
+        assert str(caught.value) == f"{file}: baseline format 1, this version reads 5"
         assert file.read_bytes() == before
 
     @pytest.mark.parametrize("name", BAD_TENSORS)
