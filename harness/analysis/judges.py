@@ -398,8 +398,9 @@ def _verdict(
 
 
 def _next(result: LayerResult) -> str:
-    """What a person would look at next."""
+    """What a person would look at next, where the conditions can read differently."""
+    look = "Look next at the responses in the report: do the two conditions read differently at all? "
     return (
-        "Look next at the responses in the report: do the two conditions read differently at "
-        f"all? (In-sample d = {decimal(result.in_sample.d)} here, which noise alone can give.)"
+        f"{look if result.written else ''}(In-sample d = {decimal(result.in_sample.d)} here, which "
+        "noise alone can give.)"
     )

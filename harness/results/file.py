@@ -20,7 +20,7 @@ from harness.data.store import Response
 from harness.results.schema import from_plain, plain, record, schema_of
 
 #: Version of the file's schema; raised when a field changes its meaning or goes away.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 FILE_NAME = "alignment_artifact_analysis_results.json"
 
 # Fields of the analysis that say what became of the pairs.

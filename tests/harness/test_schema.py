@@ -160,7 +160,7 @@ def test_parts_that_contradict_each_other(content, tmp_path, change, message):
         ("{", "not valid JSON"),
         ("[" * 100_000, "not readable as JSON"),
         ("[]", "at the top"),
-        ('{"schema_version": 2}', "schema version 2; this harness reads version 5"),
+        ('{"schema_version": 2}', "schema version 2; this harness reads version 6"),
         ('{"schema_version": true}', "not a results file"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_file_of_the_first_version_is_refused_and_left_as_it_is(content, tmp_p
     before = path.read_bytes()
     with pytest.raises(ResultsError) as caught:
         Results.read(path)
-    assert str(caught.value) == f"{path}: schema version 1; this harness reads version 5"
+    assert str(caught.value) == f"{path}: schema version 1; this harness reads version 6"
     assert path.read_bytes() == before
 
 
