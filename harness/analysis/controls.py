@@ -79,6 +79,12 @@ def text_separation(
     return text
 
 
+def tells_apart(text: Separation, alpha: float) -> bool:
+    """Whether a text is shown to tell the conditions apart: d's interval lies above 0 and p, if
+    there is one, below alpha."""
+    return text.d_interval[0] > 0 and not text.p_value >= alpha
+
+
 def text_baselines(
     activations: PairActivations, responses: Mapping[str, Response], settings: AnalysisSettings
 ) -> tuple[TextBaseline, ...]:

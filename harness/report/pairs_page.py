@@ -41,7 +41,7 @@ def lines(found: Screening) -> Iterator[str]:
         many = "1 layer" if reach.layers == 1 else f"{reach.layers} independent layers"
         yield (
             f"with {many}, a d of {decimal(reach.detectable)} or more is told from 0 in 4 runs of "
-            f"5, and one of {decimal(reach.passing)} or more passes"
+            f"5, and one of {decimal(reach.passing)} or more clears the threshold"
         )
 
 

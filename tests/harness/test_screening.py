@@ -66,6 +66,8 @@ class TestNothingWrong:
         assert many.passing > one.passing > one.detectable + 0.8
         (lower, _) = screened(categories(6, 8), criteria=Criteria(d_threshold=0)).reach
         assert one.passing - 0.8 > lower.passing > lower.detectable
+        for reach in screened(categories(6, 8), criteria=Criteria(d_threshold=-1)).reach:
+            assert reach.passing == reach.detectable
 
 
 class TestUnits:
@@ -141,6 +143,16 @@ class TestText:
         assert f"d = {figure.d:.2f}" in about
         assert "(11.0 words in natural prompts, 12.9 in artifact ones)" in about
 
+    def test_what_is_not_significant_tells_nothing_apart(self):
+        content = categories(6, 8)
+        for body in content.values():
+            for pair in body:
+                pair["artifact"] += " now"
+        assert any("tells the conditions apart" in each for each in said(screened(content)))
+        strict = screened(content, criteria=Criteria(alpha=0.001))
+        assert strict.texts[1].separation.p_value > 0.001
+        assert not any("tells the conditions apart" in each for each in said(strict))
+
     def test_a_word_that_gives_the_condition_away(self):
         content = categories(6, 8)
         for body in content.values():
@@ -175,7 +187,8 @@ class TestCommand:
         assert main(["pairs", str(path), "--replicates", "200", "--layers", "9"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].startswith("48 pairs, 48 units, 6 categories: ")
-        assert any(line.startswith("with 9 independent layers, a d of ") for line in lines)
+        (reach,) = (line for line in lines if line.startswith("with 9 independent layers, a d of "))
+        assert reach.endswith("or more clears the threshold")
         file = json.loads(Path("artifact_report/pairs.json").read_text(encoding="utf-8"))
         assert file["n_units"] == 48
         assert file["reach"][1]["layers"] == 9
