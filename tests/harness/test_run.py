@@ -19,10 +19,12 @@ from harness.cli import main
 from harness.data.activations import AnalysisError
 from harness.data.pairs import PairsError, load_pairs
 from harness.experiment import Experiment
+from harness.plugin import GIVEN_BY
 from harness.report.sentences import behaviour_sentence
 from harness.results import Results
 from harness.results.baseline import find_baseline, load_baseline
 from harness.settings import STORE, AnalysisSettings, Criteria
+from harness.testing.plan import Plan
 from tests.support import builders
 from tests.support.builders import document, entry, parsed, two_categories, written
 from tests.support.measured import tiny_checkpoint
@@ -650,6 +652,30 @@ class TestRefused:
         result = checks(tests=f"artifact_checks/{file}")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert errors(result) == f"{file}: its checks need {needed}"
+
+    def test_an_input_that_there_is_not(self, pytester):
+        pytester.makepyfile(
+            """
+            from harness.plugin import needs
+
+
+            @needs("nonsense")
+            def test_mine(layer_result):
+                pass
+            """
+        )
+        result = pytester.runpytest(*ALONE)
+        assert result.ret == pytest.ExitCode.INTERRUPTED
+        assert "Traceback" not in result.stdout.str()
+        assert "AttributeError" not in result.stdout.str()
+        result.stdout.fnmatch_lines(
+            ["needs('nonsense'): there is no such input; a check can need adapter, *words_differ"]
+        )
+
+    @pytest.mark.parametrize("needed", list(GIVEN_BY))
+    def test_every_input_can_be_asked_for(self, needed):
+        plan = Plan(Experiment("model"), *[None] * 7)
+        plan.gives(needed)
 
     def test_by_the_name_of_the_module(self, pytester):
         result = pytester.runpytest("--pyargs", "artifact_checks.test_regression", *ALONE)
