@@ -12,6 +12,7 @@ import pytest
 import harness
 import harness.experiment
 from harness.cli import main
+from harness.data.clusters import find_clusters
 from harness.data.pairs import load_pairs
 from harness.experiment import Experiment
 from harness.options import OPTIONS
@@ -110,6 +111,23 @@ def test_python_that_defines_can_be_imported(name: str) -> None:
     """Blocks of checks and plugins; those that compute something are run above."""
     for block in blocks(name, "python"):
         assert run(block, name)
+
+
+def test_units_of_the_pairs_that_ship() -> None:
+    text = " ".join((ROOT / "docs" / "statistics.md").read_text(encoding="utf-8").split())
+    said = re.search(
+        r"none share a prompt or nearly its wording; .* the (\d+) of `(\S+)` are (\d+) units, and the "
+        r"(\d+) of `(\S+)` are (\d+)\.",
+        text,
+    )
+    assert said
+    shown = {said[2]: (int(said[1]), int(said[3])), said[5]: (int(said[4]), int(said[6]))}
+    for file in sorted((ROOT / "fixtures").glob("*_pairs.json")):
+        pairs = load_pairs(file).pairs
+        found = find_clusters(pairs)
+        assert {link.reason for link in found.links} <= {"cluster"}
+        expected = (len(pairs), len(found))
+        assert shown.get(f"fixtures/{file.name}", (len(pairs),) * 2) == expected
 
 
 def test_python_is_nowhere_else() -> None:
