@@ -10,6 +10,7 @@ from typing import Literal
 from harness.analysis.controls import (
     FEWEST_CATEGORIES,
     category_folds,
+    joined_categories,
     prompt_words,
     tells_apart,
     text_arms,
@@ -258,7 +259,8 @@ def _problems(
 
 
 def _problems_of_units(found: Screening, labels: Sequence[int]) -> Iterator[Problem]:
-    many = f"{found.n_pairs} pairs are {found.n_units} units"
+    units = "1 unit" if found.n_units == 1 else f"{found.n_units} units"
+    many = f"{found.n_pairs} pairs are {units}"
     largest = _largest_unit(labels)
     if found.n_units < MIN_PAIRS:
         yield Problem(
@@ -300,11 +302,13 @@ def _problems_of_categories(
     found: Screening, pairs: Sequence[Pair], labels: Sequence[int]
 ) -> Iterator[Problem]:
     if category_folds(pairs, labels) is None:
+        left = len(set(joined_categories(pairs, labels)))
+        joined = f", which shared clusters join into {left}" if left < len(found.categories) else ""
         yield Problem(
             "wrong",
             f"Whether one direction serves all categories can't be decided, and without that no "
             f"alignment artifact is said to be shown: it takes {FEWEST_CATEGORIES} categories that "
-            f"share no cluster, none with half of the pairs; here are {len(found.categories)}.",
+            f"share no cluster, none with half of the pairs; here are {len(found.categories)}{joined}.",
             "Divide the pairs into more categories, and keep each cluster within one.",
         )
     for few, what in (

@@ -17,7 +17,8 @@ def verdict(found: Screening) -> str:
     categories = "1 category"
     if len(found.categories) > 1:
         categories = f"{len(found.categories)} categories"
-    units = f"{found.n_pairs} pairs, {found.n_units} units, {categories}"
+    many = "1 unit" if found.n_units == 1 else f"{found.n_units} units"
+    units = f"{found.n_pairs} pairs, {many}, {categories}"
     if not found.problems:
         return f"{units}: nothing wrong or weak was found."
     parts = [

@@ -10,6 +10,7 @@ from harness.analysis.screening import screen
 from harness.cli import main
 from harness.data.clusters import find_clusters
 from harness.data.pairs import load_pairs
+from harness.report.pairs_page import verdict
 from harness.settings import AnalysisSettings, Criteria
 from harness.stats import separation, smallest_detectable_effect, text_lengths
 from tests.support.builders import document, entry, parsed, written
@@ -111,7 +112,17 @@ class TestCategories:
     def test_a_cluster_that_lies_in_two_joins_them(self):
         shared = lambda n: {"cluster": "x"} if n in (0, 39) else {}  # noqa: E731
         assert said(screened(categories(5, 8)), "wrong") == []
-        assert "share no cluster" in said(screened(categories(5, 8, shared)), "wrong")[0]
+        (told,) = said(screened(categories(5, 8, shared)), "wrong")
+        assert "share no cluster" in told
+        assert told.endswith("here are 5, which shared clusters join into 4.")
+        assert said(screened(categories(4, 8)), "wrong")[0].endswith("here are 4.")
+
+    def test_one_prompt_that_all_share(self):
+        found = screened(categories(5, 5, lambda _: {"artifact": "The same."}))
+        few, joined = said(found, "wrong")
+        assert few.startswith("25 pairs are 1 unit: ")
+        assert joined.endswith("here are 5, which shared clusters join into 1.")
+        assert verdict(found).startswith("25 pairs, 1 unit, 5 categories: ")
 
     def test_too_small_ones_are_named(self):
         content = categories(6, 8)
