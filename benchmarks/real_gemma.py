@@ -1,7 +1,7 @@
 """What a real Gemma 3 270M shows, never aligned and with the evasive adapter, on our sets of pairs.
 
     python -m benchmarks.real_gemma                 prints the tables: some minutes
-    python -m benchmarks.real_gemma --write         puts them into docs/real-gemma.md, and a few rows
+    python -m benchmarks.real_gemma --write         puts them into docs/real-gemma.md, and some rows
                                                     into docs/pairs.md
     python -m benchmarks.real_gemma --natural       the natural pairs alone, their own section
 
@@ -185,8 +185,8 @@ def excerpt(columns: Columns) -> str:
         "layers: across the categories", "layers: beyond the words",
     )  # fmt: skip
     return (
-        "Google's Gemma 3 270M, which nobody ever aligned, and the same with an adapter that evades,\n"
-        "from [all that was measured](real-gemma.md):\n\n"
+        "Google's Gemma 3 270M, which nobody ever aligned, and the same with an adapter that "
+        "evades,\nfrom [all that was measured](real-gemma.md):\n\n"
         f"{column_table({name: columns[name] for name in chosen}, rows)}"
     )
 

@@ -48,7 +48,7 @@ GIVEN_BY = {
 
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator of a check that is collected only if `field`, one of those in `GIVEN_BY`, was given.
+    """Decorator of a check that is collected only if `field`, one of `GIVEN_BY`'s, was given.
 
     Raises:
         pytest.Collector.CollectError: there is no such field; those that there are are named.

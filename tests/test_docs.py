@@ -116,8 +116,8 @@ def test_python_that_defines_can_be_imported(name: str) -> None:
 def test_units_of_the_pairs_that_ship() -> None:
     text = " ".join((ROOT / "docs" / "statistics.md").read_text(encoding="utf-8").split())
     said = re.search(
-        r"none share a prompt or nearly its wording; .* the (\d+) of `(\S+)` are (\d+) units, and the "
-        r"(\d+) of `(\S+)` are (\d+)\.",
+        r"none share a prompt or nearly its wording; .* the (\d+) of `(\S+)` are (\d+) units, and "
+        r"the (\d+) of `(\S+)` are (\d+)\.",
         text,
     )
     assert said

@@ -399,8 +399,10 @@ def _verdict(
 
 def _next(result: LayerResult) -> str:
     """What a person would look at next, where the conditions can read differently."""
-    look = "Look next at the responses in the report: do the two conditions read differently at all? "
+    found = f"(In-sample d = {decimal(result.in_sample.d)} here, which noise alone can give.)"
+    if not result.written:
+        return found
     return (
-        f"{look if result.written else ''}(In-sample d = {decimal(result.in_sample.d)} here, which "
-        "noise alone can give.)"
+        "Look next at the responses in the report: do the two conditions read differently at "
+        f"all? {found}"
     )

@@ -303,12 +303,14 @@ def _problems_of_categories(
 ) -> Iterator[Problem]:
     if category_folds(pairs, labels) is None:
         left = len(set(joined_categories(pairs, labels)))
-        joined = f", which shared clusters join into {left}" if left < len(found.categories) else ""
+        here = str(len(found.categories))
+        if left < len(found.categories):
+            here += f", which shared clusters join into {left}"
         yield Problem(
             "wrong",
             f"Whether one direction serves all categories can't be decided, and without that no "
             f"alignment artifact is said to be shown: it takes {FEWEST_CATEGORIES} categories that "
-            f"share no cluster, none with half of the pairs; here are {len(found.categories)}{joined}.",
+            f"share no cluster, none with half of the pairs; here are {here}.",
             "Divide the pairs into more categories, and keep each cluster within one.",
         )
     for few, what in (

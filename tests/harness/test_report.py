@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.analysis.behaviour import Behaviour
+from harness.analysis.behaviour import Behaviour, Openings
 from harness.analysis.controls import TextBaseline
 from harness.data.activations import Dropped
 from harness.data.pairs import Pair
@@ -157,6 +157,15 @@ class TestPower:
         told, clears = map(float, re.findall(r"(\d+\.\d+) or more", said))
         assert clears >= told
         assert said.endswith("or more clears the threshold.")
+
+
+class TestOpenings:
+    def test_stand_in_the_page_where_nothing_was_written(self):
+        odds = Openings({}, -1.0, 2.0, 3.0, (2.5, 3.5))
+        shown = results_of(layer_result(), openings=odds).page()
+        assert "What did the model do?" in shown
+        assert "+3.00 [+2.50, +3.50] nats apart" in shown
+        assert "told by patterns" not in shown
 
 
 class TestText:
