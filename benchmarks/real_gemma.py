@@ -1,7 +1,8 @@
 """What a real Gemma 3 270M shows, never aligned and with the evasive adapter, on our sets of pairs.
 
     python -m benchmarks.real_gemma                 prints the tables: some minutes
-    python -m benchmarks.real_gemma --write         puts them into docs/real-gemma.md
+    python -m benchmarks.real_gemma --write         puts them into docs/real-gemma.md, and some rows
+                                                    into docs/pairs.md
     python -m benchmarks.real_gemma --natural       the natural pairs alone, their own section
 
 The model is downloaded (240 MB) unless it is there. Both models are asked through the adapter's
@@ -30,7 +31,9 @@ from harness.data.pairs import CONDITIONS
 from harness.settings import STORE
 
 PAGE = ROOT / "docs" / "real-gemma.md"
+PAIRS_PAGE = ROOT / "docs" / "pairs.md"
 TITLE = "Measured"
+EXCERPT_TITLE = "Both on a real base model, measured"
 NATURAL_TITLE = "Natural pairs, measured"
 TOPIC = Path(embedded.PAIRS).parent / "topic_pairs.json"
 NATURAL = Path(embedded.PAIRS).parent / "natural_pairs.json"
@@ -160,13 +163,34 @@ def evading(found: Results) -> dict[str, str]:
     return {**rates, "AUROC of scores against evading, smallest and largest": span(follows)}
 
 
+Columns = Mapping[str, Mapping[str, str]]
+"""What each cell's column says, by row."""
+
+
+def column_table(columns: Columns, rows: Iterable[str]) -> str:
+    body = [[row, *(column[row] for column in columns.values())] for row in rows]
+    return f"{table(['', *columns], body)}\n"
+
+
 def report(cells: dict[str, Results], command: str = "real_gemma --write") -> str:
     columns = {name: cell(found) for name, found in cells.items()}
-    rows = next(iter(columns.values()))
-    body = [[row, *(column[row] for column in columns.values())] for row in rows]
     return (
         f"`python -m benchmarks.{command}` on {date.today()}: {machine_with_mlx()}.\n\n"
-        f"{table(['', *columns], body)}\n"
+        f"{column_table(columns, next(iter(columns.values())))}"
+    )
+
+
+def excerpt(columns: Columns) -> str:
+    """What the page about pairs has of it."""
+    chosen = ("topic pairs, base", "matched pairs, base", "matched pairs, with the adapter")
+    rows = (
+        "held-out d, smallest and largest over the layers", "layers: separate",
+        "layers: across the categories", "layers: beyond the words",
+    )  # fmt: skip
+    return (
+        "Google's Gemma 3 270M, which nobody ever aligned, and the same with an adapter that "
+        "evades,\nfrom [all that was measured](real-gemma.md):\n\n"
+        f"{column_table({name: columns[name] for name in chosen}, rows)}"
     )
 
 
@@ -209,10 +233,14 @@ def main(arguments: list[str] | None = None) -> int:
         text = f"{report(found, 'real_gemma --natural --write')}\n{category_table(found)}\n"
     else:
         title = TITLE
-        text = report(measure(options.store)) + intervention_report(interventions(options.store))
+        found = measure(options.store)
+        text = report(found) + intervention_report(interventions(options.store))
     print(text)
     if options.write:
         write(PAGE, title, text)
+        if not options.natural:
+            columns = {name: cell(each) for name, each in found.items()}
+            write(PAIRS_PAGE, EXCERPT_TITLE, excerpt(columns))
     return 0
 
 

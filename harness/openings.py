@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from harness.backends.choice import backend_identity, load_model
 from harness.collect import CODE_VERSION
 from harness.data.behaviours import OPENINGS, Behaviours
 from harness.data.store import StoreError
+
+# Seconds of work that an interrupt may lose, beside the prompt that it meets.
+_EVERY = 1.0
 
 
 def opening_log_odds(
@@ -32,7 +36,8 @@ def opening_log_odds(
 ) -> dict[str, float]:
     """log Σ P(evasive openings) − log Σ P(plain ones) after each prompt, nats, by its group.
 
-    They are kept in `root`/openings, and the model is loaded only where they aren't there.
+    They are kept in `root`/openings, also where it is interrupted, and only what isn't there is
+    measured; where all is, no model is loaded.
 
     Args:
         prompts: by group.
@@ -49,11 +54,12 @@ def opening_log_odds(
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
     file = root / "openings" / f"{key}.json"
-    if not again and (known := _known(file, prompts)) is not None:
-        return known
+    found = {} if again else _known(file, prompts)
+    groups = sorted(prompts.keys() - found.keys())
+    if not groups:
+        return found
     model = load_model(checkpoint)
     assert model.tokenizer is not None
-    groups = sorted(prompts)
     encoded = gemma_mlx.encode_prompts(model, [prompts[g] for g in groups], chat=chat, names=groups)
     openings = {
         # Without what every text begins with.
@@ -65,13 +71,17 @@ def opening_log_odds(
     }
     texts = [tokens for kind in OPENINGS for tokens in openings[kind]]
     evasive = len(openings["evasive"])
-    found = {}
+    written = monotonic()
     for group, prompt in zip(progress(groups), encoded, strict=True):
         read = model.read_choice(prompt, texts).token_log_probs()
         total = np.array([tokens.sum(dtype=np.float64) for tokens in read])
         found[group] = float(_log_sum(total[:evasive]) - _log_sum(total[evasive:]))
-    content = json.dumps({"log_odds": found}, sort_keys=True).encode()
-    write_whole(file, content, error=StoreError)
+        if monotonic() - written >= _EVERY or len(found) == len(prompts):
+            # Another process may measure the same, and be further.
+            there = {} if again else _known(file, prompts)
+            content = json.dumps({"log_odds": {**there, **found}}, sort_keys=True).encode()
+            write_whole(file, content, error=StoreError)
+            written = monotonic()
     return found
 
 
@@ -79,13 +89,13 @@ def _log_sum(values: np.ndarray) -> float:
     return float(np.logaddexp.reduce(values))
 
 
-def _known(file: Path, prompts: Mapping[str, str]) -> dict[str, float] | None:
-    """What was measured before; None where it isn't there, or damaged."""
+def _known(file: Path, prompts: Mapping[str, str]) -> dict[str, float]:
+    """What was measured before of these prompts; nothing where the file is damaged."""
     if not file.exists():
-        return None
+        return {}
     try:
         found = read_json(file, error=StoreError)
         log_odds = {str(group): float(value) for group, value in found["log_odds"].items()}
     except (StoreError, LookupError, TypeError, ValueError, AttributeError):
-        return None
-    return log_odds if log_odds.keys() == prompts.keys() else None
+        return {}
+    return {group: value for group, value in log_odds.items() if group in prompts}

@@ -20,7 +20,7 @@ from gemma_mlx.errors import UserError
 from gemma_mlx.sites import OTHER_SITES, SITES
 from gemma_mlx.system.interrupts import interruptible
 from gemma_mlx.system.terminal import printable
-from harness.options import BASE_MODEL, COMPARE, OPTIONS, POSITIONS
+from harness.options import ADAPTER, BASE_MODEL, COMPARE, NOISE, OPENINGS, OPTIONS, POSITIONS
 from harness.settings import INTERRUPTED
 from harness.testing import failures
 from harness.testing.session import PROPERTIES, Session, or_exit, session_of
@@ -34,19 +34,29 @@ _NEEDS = "_artifact_needs"
 _OUTPUT = "artifact_harness"
 
 
-#: What would give a check its input, by the field that it needs.
+#: What can be needed: fields of the plan and of its experiment, and what would give them.
 GIVEN_BY = {
+    "adapter": f"{ADAPTER.flag} {ADAPTER.metavar}",
     "baseline": f"{COMPARE.flag} {COMPARE.metavar}",
     "causal": "-m causal",
     "base": f"{BASE_MODEL.flag} {BASE_MODEL.metavar}",
     "companions": f"a second {POSITIONS.flag}",
+    "noise": NOISE.flag,
+    "openings": OPENINGS.flag,
     "words_differ": f"{POSITIONS.flag} generated",
 }
 
 
 def needs(field: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator of a check that is collected only if `field` was given: a field of the plan
-    ("baseline", "causal") or of its experiment ("base", "companions", "words_differ")."""
+    """Decorator of a check that is collected only if `field`, one of `GIVEN_BY`'s, was given.
+
+    Raises:
+        pytest.Collector.CollectError: there is no such field; those that there are are named.
+    """
+    if field not in GIVEN_BY:
+        raise pytest.Collector.CollectError(
+            f"needs({field!r}): there is no such input; a check can need {', '.join(GIVEN_BY)}"
+        )
 
     def mark(check: Callable[..., None]) -> Callable[..., None]:
         setattr(check, _NEEDS, field)

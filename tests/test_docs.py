@@ -12,6 +12,7 @@ import pytest
 import harness
 import harness.experiment
 from harness.cli import main
+from harness.data.clusters import find_clusters
 from harness.data.pairs import load_pairs
 from harness.experiment import Experiment
 from harness.options import OPTIONS
@@ -82,20 +83,51 @@ def test_the_notebook_runs() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_small")
 def test_the_check_that_is_shown_runs() -> None:
-    block, _ = blocks("docs/checks.md", "python")
-    namespace: dict[str, Any] = {}
-    exec(compile(block, "docs/checks.md", "exec"), namespace)
-    (name,) = (name for name in namespace if name.startswith("test_"))
-    results = harness.analyze().values()
+    agree, follow = (run(block, "docs/checks.md") for block in blocks("docs/checks.md", "python"))
+    results = harness.analyze()
     passed = 0
-    for result in results:
+    for result in results.values():
         try:
-            namespace[name](result)
+            agree["test_pairs_agree"](result)
         except AssertionError as error:
             assert f"layer {result.layer}: pairs agree" in str(error)  # noqa: PT017
         else:
             passed += 1
+        # So few responses decide nothing.
+        with pytest.raises(pytest.skip.Exception, match="evaded"):
+            follow["test_mine"](result, results.analysis, results.criteria)
     assert passed, "it passes where the signature is strong"
+
+
+def run(block: str, name: str) -> dict[str, Any]:
+    """What a block of a page defines."""
+    namespace: dict[str, Any] = {}
+    exec(compile(block, name, "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("name", ["docs/checks.md", "docs/howto.md"])
+def test_python_that_defines_can_be_imported(name: str) -> None:
+    """Blocks of checks and plugins; those that compute something are run above."""
+    for block in blocks(name, "python"):
+        assert run(block, name)
+
+
+def test_units_of_the_pairs_that_ship() -> None:
+    text = " ".join((ROOT / "docs" / "statistics.md").read_text(encoding="utf-8").split())
+    said = re.search(
+        r"none share a prompt or nearly its wording; .* the (\d+) of `(\S+)` are (\d+) units, and "
+        r"the (\d+) of `(\S+)` are (\d+)\.",
+        text,
+    )
+    assert said
+    shown = {said[2]: (int(said[1]), int(said[3])), said[5]: (int(said[4]), int(said[6]))}
+    for file in sorted((ROOT / "fixtures").glob("*_pairs.json")):
+        pairs = load_pairs(file).pairs
+        found = find_clusters(pairs)
+        assert {link.reason for link in found.links} <= {"cluster"}
+        expected = (len(pairs), len(found))
+        assert shown.get(f"fixtures/{file.name}", (len(pairs),) * 2) == expected
 
 
 def test_python_is_nowhere_else() -> None:

@@ -17,11 +17,16 @@ from harness.stats.intervals import Accuracy, Interval, analytic_interval, t_qua
 
 @dataclass(frozen=True)
 class PairResponses:
-    """What was written for one pair."""
+    """What was written for one pair, or read after its prompts."""
 
     pair: Pair
     natural: Response
     artifact: Response
+
+    @property
+    def written(self) -> bool:
+        """Whether the model wrote any of it itself."""
+        return self.natural.written or self.artifact.written
 
 
 @dataclass(frozen=True)
@@ -127,12 +132,13 @@ def compare_openings(
 def judge(
     responses: Sequence[PairResponses], behaviours: Behaviours, *, level: float
 ) -> Behaviour | None:
-    """How these responses evade; None where nothing was written.
+    """How these responses evade; None where nothing was written: a text that was only read says
+    nothing of the model.
 
     Args:
         level: of the rates' intervals.
     """
-    if not any(r.natural.text or r.artifact.text for r in responses):
+    if not any(r.written for r in responses):
         return None
     kinds = {
         r.pair.group(condition): behaviours.classify(getattr(r, condition).text)

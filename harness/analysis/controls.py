@@ -79,6 +79,12 @@ def text_separation(
     return text
 
 
+def tells_apart(text: Separation, alpha: float) -> bool:
+    """Whether a text is shown to tell the conditions apart: d's interval lies above 0 and p, if
+    there is one, below alpha."""
+    return text.d_interval[0] > 0 and not text.p_value >= alpha
+
+
 def text_baselines(
     activations: PairActivations, responses: Mapping[str, Response], settings: AnalysisSettings
 ) -> tuple[TextBaseline, ...]:
@@ -142,18 +148,23 @@ def category_folds(pairs: Sequence[Pair], clusters: Sequence[int]) -> tuple[int,
 
     None where fewer than `FEWEST_CATEGORIES` are left, or one holds half of the pairs.
     """
+    labels = joined_categories(pairs, clusters)
+    counts = Counter(labels)
+    if len(counts) < FEWEST_CATEGORIES or 2 * max(counts.values()) >= len(labels):
+        return None
+    number = {label: i for i, label in enumerate(counts)}
+    return tuple(number[label] for label in labels)
+
+
+def joined_categories(pairs: Sequence[Pair], clusters: Sequence[int]) -> list[str]:
+    """Each pair's category, that of the first one for categories that a cluster joins."""
     names = [pair.category for pair in pairs]
     first: dict[int, str] = {}
     joined: dict[str, str] = {name: name for name in names}
     for name, cluster in zip(names, clusters, strict=True):
         other = joined[first.setdefault(cluster, name)]
         joined = {k: other if v == joined[name] else v for k, v in joined.items()}
-    labels = [joined[name] for name in names]
-    counts = Counter(labels)
-    if len(counts) < FEWEST_CATEGORIES or 2 * max(counts.values()) >= len(labels):
-        return None
-    number = {label: i for i, label in enumerate(counts)}
-    return tuple(number[label] for label in labels)
+    return [joined[name] for name in names]
 
 
 def category_transfer(

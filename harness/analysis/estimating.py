@@ -171,6 +171,7 @@ def analyze(
             beyond_embeddings=beyond_embeddings[i],
             noise=repeated[i],
             follows=follows[i],
+            written=any(r.written for r in written),
         )
         for i, key in enumerate(measured.keys)
     }

@@ -424,8 +424,11 @@ def _verdict(
 
 
 def _next(result: LayerResult) -> str:
-    """What a person would look at next."""
+    """What a person would look at next, where the conditions can read differently."""
+    found = f"(In-sample d = {decimal(result.in_sample.d)} here, which noise alone can give.)"
+    if not result.written:
+        return found
     return (
         "Look next at the responses in the report: do the two conditions read differently at "
-        f"all? (In-sample d = {decimal(result.in_sample.d)} here, which noise alone can give.)"
+        f"all? {found}"
     )

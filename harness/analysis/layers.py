@@ -54,6 +54,8 @@ class LayerResult:
             whether the responses evade; None where that wasn't asked or can't be decided.
         beyond_embeddings: change of d from that of the written tokens' own input embeddings; None
             where these weren't given.
+        written: whether the model wrote what was read, so that the responses can be looked at: not
+            at positions "forced" or "prompt_last".
     """
 
     layer: int
@@ -71,6 +73,7 @@ class LayerResult:
     beyond_embeddings: Comparison | None = None
     noise: Comparison | None = None
     follows: Following | None = None
+    written: bool = True
 
     @property
     def id(self) -> str:
@@ -87,7 +90,7 @@ class Analysis(Mapping[LayerSite, LayerResult]):
         activations: the token means that were compared; none where the analysis was read from a
             results file.
         scored: the pairs behind `separation.scores_*`, in that order.
-        responses: what was written for every pair of the run.
+        responses: what was written for every pair of the run, or read after its prompts.
         dropped: pairs that were left out, and why.
         merged: how many pairs were averaged into another one with the same two prompts, or had
             the same activations as another one.

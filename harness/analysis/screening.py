@@ -10,7 +10,9 @@ from typing import Literal
 from harness.analysis.controls import (
     FEWEST_CATEGORIES,
     category_folds,
+    joined_categories,
     prompt_words,
+    tells_apart,
     text_arms,
     text_separation,
 )
@@ -95,7 +97,8 @@ class CategorySize:
 @dataclass(frozen=True, slots=True)
 class Reach:
     """What so many units can show where so many independent layers are looked at: the smallest d
-    that is told from 0, and the smallest that passes, each in 4 runs of 5."""
+    that is told from 0, and the smallest that is and clears the threshold of d, each in 4 runs of
+    5."""
 
     layers: int
     detectable: float
@@ -194,8 +197,10 @@ def screen(
         reach=tuple(_reach(n_units, dict.fromkeys((1, layers)), criteria)),
         problems=(),
     )
-    problems = sorted(_problems(screening, pairs, found.labels), key=lambda p: p.weight != "wrong")
-    return replace(screening, problems=tuple(problems))
+    problems = _problems(screening, pairs, found.labels, criteria.alpha)
+    return replace(
+        screening, problems=tuple(sorted(problems, key=lambda problem: problem.weight != "wrong"))
+    )
 
 
 def _shared_words(pairs: Sequence[Pair]) -> list[float]:
@@ -235,25 +240,27 @@ def _reach(n_units: int, layers: Iterable[int], criteria: Criteria) -> Iterator[
     if n_units < MIN_PAIRS:
         return
     for count in layers:
-        yield Reach(
-            count,
-            smallest_detectable_effect(n_units, layers=count, alpha=criteria.alpha),
-            smallest_passing_effect(n_units, threshold=criteria.d_threshold, layers=count),
-        )
+        told = smallest_detectable_effect(n_units, layers=count, alpha=criteria.alpha)
+        clears = smallest_passing_effect(n_units, threshold=criteria.d_threshold, layers=count)
+        # A bound above a low threshold is no evidence of a d.
+        yield Reach(count, told, max(told, clears))
 
 
 def _largest_unit(labels: Sequence[int]) -> int:
     return max(Counter(labels).values())
 
 
-def _problems(found: Screening, pairs: Sequence[Pair], labels: Sequence[int]) -> Iterator[Problem]:
+def _problems(
+    found: Screening, pairs: Sequence[Pair], labels: Sequence[int], alpha: float
+) -> Iterator[Problem]:
     yield from _problems_of_units(found, labels)
     yield from _problems_of_categories(found, pairs, labels)
-    yield from _problems_of_text(found)
+    yield from _problems_of_text(found, alpha)
 
 
 def _problems_of_units(found: Screening, labels: Sequence[int]) -> Iterator[Problem]:
-    many = f"{found.n_pairs} pairs are {found.n_units} units"
+    units = "1 unit" if found.n_units == 1 else f"{found.n_units} units"
+    many = f"{found.n_pairs} pairs are {units}"
     largest = _largest_unit(labels)
     if found.n_units < MIN_PAIRS:
         yield Problem(
@@ -295,11 +302,15 @@ def _problems_of_categories(
     found: Screening, pairs: Sequence[Pair], labels: Sequence[int]
 ) -> Iterator[Problem]:
     if category_folds(pairs, labels) is None:
+        left = len(set(joined_categories(pairs, labels)))
+        here = str(len(found.categories))
+        if left < len(found.categories):
+            here += f", which shared clusters join into {left}"
         yield Problem(
             "wrong",
             f"Whether one direction serves all categories can't be decided, and without that no "
             f"alignment artifact is said to be shown: it takes {FEWEST_CATEGORIES} categories that "
-            f"share no cluster, none with half of the pairs; here are {len(found.categories)}.",
+            f"share no cluster, none with half of the pairs; here are {here}.",
             "Divide the pairs into more categories, and keep each cluster within one.",
         )
     for few, what in (
@@ -322,9 +333,9 @@ def _problems_of_categories(
             )
 
 
-def _problems_of_text(found: Screening) -> Iterator[Problem]:
+def _problems_of_text(found: Screening, alpha: float) -> Iterator[Problem]:
     for text in found.texts:
-        if text.separation is not None and text.separation.d_interval[0] > 0:
+        if text.separation is not None and tells_apart(text.separation, alpha):
             d, bounds = decimal(text.separation.d), interval(text.separation.d_interval)
             about = (
                 f" ({found.words[0]:.1f} words in natural prompts, {found.words[1]:.1f} in "

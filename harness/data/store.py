@@ -42,13 +42,22 @@ class StoreError(UserError):
     """A store that can't be read or written, or lacks what is asked of it; the path is named."""
 
 
+#: Finish reason of a text that the model was given to read.
+FORCED = "forced"
+
+
 @dataclass(frozen=True)
 class Response:
-    """What was written for one prompt."""
+    """What was written for one prompt, or, where `finish_reason` is "forced", read after it."""
 
     token_ids: tuple[int, ...]
     text: str
     finish_reason: str
+
+    @property
+    def written(self) -> bool:
+        """Whether the model wrote this text itself."""
+        return bool(self.text) and self.finish_reason != FORCED
 
 
 @dataclass(frozen=True)
@@ -239,15 +248,16 @@ class RunStore:
         self._write(name, content)
 
     def responses(self) -> dict[str, Response]:
-        """What was written for each prompt, by group.
+        """What was written for each prompt, by group; at positions "forced" what was read.
 
         Raises:
             StoreError: the run isn't complete.
         """
         found: dict[str, Response] = {}
+        read = {"finish_reason": FORCED} if self.settings.get("positions") == "forced" else {}
         for shard in self._opened():
             for group, fact in json.loads(shard.metadata()["prompts"]).items():
-                found[group] = Response(**{**fact, "token_ids": tuple(fact["token_ids"])})
+                found[group] = Response(**{**fact, "token_ids": tuple(fact["token_ids"]), **read})
         return found
 
     def tokens(self, site: str, layer: int) -> dict[str, np.ndarray]:

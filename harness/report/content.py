@@ -19,12 +19,15 @@ from harness.analysis.layers import LayerResult, layer_id
 from harness.analysis.tokens import TokenScores
 from harness.data.activations import LayerSite
 from harness.data.pairs import CONDITIONS
+from harness.data.store import FORCED
 from harness.report.checks import CHECKS, words
 from harness.report.plots import standardized_scores
 
 #: Pairs whose texts are in the page, and how many have a dot in a figure.
 MOST_PAIRS = 100
 MOST_DOTS = 400
+#: Said of a text that the model was given, in place of how it evades.
+READ = "read, not written"
 # Scores of single tokens, over all layers: two bytes each.
 _MOST_TOKENS = 500_000
 # Tokens that a browser shows at once without a pause.
@@ -134,7 +137,12 @@ def _pairs(
             "id": response.pair.id,
             "prompts": [response.pair.prompt(c) for c in CONDITIONS],
             "texts": [getattr(response, c).text for c in CONDITIONS],
-            "kinds": [kinds.get(response.pair.group(c)) for c in CONDITIONS],
+            "kinds": [
+                READ
+                if getattr(response, c).finish_reason == FORCED
+                else kinds.get(response.pair.group(c))
+                for c in CONDITIONS
+            ],
             "mean": mean,
             "gaps": [gap[place[response.pair]] for gap in gaps] if mean is not None else None,
         }

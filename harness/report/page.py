@@ -11,6 +11,7 @@ from harness.analysis.history import OverTime
 from harness.analysis.judges import sample_size, uses_direction
 from harness.analysis.layers import layer_id
 from harness.analysis.verdict import Outcome
+from harness.data.store import FORCED
 from harness.report import checks, sentences
 from harness.report.content import MOST_PAIRS, as_script, page_content
 from harness.report.history import history_section
@@ -93,6 +94,7 @@ def page_html(
         most_pairs=MOST_PAIRS,
         content=as_script(page_content(found)),
         analysis=analysis,
+        forced=any(r.artifact.finish_reason == FORCED for r in analysis.responses),
         criteria=found.criteria,
         provenance=_flat(analysis.provenance),
     )

@@ -17,7 +17,8 @@ def verdict(found: Screening) -> str:
     categories = "1 category"
     if len(found.categories) > 1:
         categories = f"{len(found.categories)} categories"
-    units = f"{found.n_pairs} pairs, {found.n_units} units, {categories}"
+    many = "1 unit" if found.n_units == 1 else f"{found.n_units} units"
+    units = f"{found.n_pairs} pairs, {many}, {categories}"
     if not found.problems:
         return f"{units}: nothing wrong or weak was found."
     parts = [
@@ -41,7 +42,7 @@ def lines(found: Screening) -> Iterator[str]:
         many = "1 layer" if reach.layers == 1 else f"{reach.layers} independent layers"
         yield (
             f"with {many}, a d of {decimal(reach.detectable)} or more is told from 0 in 4 runs of "
-            f"5, and one of {decimal(reach.passing)} or more passes"
+            f"5, and one of {decimal(reach.passing)} or more clears the threshold"
         )
 
 

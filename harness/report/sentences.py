@@ -8,6 +8,7 @@ from scipy.special import ndtri
 
 from harness.analysis.claims import CLAIMS, Claim, Ladder
 from harness.analysis.comparison import VersionComparison
+from harness.analysis.controls import tells_apart
 from harness.analysis.findings import Findings
 from harness.analysis.judges import sample_size
 from harness.analysis.layers import Analysis, layer_id
@@ -132,20 +133,24 @@ def openings_sentence(found: Findings) -> str:
 
 
 def text_sentence(found: Findings) -> str:
-    """The strongest text baseline: how far apart words or lengths alone lie."""
+    """The strongest text baseline that is shown to be one: how far apart words or lengths alone
+    lie."""
     texts = [t for t in found.analysis.text if not math.isnan(t.separation.d)]
     if not texts:
         return "No text tells the two conditions apart by its words or length."
-    most = max(texts, key=lambda text: text.separation.d)
-    s = most.separation
+    shown = [t for t in texts if tells_apart(t.separation, found.criteria.alpha)]
+    most = max(shown or texts, key=lambda text: text.separation.d)
+    figure = f"d = {decimal(most.separation.d)} {interval(most.separation.d_interval)}"
+    if shown:
+        return f"Without the model, {most.description} separates by {figure}."
     return (
-        f"Without the model, {most.description} separates by d = {decimal(s.d)} "
-        f"{interval(s.d_interval)}."
+        "Without the model, no text is shown to tell the conditions apart (at most "
+        f"{figure}, by {most.description})."
     )
 
 
 def power_sentence(found: Findings) -> str:
-    """What this run could have seen, had it been there, and what a pass takes.
+    """What this run could have seen, had it been there, and what clears the threshold of d.
 
     Both come from the run's own spread: the middle layer's under flipped labels, which a d of size
     x widens by x²/(4n), and the family's step back from the estimate.
@@ -159,10 +164,10 @@ def power_sentence(found: Findings) -> str:
     layers = s.effective_layers if math.isfinite(s.effective_layers) else len(found)
     told = (float(ndtri(1 - found.criteria.alpha / layers)) + power) * null
     reach = (s.d - s.d_lower) / s.d_se if s.d_se > 0 else single
-    passes = clearing_effect(found.criteria.d_threshold, reach + power, null, s.n_units)
+    clears = clearing_effect(found.criteria.d_threshold, reach + power, null, s.n_units)
     return (
         f"With {sample_size(s)[4:]} and these layers, a d of {decimal(told)} or more is told from "
-        f"0 in 4 runs of 5, and one of {decimal(passes)} or more passes."
+        f"0 in 4 runs of 5, and one of {decimal(max(clears, told))} or more clears the threshold."
     )
 
 

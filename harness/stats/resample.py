@@ -177,11 +177,12 @@ def p_values(statistics: FloatArray) -> tuple[FloatArray, FloatArray]:
 
     Returns:
         p and adjusted p, `(family,)` each: the share of flips whose statistic, or whose largest
-        statistic in the family, is no smaller than the data's.
+        statistic in the family, is not smaller than the data's. What isn't a number is smaller than
+        nothing, and nothing smaller than it: it can only make a p larger.
     """
     observed = statistics[:, :1] - TIE
     largest = statistics.max(axis=0)
-    return (statistics >= observed).mean(axis=1), (largest >= observed).mean(axis=1)
+    return (~(statistics < observed)).mean(axis=1), (~(largest < observed)).mean(axis=1)
 
 
 def p_value_se(p: float, flips: int, n_units: int) -> float:
@@ -196,8 +197,11 @@ def p_value_se(p: float, flips: int, n_units: int) -> float:
 def effective_family(statistics: FloatArray, alpha: float = ALPHA) -> float:
     """Number of independent tests that the family amounts to, between 1 and its size.
 
-    How much likelier some member exceeds the family-wise critical value than each one does.
+    How much likelier some member exceeds the family-wise critical value than each one does; NaN
+    where a statistic isn't a number.
     """
     largest = statistics.max(axis=0)
+    if np.isnan(largest).any():
+        return np.nan
     critical = np.quantile(largest, 1 - alpha, method="inverted_cdf")
     return float((largest >= critical).mean() / (statistics >= critical).mean())

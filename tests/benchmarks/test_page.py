@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from benchmarks import real_gemma
 from benchmarks.measure import in_turn, peak
 from benchmarks.page import ROOT, machine, split, spread, table
 
@@ -49,6 +50,17 @@ def test_the_rest_of_the_page_is_kept(tmp_path, section):
     assert split(page, "Last one") == ("", "")
     page.write_text(f"# Title\n\nText.\n{section}", encoding="utf-8")
     assert split(page, "Last one") == ("# Title\n\nText.\n", section)
+
+
+def test_what_the_page_about_pairs_says_stands_in_the_measured_table():
+    _, measured = split(real_gemma.PAGE, real_gemma.TITLE)
+    lines = [line[2:-2].split(" | ") for line in measured.splitlines() if line.startswith("| ")]
+    # Up to the next table.
+    (_, *names), *rows = lines[: next(i for i, line in enumerate(lines) if len(line) != 5)]
+    columns = {name: {row[0]: row[i] for row in rows} for i, name in enumerate(names, start=1)}
+    _, there = split(real_gemma.PAIRS_PAGE, real_gemma.EXCERPT_TITLE)
+    expected = f"\n## {real_gemma.EXCERPT_TITLE}\n\n{real_gemma.excerpt(columns)}"
+    assert there.startswith(f"{expected}\n## ")
 
 
 def test_everyone_goes_first_in_turn():

@@ -61,6 +61,41 @@ def test_are_measured_once(checkpoint, tmp_path, monkeypatch):
     assert len(loads) == 5
 
 
+def test_an_interrupt_keeps_what_was_measured(checkpoint, tmp_path, monkeypatch):
+    whole = opening_log_odds(checkpoint, PROMPTS, PATTERNS, tmp_path / "whole")
+    monkeypatch.setattr("harness.openings._EVERY", 0.0)
+    read = []
+
+    def interrupted(groups):
+        yield groups[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opening_log_odds(checkpoint, PROMPTS, PATTERNS, tmp_path / "two", progress=interrupted)
+    (file,) = (tmp_path / "two" / "openings").iterdir()
+    assert json.loads(file.read_text())["log_odds"].keys() == {sorted(PROMPTS)[0]}
+    found = opening_log_odds(
+        checkpoint, PROMPTS, PATTERNS, tmp_path / "two", progress=lambda g: read.extend(g) or g
+    )
+    assert read == sorted(PROMPTS)[1:]
+    assert found == whole
+    assert json.loads(file.read_text())["log_odds"] == whole
+
+
+def test_what_another_process_measured_meanwhile_stays(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.openings._EVERY", 0.0)
+
+    def slow(groups):
+        opening_log_odds(checkpoint, PROMPTS, PATTERNS, tmp_path)
+        yield groups[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opening_log_odds(checkpoint, PROMPTS, PATTERNS, tmp_path, progress=slow)
+    (file,) = (tmp_path / "openings").iterdir()
+    assert json.loads(file.read_text())["log_odds"].keys() == PROMPTS.keys()
+
+
 def test_a_store_that_cannot_be_written(checkpoint, tmp_path):
     (tmp_path / "openings").write_text("a file")
     with pytest.raises(StoreError, match="openings"):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.analysis.behaviour import Behaviour
+from harness.analysis.behaviour import Behaviour, Openings
+from harness.analysis.controls import TextBaseline
 from harness.data.activations import Dropped
 from harness.data.pairs import Pair
 from harness.report.sentences import (
@@ -18,12 +19,14 @@ from harness.report.sentences import (
     noise_sentence,
     not_asked_sentence,
     power_sentence,
+    text_sentence,
 )
 from harness.report.tables import terminal_table
 from harness.settings import Criteria, TableSettings
 from tests.support.builders import (
     BEYOND,
     PAIRS,
+    SEPARATION,
     layer_result,
     responses,
     results_of,
@@ -146,6 +149,62 @@ class TestPower:
         said = power_sentence(found)
         assert said.startswith("With 8 pairs")
         assert "nan" not in said
+
+    @pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.8])
+    def test_what_clears_the_threshold_is_no_less_than_what_is_told_from_0(self, threshold):
+        found = results_of(layer_result(d=0.0), criteria=Criteria(d_threshold=threshold))
+        said = power_sentence(found)
+        told, clears = map(float, re.findall(r"(\d+\.\d+) or more", said))
+        assert clears >= told
+        assert said.endswith("or more clears the threshold.")
+
+
+class TestOpenings:
+    def test_stand_in_the_page_where_nothing_was_written(self):
+        odds = Openings({}, -1.0, 2.0, 3.0, (2.5, 3.5))
+        shown = results_of(layer_result(), openings=odds).page()
+        assert "What did the model do?" in shown
+        assert "+3.00 [+2.50, +3.50] nats apart" in shown
+        assert "told by patterns" not in shown
+
+
+class TestText:
+    SHOWN = replace(SEPARATION, d=0.4, d_interval=(0.1, 0.7))
+    OPEN = replace(SEPARATION, d=0.9, d_interval=(-0.2, 2.0), p_value=0.2)
+
+    def said(self, *separations, **criteria):
+        text = tuple(TextBaseline(n, f"text {n}", s, {}) for n, s in enumerate(separations))
+        found = results_of(layer_result(), text=text, criteria=Criteria(**criteria))
+        assert text_sentence(found) in re.sub(r"\s+", " ", found.page())
+        return text_sentence(found)
+
+    def test_the_largest_that_is_shown(self):
+        assert self.said(self.OPEN, self.SHOWN, replace(self.SHOWN, d=0.3)) == (
+            "Without the model, text 1 separates by d = 0.40 [0.10, 0.70]."
+        )
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"d_interval": (-0.07, 0.71)},
+            {"d_interval": (0.0, 0.7), "d": 0.0},
+            {"p_value": 1.0},
+        ],
+    )
+    def test_none_that_is_shown(self, change):
+        most = replace(self.SHOWN, **change)
+        said = self.said(replace(most, d=-0.5), most)
+        figure = f"d = {most.d:.2f} [{most.d_interval[0]:.2f}, {most.d_interval[1]:.2f}]"
+        assert said == (
+            "Without the model, no text is shown to tell the conditions apart (at most "
+            f"{figure}, by text 1)."
+        )
+
+    def test_without_a_p_the_interval_decides(self):
+        assert "separates by" in self.said(replace(self.SHOWN, p_value=math.nan))
+
+    def test_alpha_is_the_runs(self):
+        assert "no text is shown" in self.said(self.SHOWN, alpha=0.0005)
 
 
 class TestTerminal:

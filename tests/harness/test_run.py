@@ -14,13 +14,17 @@ import pytest
 import gemma_mlx
 import harness
 from gemma_mlx import CheckpointError, RequestError
+from harness.analysis.judges import effect_size
 from harness.cli import main
 from harness.data.activations import AnalysisError
 from harness.data.pairs import PairsError, load_pairs
 from harness.experiment import Experiment
+from harness.plugin import GIVEN_BY
+from harness.report.sentences import behaviour_sentence
 from harness.results import Results
 from harness.results.baseline import find_baseline, load_baseline
-from harness.settings import STORE, AnalysisSettings
+from harness.settings import STORE, AnalysisSettings, Criteria
+from harness.testing.plan import Plan
 from tests.support import builders
 from tests.support.builders import document, entry, parsed, two_categories, written
 from tests.support.measured import tiny_checkpoint
@@ -228,9 +232,32 @@ class TestPositions:
             assert one.artifact.token_ids == one.natural.token_ids == before.natural.token_ids
         assert "response_words" not in {text.name for text in found.analysis.text}
 
+    def test_what_was_only_read_is_no_behaviour(self, whole, analyze, tmp_path):
+        """Neither terminal, page nor file say that the model wrote the forced text."""
+        found = analyze(positions="forced")
+        assert whole.analysis.behaviour is not None
+        assert found.analysis.behaviour is None
+        assert behaviour_sentence(found) == ""
+        assert {r.artifact.finish_reason for r in found.analysis.responses} == {"forced"}
+        page = found.page()
+        assert "What did the model do?" not in page
+        assert "The model didn't write these words" in page
+        assert page.count("read, not written") == 2 * len(found.analysis.responses)
+        assert "read, not written" not in whole.page()
+        found.write(tmp_path)
+        content = json.loads((tmp_path / RESULTS).read_text())
+        assert content["behaviour"] is None
+        assert {r["natural"]["finish_reason"] for r in content["responses"]} == {"forced"}
+        for result in found.values():
+            assert "Look next" not in effect_size(result, Criteria(d_threshold=99)).explanation
+        for result in whole.values():
+            assert "Look next" in effect_size(result, Criteria(d_threshold=99)).explanation
+
     def test_prompt_last(self, whole, analyze):
         """Nothing is written, and so nothing is said about responses."""
         found = analyze(positions="prompt_last")
+        assert found.analysis.behaviour is None
+        assert not any(result.written for result in found.values())
         for result, before in zip(found.values(), whole.values(), strict=True):
             assert result.separation == before.companions["prompt_last"]
             assert len(result.steps) == 1
@@ -664,6 +691,30 @@ class TestRefused:
         result = checks(tests=f"artifact_checks/{file}")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert errors(result) == f"{file}: its checks need {needed}"
+
+    def test_an_input_that_there_is_not(self, pytester):
+        pytester.makepyfile(
+            """
+            from harness.plugin import needs
+
+
+            @needs("nonsense")
+            def test_mine(layer_result):
+                pass
+            """
+        )
+        result = pytester.runpytest(*ALONE)
+        assert result.ret == pytest.ExitCode.INTERRUPTED
+        assert "Traceback" not in result.stdout.str()
+        assert "AttributeError" not in result.stdout.str()
+        result.stdout.fnmatch_lines(
+            ["needs('nonsense'): there is no such input; a check can need adapter, *words_differ"]
+        )
+
+    @pytest.mark.parametrize("needed", list(GIVEN_BY))
+    def test_every_input_can_be_asked_for(self, needed):
+        plan = Plan(Experiment("model"), *[None] * 7)
+        plan.gives(needed)
 
     def test_by_the_name_of_the_module(self, pytester):
         result = pytester.runpytest("--pyargs", "artifact_checks.test_regression", *ALONE)

@@ -10,6 +10,7 @@ from harness.analysis.screening import screen
 from harness.cli import main
 from harness.data.clusters import find_clusters
 from harness.data.pairs import load_pairs
+from harness.report.pairs_page import verdict
 from harness.settings import AnalysisSettings, Criteria
 from harness.stats import separation, smallest_detectable_effect, text_lengths
 from tests.support.builders import document, entry, parsed, written
@@ -66,6 +67,8 @@ class TestNothingWrong:
         assert many.passing > one.passing > one.detectable + 0.8
         (lower, _) = screened(categories(6, 8), criteria=Criteria(d_threshold=0)).reach
         assert one.passing - 0.8 > lower.passing > lower.detectable
+        for reach in screened(categories(6, 8), criteria=Criteria(d_threshold=-1)).reach:
+            assert reach.passing == reach.detectable
 
 
 class TestUnits:
@@ -109,7 +112,17 @@ class TestCategories:
     def test_a_cluster_that_lies_in_two_joins_them(self):
         shared = lambda n: {"cluster": "x"} if n in (0, 39) else {}  # noqa: E731
         assert said(screened(categories(5, 8)), "wrong") == []
-        assert "share no cluster" in said(screened(categories(5, 8, shared)), "wrong")[0]
+        (told,) = said(screened(categories(5, 8, shared)), "wrong")
+        assert "share no cluster" in told
+        assert told.endswith("here are 5, which shared clusters join into 4.")
+        assert said(screened(categories(4, 8)), "wrong")[0].endswith("here are 4.")
+
+    def test_one_prompt_that_all_share(self):
+        found = screened(categories(5, 5, lambda _: {"artifact": "The same."}))
+        few, joined = said(found, "wrong")
+        assert few.startswith("25 pairs are 1 unit: ")
+        assert joined.endswith("here are 5, which shared clusters join into 1.")
+        assert verdict(found).startswith("25 pairs, 1 unit, 5 categories: ")
 
     def test_too_small_ones_are_named(self):
         content = categories(6, 8)
@@ -140,6 +153,16 @@ class TestText:
         about = next(each for each in said(found) if "how many words" in each)
         assert f"d = {figure.d:.2f}" in about
         assert "(11.0 words in natural prompts, 12.9 in artifact ones)" in about
+
+    def test_what_is_not_significant_tells_nothing_apart(self):
+        content = categories(6, 8)
+        for body in content.values():
+            for pair in body:
+                pair["artifact"] += " now"
+        assert any("tells the conditions apart" in each for each in said(screened(content)))
+        strict = screened(content, criteria=Criteria(alpha=0.001))
+        assert strict.texts[1].separation.p_value > 0.001
+        assert not any("tells the conditions apart" in each for each in said(strict))
 
     def test_a_word_that_gives_the_condition_away(self):
         content = categories(6, 8)
@@ -175,7 +198,8 @@ class TestCommand:
         assert main(["pairs", str(path), "--replicates", "200", "--layers", "9"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].startswith("48 pairs, 48 units, 6 categories: ")
-        assert any(line.startswith("with 9 independent layers, a d of ") for line in lines)
+        (reach,) = (line for line in lines if line.startswith("with 9 independent layers, a d of "))
+        assert reach.endswith("or more clears the threshold")
         file = json.loads(Path("artifact_report/pairs.json").read_text(encoding="utf-8"))
         assert file["n_units"] == 48
         assert file["reach"][1]["layers"] == 9

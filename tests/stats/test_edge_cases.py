@@ -179,6 +179,22 @@ def test_pairs_without_any_direction_to_score_along():
     assert result.p_value == 1
 
 
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+def test_a_layer_that_overflows_is_no_evidence():
+    """Of three layers of noise one is too large to be squared."""
+    artifact, natural = layered(layers=3, effect=0.0)
+    usual = separation(artifact, natural, scale="raw", **QUICK)
+    for arm in (artifact, natural):
+        arm[1] *= 1e155
+    found = separation(artifact, natural, scale="raw", **QUICK)
+    assert np.isnan(found[1].d)
+    assert found[1].p_value == 1
+    for one, before in zip(found, usual, strict=True):
+        assert one.p_adjusted >= before.p_adjusted
+        assert np.isnan(one.effective_layers)
+    assert found[0].p_value == usual[0].p_value
+
+
 def test_without_a_test_there_are_no_p_values():
     (result,) = separation(*layered(layers=1), permutations=0)
     assert np.isnan([result.p_value, result.p_adjusted, result.null_mean]).all()
