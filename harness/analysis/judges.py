@@ -224,7 +224,7 @@ def crosses_categories(result: LayerResult, criteria: Criteria) -> Verdict:
     )
     verdict = claim.judge(result)
     # Effects that differ from category to category look like one direction in 1 of 16 runs.
-    if verdict.outcome == "passed" and s.p_folds > 2.0 ** (1 - FEWEST_CATEGORIES):
+    if verdict.outcome == "passed" and not s.p_folds <= 2.0 ** (1 - FEWEST_CATEGORIES):
         swapped = _verdict(result, "inconclusive", claim.found + ending["inconclusive"])
         missed = f"p {p_value(s.p_folds)} by swapping categories"
         return replace(swapped, figure=claim.figure, missed=missed)

@@ -293,6 +293,7 @@ class TestCrossesCategories:
             ({"d_interval": (-0.5, 0.0)}, "failed"),
             ({"p_adjusted": 0.05}, "inconclusive"),
             ({"p_folds": 1 / 8}, "inconclusive"),
+            ({"p_folds": math.nan}, "inconclusive"),
             ({"p_folds": 1 / 32}, "passed"),
             ({"d": math.nan, "d_interval": (math.nan, math.nan)}, "failed"),
         ],
