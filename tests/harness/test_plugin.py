@@ -178,17 +178,22 @@ class TestOnBase:
 @pytest.mark.slow
 class TestOnAligned:
     def test_passes_but_where_only_the_words_differ(self, on_aligned):
-        """The first layers know little but the token that they read."""
+        """The first layers know little but the token that they read, and in layer 5 the base model
+        tells the prompts apart with the same words, too."""
         assert on_aligned.code == pytest.ExitCode.TESTS_FAILED, on_aligned.output[-3000:]
         failed = re.findall(r"^FAILED .*::(\S+)", on_aligned.output, re.M)
-        assert failed == ["test_same_words[layer_0-mlp_out]", "test_same_words[layer_1-mlp_out]"]
+        assert failed == [
+            *(f"test_same_words[layer_{n}-mlp_out]" for n in (0, 1)),
+            *(f"test_beyond_base[layer_{n}-mlp_out]" for n in (0, 1, 5)),
+        ]
 
     def test_every_layer_separates(self, on_aligned):
         content = on_aligned.results
         claims = [entry["claims"] for entry in content["layers"]]
-        for name in ("separates", "across_categories", "beyond_base"):
+        for name in ("separates", "across_categories"):
             assert [claim[name]["outcome"] for claim in claims] == ["passed"] * 8
-        assert [entry["verdict"] for entry in content["layers"][2:]] == ["passed"] * 6
+        shown = [entry["layer"] for entry in content["layers"] if entry["verdict"] == "passed"]
+        assert shown == [2, 3, 4, 6, 7]
         by_id = {entry["id"]: entry["separation"] for entry in content["layers"]}
         assert by_id["layer_6-mlp_out"]["d"] > 2.5
         assert len(content["pairs"]["scored"]) >= 60
