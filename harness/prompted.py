@@ -92,7 +92,8 @@ class Prompted:
                 f"{'there is 1' if there == 1 else f'there are {there}'}. What the store lacks is "
                 f"collected with `mlx.launch -n {wanted} -- python -m harness collect "
                 f"--tensor-parallel {wanted} --model {self.checkpoint.path} --positions generated "
-                "--positions forced --positions prompt_last` and the same other options"
+                "--positions forced --positions prompt_last` and the same other options; a base "
+                "model by `--base-model` beside the model that is held against it"
             )
 
     @cached_property
