@@ -80,6 +80,7 @@ class TestPipeline:
         ("asked_for", "collected"),
         [
             ((), ["generated"]),
+            (("--model", "tiny-gemma3-aligned"), ["generated"]),
             (("--base-model", "other"), ["generated"] + 2 * ["base"]),
             (("--base-model", "other", "--positions", "forced"), ["forced", "base"]),
             (("--base-model", "none"), ["generated"]),
