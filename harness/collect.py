@@ -74,16 +74,16 @@ def collect(
     if settings.positions == "forced":
         # With the same sites it is the run that the checks are about, and collected only once.
         free = replace(settings, positions="generated")
-        of_others = writer is not None
+        own = writer is None
         run = collect(
             writer or checkpoint,
             pairs,
             free,
             root,
-            again=again and not of_others,
-            name="" if of_others else name,
+            again=again and own,
+            name=name if own else "",
             bars=bars,
-            whose="" if of_others else whose,
+            whose=whose if own else "",
             ranks=ranks,
         )
         answers = ranks.share(

@@ -16,7 +16,7 @@ from harness.analysis.controls import (
     text_arms,
     text_separation,
 )
-from harness.analysis.words import decimal, interval
+from harness.analysis.words import counted, decimal, interval
 from harness.data.clusters import ALIKE, Link, Reason, find_clusters, telling_words
 from harness.data.pairs import Pair, PromptPairs
 from harness.defaults import MIN_PAIRS
@@ -259,8 +259,7 @@ def _problems(
 
 
 def _problems_of_units(found: Screening, labels: Sequence[int]) -> Iterator[Problem]:
-    units = "1 unit" if found.n_units == 1 else f"{found.n_units} units"
-    many = f"{found.n_pairs} pairs are {units}"
+    many = f"{found.n_pairs} pairs are {counted(found.n_units, 'unit')}"
     largest = _largest_unit(labels)
     if found.n_units < MIN_PAIRS:
         yield Problem(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from harness.analysis.screening import SHARED, Screening
-from harness.analysis.words import decimal, interval
+from harness.analysis.words import counted, decimal, interval
 from harness.report.templating import rendered
 
 # They are as many as the pairs make them; the JSON file has all.
@@ -14,11 +14,8 @@ def verdict(found: Screening) -> str:
     """How many problems there are, in a sentence."""
     wrong = sum(problem.weight == "wrong" for problem in found.problems)
     weak = len(found.problems) - wrong
-    categories = "1 category"
-    if len(found.categories) > 1:
-        categories = f"{len(found.categories)} categories"
-    many = "1 unit" if found.n_units == 1 else f"{found.n_units} units"
-    units = f"{found.n_pairs} pairs, {many}, {categories}"
+    categories = counted(len(found.categories), "category", "categories")
+    units = f"{found.n_pairs} pairs, {counted(found.n_units, 'unit')}, {categories}"
     if not found.problems:
         return f"{units}: nothing wrong or weak was found."
     parts = [
@@ -39,7 +36,7 @@ def lines(found: Screening) -> Iterator[str]:
             d, bounds = decimal(text.separation.d), interval(text.separation.d_interval)
             yield f"{text.description}: d = {d} {bounds}, without a model"
     for reach in found.reach:
-        many = "1 layer" if reach.layers == 1 else f"{reach.layers} independent layers"
+        many = counted(reach.layers, "layer", "independent layers")
         yield (
             f"with {many}, a d of {decimal(reach.detectable)} or more is told from 0 in 4 runs of "
             f"5, and one of {decimal(reach.passing)} or more clears the threshold"

@@ -12,6 +12,7 @@ from harness.analysis.verdict import Outcome, worst
 from harness.analysis.words import decimal, error, interval, p_value
 from harness.data.activations import LayerSite
 from harness.settings import TableSettings
+from harness.stats import Comparison
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,17 @@ class Column:
 
 def _small(value: float) -> str:
     return f"{value:.1g}"
+
+
+def _change(title: str, about: str, of: Callable[[LayerResult], Comparison | None]) -> Column:
+    """How much larger d is than another one."""
+    return Column(
+        title,
+        about,
+        lambda r: change.difference if (change := of(r)) else None,
+        lambda r: change.interval if (change := of(r)) else None,
+        text=lambda value: f"{value:+.2f}",
+    )
 
 
 #: What each column shows.
@@ -98,19 +110,11 @@ COLUMNS = {
         "d with the natural answer forced after both prompts",
         lambda r: r.companions["forced"].d if "forced" in r.companions else None,
     ),
-    "beyond_base": Column(
-        "beyond base",
-        "d beyond the base model's",
-        lambda r: r.beyond_base.difference if r.beyond_base else None,
-        lambda r: r.beyond_base.interval if r.beyond_base else None,
-        text=lambda value: f"{value:+.2f}",
-    ),
-    "beyond_base_same_words": Column(
+    "beyond_base": _change("beyond base", "d beyond the base model's", lambda r: r.beyond_base),
+    "beyond_base_same_words": _change(
         "beyond base, same words",
         "d beyond the base model's, both with this model's natural answer after both prompts",
-        lambda r: r.beyond_base_same_words.difference if r.beyond_base_same_words else None,
-        lambda r: r.beyond_base_same_words.interval if r.beyond_base_same_words else None,
-        text=lambda value: f"{value:+.2f}",
+        lambda r: r.beyond_base_same_words,
     ),
     "agreement": Column(
         "agreement",
