@@ -2,10 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +16,7 @@ from gemma_mlx.config import GemmaConfig
 from gemma_mlx.sites import OTHER_SITES, VECTOR_SITES
 from harness import analysis, options
 from harness.analysis import Analysis
+from harness.asked import check_kind, check_known, check_layers, check_whole, layers_of, sites_of
 from harness.backends.choice import find_checkpoint
 from harness.collect import collect
 from harness.data import embedded
@@ -32,11 +32,6 @@ from harness.settings import STORE, AnalysisSettings, Backend, CollectSettings, 
 
 #: As `base_model`: nothing to compare with, also where the model has an adapter.
 NO_BASE = "none"
-
-
-def _is_whole(value: Any, low: int) -> bool:
-    """Whether a value is a whole number from `low`, NumPy's included."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low
 
 
 @dataclass(frozen=True)
@@ -102,32 +97,18 @@ class Experiment:
     given: options.Given | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, chosen, known in (
-            ("sites", self.sites, (*VECTOR_SITES, *OTHER_SITES)),
-            ("positions", [self.positions], get_args(Positions)),
-            ("companions", self.companions, get_args(Positions)),
-        ):
-            for value in [chosen] if isinstance(chosen, str) else chosen:
-                if isinstance(chosen, str) or value not in known:
-                    raise RequestError(f"{name}: {value!r}; choose from {', '.join(known)}")
-        for name in ("max_tokens", "tensor_parallel", "batch_size"):
-            value = getattr(self, name)
-            if not (_is_whole(value, 1) or (name == "batch_size" and value is None)):
-                raise RequestError(f"{name}: {value!r}; must be a whole number from 1")
-        for name, kinds in (
-            ("model", (str, os.PathLike)),
-            ("pairs", (str, os.PathLike, PromptPairs)),
-            ("settings", (AnalysisSettings,)),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, kinds):
-                wanted = " or ".join("a path" if k is os.PathLike else k.__name__ for k in kinds)
-                raise RequestError(f"{name}: {value!r}; must be {wanted}")
-        layers = self.layers
-        if layers is not None and not (
-            isinstance(layers, Collection) and all(_is_whole(layer, 0) for layer in layers)
-        ):
-            raise RequestError(f"layers: {layers!r}; give their numbers, as in [6] or range(6)")
+        check_known("sites", self.sites, (*VECTOR_SITES, *OTHER_SITES))
+        check_known("positions", [self.positions], get_args(Positions))
+        check_known("companions", self.companions, get_args(Positions))
+        check_whole("max_tokens", self.max_tokens)
+        check_whole("tensor_parallel", self.tensor_parallel)
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size)
+        check_kind("model", self.model, str, os.PathLike)
+        check_kind("pairs", self.pairs, str, os.PathLike, PromptPairs)
+        check_kind("settings", self.settings, AnalysisSettings)
+        if self.layers is not None:
+            check_layers(self.layers)
 
     @classmethod
     def from_options(cls, given: options.Given, *, least_pairs: int, **more: Any) -> "Experiment":
@@ -171,9 +152,10 @@ class Experiment:
                 f"{pairs.source}: {len(pairs)} pairs; at least {least_pairs} are needed"
             )
         _ = experiment.behaviour_patterns
+        shape, model = experiment._shape, experiment.model
         for option, read in (
-            (options.LAYERS, experiment._layers_there),
-            (options.SITE, experiment._sites_there),
+            (options.LAYERS, partial(layers_of, shape, experiment.layers, model)),
+            (options.SITE, partial(sites_of, shape, experiment.sites, model)),
         ):
             try:
                 read()
@@ -250,8 +232,8 @@ class Experiment:
             gemma_mlx.RequestError: a layer that the model hasn't, or a site, if it is a Gemma.
         """
         return CollectSettings(
-            sites=self._sites_there(),
-            layers=self._layers_there(),
+            sites=sites_of(self._shape, self.sites, self.model),
+            layers=layers_of(self._shape, self.layers, self.model),
             positions=self.positions,
             max_tokens=self.max_tokens,
             batch_size=self.batch_size,
@@ -262,29 +244,6 @@ class Experiment:
     @cached_property
     def _shape(self) -> GemmaConfig:
         return self._find(self.model, config_only=True).config
-
-    def _sites_there(self) -> tuple[str, ...]:
-        sites = tuple(dict.fromkeys(self.sites))
-        # Of other architectures the sites are known once the model is loaded.
-        if isinstance(self._shape, GemmaConfig):
-            for site in sites:
-                if site not in VECTOR_SITES:
-                    raise RequestError(
-                        f"site {site!r} isn't in {self.model}; there are {', '.join(VECTOR_SITES)}"
-                    )
-        return sites
-
-    def _layers_there(self) -> tuple[int, ...]:
-        every = range(self._shape.num_hidden_layers)
-        layers = tuple(every if self.layers is None else sorted(set(self.layers)))
-        absent = [layer for layer in layers if layer not in every]
-        if absent or not layers:
-            raise RequestError(
-                f"layer {absent[0]} doesn't exist; {self.model} has layers 0 to {every[-1]}"
-                if absent
-                else "layers: name at least one"
-            )
-        return layers
 
     @property
     def family(self) -> list[LayerSite]:
@@ -371,12 +330,7 @@ class Experiment:
         what this model answered."""
         if self.base_checkpoint is None:
             return None
-        layers = self.base_checkpoint.config.num_hidden_layers
-        absent = [layer for layer in self.collection.layers if layer >= layers]
-        if absent:
-            raise RequestError(
-                f"layer {absent[0]} doesn't exist; {self.base} has layers 0 to {layers - 1}"
-            )
+        layers_of(self.base_checkpoint.config, self.collection.layers, self.base)
         return self.collect(
             positions,
             checkpoint=self.base_checkpoint,
